@@ -1,0 +1,215 @@
+"""What can go wrong, as a closed set of types; each door has one table that turns them into its own codes.
+
+Every error that leaves the gateway says what is wrong, what became of the request (`outcome`), how far it
+had got (`reached`), who says so (`hop`) and whether trying again makes sense (`retry`). Contract §3.
+"""
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Outcome(StrEnum):
+    """What became of something that acts on a node."""
+
+    NOT_SENT = "not_sent"
+    REFUSED = "refused"
+    IN_PROGRESS = "in_progress"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    UNKNOWN = "unknown"
+
+
+class Reached(StrEnum):
+    """How far a request is known to have come. `WRITTEN` is said only once the writer handed the bytes over."""
+
+    RECEIVED = "received"
+    WRITTEN = "written"
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+
+
+class Hop(StrEnum):
+    """Who says so."""
+
+    GATEWAY = "gateway"
+    REPLICA = "replica"
+    NODE = "node"
+
+
+class Retry(StrEnum):
+    """What the caller should do next. `AFTER` comes with a number of seconds."""
+
+    NOW = "now"
+    AFTER = "after"
+    AFTER_AUTH = "after_auth"
+    NEVER = "never"
+    QUERY_FIRST = "query_first"
+
+
+class GatewayError(Exception):
+    """Base of everything the gateway refuses or fails with. `str(error)` is one sentence for a person."""
+
+    reason: ClassVar[str]
+    outcome_unless_told: ClassVar[Outcome] = Outcome.NOT_SENT
+    retry_unless_told: ClassVar[Retry] = Retry.NEVER
+    retry_when_unknown: ClassVar[Retry] = Retry.QUERY_FIRST
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        outcome: Outcome | None = None,
+        reached: Reached | None = None,
+        hop: Hop = Hop.GATEWAY,
+        retry_after_s: float | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.outcome = self.outcome_unless_told if outcome is None else outcome
+        self.reached = reached
+        self.hop = hop
+        self.retry_after_s = retry_after_s
+        self.details: dict[str, Any] = details or {}
+
+    @property
+    def retry(self) -> Retry:
+        """An unknown outcome is asked about before anything is sent again."""
+        return self.retry_when_unknown if self.outcome is Outcome.UNKNOWN else self.retry_unless_told
+
+
+class Invalid(GatewayError):
+    """A schema or a limit is broken. `fields` is the list a 422 shows: `{type, loc, msg, input}` each."""
+
+    reason = "invalid"
+
+    def __init__(self, message: str, *, fields: list[dict[str, Any]] | None = None, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.fields = fields or []
+
+
+class TooLarge(Invalid):
+    """More bytes than the limit; refused unread."""
+
+
+class Unauthenticated(GatewayError):
+    """No token, or one that does not hold."""
+
+    reason = "unauthenticated"
+    retry_unless_told = Retry.AFTER_AUTH
+
+
+class Forbidden(GatewayError):
+    """Known, and not allowed; names the missing scope, network or binding."""
+
+    reason = "forbidden"
+
+
+class NotFound(GatewayError):
+    """Nothing of that name exists for this caller."""
+
+    reason = "not_found"
+
+
+class NodeOffline(GatewayError):
+    """The installation holds no socket here now."""
+
+    reason = "node_offline"
+    retry_unless_told = Retry.AFTER
+
+
+class Busy(GatewayError):
+    """The calls or bytes this node may have in flight are used up."""
+
+    reason = "busy"
+    retry_unless_told = Retry.AFTER
+
+
+class IdReused(GatewayError):
+    """A command id that already belongs to another command."""
+
+    reason = "id_reused"
+
+
+class NodeRefused(GatewayError):
+    """The node said no and did nothing; `node_code` is its own word (`invalid`, `not_found`, `conflict`, …)."""
+
+    reason = "node_refused"
+    outcome_unless_told = Outcome.REFUSED
+
+    def __init__(self, message: str, *, node_code: str, **kwargs: Any) -> None:
+        super().__init__(message, **{"hop": Hop.NODE, **kwargs})
+        self.node_code = node_code
+
+
+class NodeFailed(GatewayError):
+    """The node tried and failed."""
+
+    reason = "node_failed"
+    outcome_unless_told = Outcome.FAILED
+    retry_unless_told = Retry.QUERY_FIRST
+
+    def __init__(self, message: str, **kwargs: Any) -> None:
+        super().__init__(message, **{"hop": Hop.NODE, **kwargs})
+
+
+class RateLimited(GatewayError):
+    """Too many requests in a time window."""
+
+    reason = "rate_limited"
+    retry_unless_told = Retry.AFTER
+
+
+class StaleEpoch(GatewayError):
+    """Said by a superseded session."""
+
+    reason = "stale_epoch"
+
+
+class BadResponse(GatewayError):
+    """The node's answer does not hold together: digest, length or chunk order."""
+
+    reason = "bad_response"
+    outcome_unless_told = Outcome.UNKNOWN
+    retry_unless_told = Retry.QUERY_FIRST
+
+
+class Internal(GatewayError):
+    """Our fault."""
+
+    reason = "internal"
+    outcome_unless_told = Outcome.UNKNOWN
+    retry_unless_told = Retry.QUERY_FIRST
+
+
+class DeadlineExceeded(GatewayError):
+    """The caller's time ran out; whether anything was sent is in `outcome`."""
+
+    reason = "deadline_exceeded"
+    retry_unless_told = Retry.NOW
+
+
+class LinkLost(GatewayError):
+    """The node's socket ended under the request; whether anything was sent is in `outcome`."""
+
+    reason = "link_lost"
+    retry_unless_told = Retry.NOW
+
+
+class Draining(GatewayError):
+    """This process is about to end and takes nothing new but safing."""
+
+    reason = "draining"
+    retry_unless_told = Retry.AFTER
+
+
+class RoutingUnavailable(GatewayError):
+    """What is needed to answer (the database) cannot be asked now."""
+
+    reason = "routing_unavailable"
+    retry_unless_told = Retry.AFTER
+
+
+class StartupError(Exception):
+    """The process cannot start: one sentence for stderr, exit code 2, no traceback."""
