@@ -78,7 +78,7 @@ class TokenRenewer(Protocol):
 
 
 class SnapshotSink(Protocol):
-    def offer(self, install_id: InstallId, epoch: Epoch, frame: PublishSnapshot, text: str) -> None: ...
+    def offer(self, install_id: InstallId, epoch: Epoch, frame: PublishSnapshot) -> None: ...
 
 
 class ResultSink(Protocol):

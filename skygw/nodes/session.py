@@ -332,7 +332,7 @@ class NodeSession:
         frame = item.frame
         match frame:
             case PublishSnapshot():
-                self._ports.snapshots.offer(self.binding.install_id, self.epoch, frame, item.text)
+                self._ports.snapshots.offer(self.binding.install_id, self.epoch, frame)
             case PublishLog() | PublishEvent() | PublishGap():
                 self._committer.take(DurableReport(seq=frame.seq, kind=frame.kind, text=item.text))
             case PublishCommandResult():

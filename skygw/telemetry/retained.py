@@ -34,7 +34,7 @@ class RetainedSnapshots:
         self._bytes: dict[InstallId, int] = {}
         self.refused = 0
 
-    def offer(self, install_id: InstallId, epoch: Epoch, frame: PublishSnapshot, text: str) -> None:
+    def offer(self, install_id: InstallId, epoch: Epoch, frame: PublishSnapshot) -> None:
         """Keeps a snapshot unless a newer one is held. One without a `uid`, or beyond the limits, is counted."""
         uid = frame.data.value.get("uid")
         if not isinstance(uid, str) or not 1 <= len(uid) <= 64:
