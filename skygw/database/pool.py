@@ -182,9 +182,7 @@ _CANNOT_CONNECT = (
 
 
 @asynccontextmanager
-async def open_database(
-    url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S
-) -> AsyncIterator[Database]:
+async def open_database(url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S) -> AsyncIterator[Database]:
     """The database, answering now. Needs a trio-asyncio loop around it; needs no nursery.
 
     Raises `StartupError` if it does not answer or the URL is not understood; the sentence holds no password.
@@ -202,9 +200,7 @@ async def open_database(
 
 
 @asynccontextmanager
-async def open_loop_and_database(
-    url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S
-) -> AsyncIterator[Database]:
+async def open_loop_and_database(url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S) -> AsyncIterator[Database]:
     """`open_database` in a trio-asyncio loop of its own: what a process with one database opens, once.
 
     An exception from the body comes out as it is, not in the loop's groups.

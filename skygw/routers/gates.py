@@ -1,6 +1,6 @@
 """Who may come in by which door: networks, tokens, and the hub's word on an installation (contract §1, §2)."""
 
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from skygw.auth.networks import Network, allowed, client_address
@@ -10,7 +10,7 @@ from skygw.errors import Forbidden, Unauthenticated
 from skygw.ids import InstallId
 from skygw.nodes.ports import Installation, InstallationDirectory
 
-Scope = MutableMapping[str, Any]
+Scope = Mapping[str, Any]
 """An ASGI scope."""
 
 

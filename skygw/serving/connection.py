@@ -49,6 +49,7 @@ class Connection:
         self._waiting = trio.CancelScope()
         self._write_lock = trio.Lock()
         self._protocol: Http11 | None = None
+        self._last_received_at = trio.current_time()
         self._head_begun = False
         self._head_deadline = trio.current_time() + config.header_timeout_s
         self._body_bytes = 0
@@ -107,15 +108,15 @@ class Connection:
         except trio.TooSlowError:
             raise PeerFaultError(End.TLS, "the TLS handshake took too long") from None
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise PeerFaultError(
-                End.TLS, f"the TLS handshake failed: {error.__cause__ or 'peer left'}"
-            ) from error
+            raise PeerFaultError(End.TLS, f"the TLS handshake failed: {error.__cause__ or 'peer left'}") from error
 
-    def _make_protocol(
-        self, app: App, context: WorkerContext, state: dict[str, Any], apps: trio.Nursery
-    ) -> Http11:
+    def _make_protocol(self, app: App, context: WorkerContext, state: dict[str, Any], apps: trio.Nursery) -> Http11:
         handle = ConnectionHandle(
-            listener=self._config.name, peer=self._peer, abort=self.abort, is_open=lambda: self._is_open
+            listener=self._config.name,
+            peer=self._peer,
+            abort=self.abort,
+            is_open=lambda: self._is_open,
+            last_received_at=lambda: self._last_received_at,
         )
         here = self._transport.socket.getsockname()
         self._protocol = protocol = Http11(
@@ -160,6 +161,7 @@ class Connection:
         began = trio.current_time()
         with trio.CancelScope(deadline=self._read_deadline(protocol.awaiting)) as self._waiting:
             data = bytes(await self._stream.receive_some(READ_BYTES))
+            self._last_received_at = trio.current_time()
             if protocol.awaiting is Awaiting.BODY:
                 self._body_waited_s += trio.current_time() - began
                 self._body_bytes += len(data)

@@ -44,9 +44,7 @@ async def test_it_is_refused_in_words_and_bystanders_go_on(
 ) -> None:
     async with serving(EchoApp()) as served, served.peer() as bystander:
         host, port = served.listener.address
-        async with trio_websocket.open_websocket_url(
-            f"ws://{host}:{port}/socket", disconnect_timeout=2
-        ) as socket:
+        async with trio_websocket.open_websocket_url(f"ws://{host}:{port}/socket", disconnect_timeout=2) as socket:
             assert await bystander.ask() == (200, b"hello")
             async with served.peer() as hostile:
                 await hostile.send(sent)
@@ -92,9 +90,7 @@ async def test_a_client_that_offered_h2c_and_leaves_is_noticed() -> None:
 
 async def test_compression_is_offered_and_not_accepted() -> None:
     async with serving(EchoApp()) as served, served.peer() as peer:
-        await peer.send(
-            UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
-        )
+        await peer.send(UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n")
         head = await peer.read_until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"sec-websocket-extensions" not in head.lower()
