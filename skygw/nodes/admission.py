@@ -47,6 +47,10 @@ class NodeDoor:
         self._ports = ports
         self._draining = False
 
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
     def drain(self) -> None:
         """Admits nobody from now on."""
         self._draining = True

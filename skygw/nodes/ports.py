@@ -1,6 +1,6 @@
 """What a session needs of the rooms around it, as the session sees them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -99,3 +99,47 @@ class SessionMetrics(Protocol):
     def session_ended(self, code: int) -> None: ...
 
     def refused(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The hub's record of an installation, as far as the gateway needs it."""
+
+    id: int
+    binding: Binding
+    telescope_uid: TelescopeUid | None
+    observatory_uid: UUID
+    is_active: bool
+    is_deleted: bool
+    is_revoked: bool
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it may not connect, whatever its token says."""
+        if self.is_deleted:
+            return "This installation is deleted."
+        if self.is_revoked:
+            return "This installation's access is revoked."
+        if not self.is_active:
+            return "This installation is inactive."
+        return None
+
+
+class InstallationDirectory(Protocol):
+    """The hub's records of installations. Raises `RoutingUnavailable` when they cannot be asked."""
+
+    async def find(self, install_id: InstallId) -> Installation | None: ...
+
+    async def find_by_key(self, key: int) -> Installation | None: ...
+
+    async def page(self, *, page: int, size: int) -> tuple[list[Installation], int]:
+        """Ordered by key, without deleted ones; and how many there are in all."""
+        ...
+
+    async def refused_among(self, install_ids: Collection[InstallId]) -> Collection[InstallId]:
+        """Those that may not be connected any more."""
+        ...
+
+    async def transfer(self, install_id: InstallId, instance_uid: InstanceUid) -> None:
+        """Records that the installation now belongs to another machine."""
+        ...

@@ -1,5 +1,6 @@
 """Epochs grow at every claim, everywhere, whatever the ledger has forgotten."""
 
+from functools import partial
 from uuid import UUID, uuid4
 
 import psycopg
@@ -115,3 +116,25 @@ async def test_an_installation_that_never_came_can_be_transferred(sessions: Node
     await sessions.transfer(install_id, machine)
     assert await sessions.instance_of(install_id) == machine
     assert await claim(sessions, install_id, instance=machine) == 1
+
+
+async def test_a_claim_takes_fences_in_one_order_so_that_two_never_lock_each_other_out(
+    sessions: NodeSessions, postgres: PostgresServer
+) -> None:
+    install_id, low, high = InstallId(uuid4()), *sorted([uuid4(), uuid4()])
+    await claim(sessions, install_id, fences={low: 1, high: 1})
+    with (
+        psycopg.connect(postgres.gateway_url) as rival,
+        psycopg.connect(postgres.owner_url, autocommit=True) as watcher,
+    ):
+        rival.execute("UPDATE skygw.fence SET fence = 5 WHERE resource_uid = %s", [low])
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(claim, sessions, install_id, fences={high: 2, low: 2}))
+            with trio.fail_after(10):
+                while watcher.execute(blocked, [rival.info.backend_pid]).fetchone() == (0,):
+                    await trio.lowlevel.checkpoint()
+            rival.execute("SET lock_timeout = '100ms'")
+            rival.execute("UPDATE skygw.fence SET fence = 5 WHERE resource_uid = %s", [high])
+            rival.commit()
+    assert (fence_of(postgres, low), fence_of(postgres, high)) == (5, 5)
