@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
-from skygw.database.pool import Database, open_database, open_loop_and_database
+from skygw.database.pool import STATEMENT_TIMEOUT_S, Database, open_database, open_loop_and_database
 from skygw.errors import Retry, RoutingUnavailable, StartupError
 from tests.fakes.postgres import PostgresServer
 
@@ -79,6 +79,16 @@ async def test_a_statement_the_server_refuses_leaves_its_connection_in_use(datab
                 await connection.execute("SELECT * FROM no_such_table")
     assert len(backends) == 1
     assert database.available
+
+
+async def test_a_statement_that_takes_too_long_is_ended_by_the_server(database: Database) -> None:
+    with pytest.raises(RoutingUnavailable, match="statement timeout"):
+        async with database.connection() as connection:
+            assert await connection.fetchval("SHOW statement_timeout") == f"{STATEMENT_TIMEOUT_S:.0f}s"
+            await connection.execute("SET statement_timeout = '10ms'")
+            await connection.fetchval("SELECT pg_sleep(60)")
+    async with database.connection() as connection:
+        assert await connection.fetchval("SHOW statement_timeout") == f"{STATEMENT_TIMEOUT_S:.0f}s"
 
 
 async def test_a_transaction_is_done_whole_or_not_at_all(postgres: PostgresServer) -> None:
