@@ -151,6 +151,8 @@ class Http11(H11Protocol):
         """End the running exchange, answer `status` if nothing was answered yet, and raise."""
         await self._close_stream()
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            # Idle: the request that cannot be read is not the one whose method was seen last.
+            has_no_body = self._method == b"HEAD" and self._http.our_state is h11.SEND_RESPONSE
             body = refusal_body(sentence)
             answer = h11.Response(
                 status_code=status,
@@ -163,7 +165,7 @@ class Http11(H11Protocol):
                 ],
             )
             data = self._http.send(answer) or b""
-            if self._method != b"HEAD":
+            if not has_no_body:
                 data += self._http.send(h11.Data(data=body)) or b""
             data += self._http.send(h11.EndOfMessage()) or b""
             await self.send(RawData(data=data))

@@ -42,7 +42,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("sent", "status"), HOSTILE.values(), ids=HOSTILE.keys())
 async def test_it_is_refused_in_words_and_bystanders_go_on(
-    sent: bytes, status: int, caplog: pytest.LogCaptureFixture
+    sent: bytes, status: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(EchoApp()) as served, served.peer() as bystander:
         host, port = served.listener.address
@@ -63,6 +63,7 @@ async def test_it_is_refused_in_words_and_bystanders_go_on(
     warnings = [record for record in caplog.records if record.name == "skygw.serving"]
     assert [record.levelno for record in warnings] == [logging.WARNING]
     assert warnings[0].exc_info is None
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_an_offer_of_h2c_is_answered_in_http_1_1() -> None:
@@ -227,3 +228,18 @@ async def test_a_resting_connection_is_closed_without_blame(caplog: pytest.LogCa
         assert await peer.read_to_end() == b""
         await served.metrics.until_closed(End.IDLE)
     assert [record.getMessage() for record in caplog.records if record.name == "skygw.serving"] == []
+
+
+async def test_garbage_after_a_head_request_is_refused_with_a_body() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        status, body = await peer.response()
+        assert (status, json.loads(body)["code"]) == (400, "invalid")
+
+
+async def test_a_refused_head_request_gets_no_body() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"HEAD ?a HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert await peer.read_to_end() == b""

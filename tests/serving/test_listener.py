@@ -4,13 +4,27 @@ import logging
 import socket
 import struct
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import quart
 import trio
 import trio.testing
+from quart_trio import QuartTrio
 
 from skygw.errors import StartupError
-from skygw.serving import BodyLimit, End, Listener, ListenerConfig, NoMetrics, Refusal, TlsFiles
+from skygw.serving import (
+    EXTENSION,
+    BodyLimit,
+    ConnectionHandle,
+    End,
+    Listener,
+    ListenerConfig,
+    NoMetrics,
+    Refusal,
+    TlsFiles,
+)
+from skygw.serving.hypercorn_seam import Http11
 from tests.serving.apps import UPGRADE, EchoApp, greets
 from tests.serving.served import PATIENCE_S, serving
 
@@ -128,7 +142,7 @@ async def test_abort_frees_a_send_that_is_stuck() -> None:
 async def test_an_app_that_sends_on_after_the_peer_left_does_not_freeze_the_others() -> None:
     stop = trio.Event()
 
-    async def sends_for_ever(scope, receive, send):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    async def sends_for_ever(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         if scope["path"] != "/for-ever":
@@ -165,8 +179,6 @@ async def test_a_failing_app_is_a_500_and_one_traceback(caplog: pytest.LogCaptur
 async def test_a_fault_of_ours_ends_its_connection_alone(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from skygw.serving.hypercorn_seam import Http11
-
     async def breaks(self: Http11) -> None:
         raise KeyError("ours")
 
@@ -287,7 +299,7 @@ async def test_the_drain_lets_a_running_request_finish_and_says_it_is_the_last()
 async def test_a_session_that_says_goodbye_while_draining_ends_with_its_own_code() -> None:
     leave = trio.Event()
 
-    async def session(scope, receive, send):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    async def session(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         await receive()
@@ -338,3 +350,71 @@ async def test_a_peer_that_half_closes_under_a_stuck_message_is_let_go() -> None
         await served.metrics.until_closed(End.PEER_LEFT)
         assert app.flooded.is_set()
         assert await bystander.ask() == (200, b"hello")
+
+
+async def test_a_write_that_is_cancelled_halfway_resets_the_connection() -> None:
+    given_up = trio.Event()
+
+    async def impatient(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with trio.move_on_after(0.2):
+            await send({"type": "http.response.body", "body": b"x" * 50_000_000, "more_body": True})
+        given_up.set()
+
+    async with serving(impatient) as served, served.peer(receive_buffer=4096) as deaf:
+        await deaf.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await served.metrics.until_closed(End.ABORTED)
+        assert given_up.is_set()
+
+
+async def test_abort_ends_a_quart_handler_whose_send_is_stuck() -> None:
+    app = QuartTrio("floods")
+    handles: list[ConnectionHandle] = []
+    left = trio.Event()
+
+    @app.websocket("/socket")
+    async def flood() -> None:
+        handles.append(cast("ConnectionHandle", quart.websocket.scope["extensions"][EXTENSION]))
+        try:
+            while True:
+                await quart.websocket.send(b"x" * 65536)
+        finally:
+            left.set()
+
+    async with serving(app, send_timeout_s=600) as served, served.peer(receive_buffer=4096) as deaf:
+        await deaf.send(UPGRADE + b"\r\n")
+        await deaf.read_until(b"\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert not left.is_set()
+        handles[0].abort()
+        with trio.fail_after(PATIENCE_S):
+            await left.wait()
+        await served.metrics.until_closed(End.ABORTED)
+
+
+async def test_unread_messages_do_not_keep_the_disconnect_from_the_app() -> None:
+    read_on = trio.Event()
+    told: list[str] = []
+    handles: list[ConnectionHandle] = []
+
+    async def reads_late(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        handles.append(scope["extensions"][EXTENSION])
+        await receive()
+        await send({"type": "websocket.accept"})
+        await read_on.wait()
+        while not told or told[-1] != "websocket.disconnect":
+            told.append((await receive())["type"])
+
+    async with serving(reads_late) as served, served.peer() as peer:
+        await peer.send(UPGRADE + b"\r\n")
+        await peer.read_until(b"\r\n\r\n")
+        await peer.send(b"\x81\x85\x00\x00\x00\x00hello" * 1000)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        handles[0].abort()
+        read_on.set()
+        await served.metrics.until_closed(End.ABORTED)
+        assert 0 < len(told) < 100
