@@ -49,9 +49,7 @@ async def test_quart_is_started_served_and_stopped() -> None:
         assert events == ["started"]
         assert await peer.ask() == (200, b"hello")
         host, port = served.listener.address
-        async with trio_websocket.open_websocket_url(
-            f"ws://{host}:{port}/socket", disconnect_timeout=2
-        ) as socket:
+        async with trio_websocket.open_websocket_url(f"ws://{host}:{port}/socket", disconnect_timeout=2) as socket:
             await socket.send_message("there")
             with trio.fail_after(PATIENCE_S):
                 assert await socket.get_message() == "there"

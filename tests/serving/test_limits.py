@@ -27,9 +27,7 @@ def quart_echo() -> QuartTrio:
 @pytest.fixture(params=["asgi", "quart"])
 def limited(request: pytest.FixtureRequest) -> App:
     app: App = EchoApp() if request.param == "asgi" else quart_echo()
-    return BodyLimit(
-        app, max_bytes=KIB, takes_large_body=lambda method, path: (method, path) == ("POST", "/large")
-    )
+    return BodyLimit(app, max_bytes=KIB, takes_large_body=lambda method, path: (method, path) == ("POST", "/large"))
 
 
 def chunked(path: str, *chunks: bytes) -> bytes:

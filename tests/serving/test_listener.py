@@ -46,9 +46,7 @@ def test_port_0_picks_one() -> None:
 def test_a_taken_port_is_one_sentence() -> None:
     first = bind()
     port = first.address[1]
-    with pytest.raises(
-        StartupError, match=rf"^port {port} on 127\.0\.0\.1 is taken: another program listens there"
-    ):
+    with pytest.raises(StartupError, match=rf"^port {port} on 127\.0\.0\.1 is taken: another program listens there"):
         bind(port=port)
     first.stop_accepting()
 

@@ -97,9 +97,7 @@ async def test_with_a_client_authority_a_certificate_is_asked_for(
             assert await peer.ask() == (200, b"hello")
         async with served.peer(tls=client) as stranger:
             assert isinstance(stranger.stream, trio.SSLStream)
-            await (
-                stranger.stream.do_handshake()
-            )  # in TLS 1.3 the client is done before the server has decided
+            await stranger.stream.do_handshake()  # in TLS 1.3 the client is done before the server has decided
             with pytest.raises(trio.BrokenResourceError), trio.fail_after(PATIENCE_S):
                 await stranger.stream.receive_some(1)
         await served.metrics.until_closed(End.TLS)
@@ -107,15 +105,11 @@ async def test_with_a_client_authority_a_certificate_is_asked_for(
 
 def test_a_file_that_is_no_certificate_is_one_sentence(files: TlsFiles) -> None:
     files.certificate.write_text("no certificate")
-    with pytest.raises(
-        StartupError, match=r"^the TLS certificate .*cert\.pem with the key .*key\.pem cannot be used"
-    ):
+    with pytest.raises(StartupError, match=r"^the TLS certificate .*cert\.pem with the key .*key\.pem cannot be used"):
         tls_context(files)
 
 
-def test_a_key_of_another_certificate_is_one_sentence(
-    authority: trustme.CA, files: TlsFiles, tmp_path: Path
-) -> None:
+def test_a_key_of_another_certificate_is_one_sentence(authority: trustme.CA, files: TlsFiles, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(StartupError, match="they must belong together"):
