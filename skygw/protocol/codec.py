@@ -1,0 +1,95 @@
+"""Between text messages and frames, for both ends; the only place that sees JSON."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, get_args
+
+from skygw.errors import Invalid
+from skygw.protocol.frame import MAX_SEQ, Frame, read_model, write_model
+from skygw.protocol.gateway_frames import GatewayFrame
+from skygw.protocol.json_text import BrokenJson, JsonObject, read_objects
+from skygw.protocol.limits import MAX_FRAMES_PER_MESSAGE, MAX_TEXT_BYTES
+from skygw.protocol.node_frames import NodeFrame
+
+DURABLE_KINDS = frozenset({"publish_log", "publish_event", "publish_gap", "publish_command_result"})
+
+
+class ProtocolViolation(Exception):
+    """The framing is broken: the socket ends with 4500 and this sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadFrame:
+    """A well-framed message that is no frame. `seq` is set on a durable publish: it is nacked, else `error`."""
+
+    message: str
+    kind: str | None
+    id: str | None
+    seq: int | None
+    unknown_kind: bool = False
+
+
+FrameT = TypeVar("FrameT", bound=Frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[FrameT]):
+    """One frame and the bytes it came in."""
+
+    frame: FrameT
+    text: str
+
+
+class _Direction(Generic[FrameT]):
+    """The frames one end may send, by kind."""
+
+    def __init__(self, union: Any) -> None:
+        self._models: dict[str, type[FrameT]] = {model.model_fields["kind"].default: model for model in get_args(union)}
+
+    @property
+    def models(self) -> dict[str, type[FrameT]]:
+        return self._models
+
+    def decode(self, message: str) -> list[Read[FrameT] | BadFrame]:
+        """Reads a text message: one frame or an array. Raises `ProtocolViolation` on broken framing."""
+        if len(message) > MAX_TEXT_BYTES or len(message.encode()) > MAX_TEXT_BYTES:
+            raise ProtocolViolation(f"a text message of over {MAX_TEXT_BYTES} bytes")
+        try:
+            objects = read_objects(message, at_most=MAX_FRAMES_PER_MESSAGE)
+        except BrokenJson as error:
+            raise ProtocolViolation(str(error)) from None
+        return [self._decode(source) for source in objects]
+
+    def _decode(self, source: JsonObject) -> Read[FrameT] | BadFrame:
+        kind = source.value("kind")
+        if not isinstance(kind, str):
+            return _bad(source, "A frame needs a `kind`.", None)
+        model = self._models.get(kind)
+        if model is None:
+            return _bad(source, f"The kind {kind[:64]!r} is not known here.", kind, unknown_kind=True)
+        try:
+            return Read(read_model(model, source), source.text)
+        except Invalid as error:
+            return _bad(source, f"{kind}: {error.message}", kind)
+
+
+def _bad(source: JsonObject, message: str, kind: str | None, *, unknown_kind: bool = False) -> BadFrame:
+    seq = source.value("seq") if kind in DURABLE_KINDS else None
+    if not isinstance(seq, int) or isinstance(seq, bool) or not 1 <= seq <= MAX_SEQ:
+        seq = None
+    about = next(
+        (
+            value[:250]
+            for key in ("command_id", "commandId", "subscription_id", "subscriptionId", "id")
+            if isinstance(value := source.value(key), str)
+        ),
+        None,
+    )
+    return BadFrame(message[:2_000], kind and kind[:64], about, seq, unknown_kind)
+
+
+from_node: _Direction[NodeFrame] = _Direction(NodeFrame)
+from_gateway: _Direction[GatewayFrame] = _Direction(GatewayFrame)
+
+encode: Callable[[Frame], str] = write_model
+"""The text of one frame. Raises `ValueError` on NaN and infinities."""

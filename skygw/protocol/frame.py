@@ -1,0 +1,132 @@
+"""What every frame is: frozen, snake_case on the wire, either spelling accepted, opaque members kept as text."""
+
+import json
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+from pydantic.alias_generators import to_camel
+
+from skygw.errors import Invalid
+from skygw.protocol.json_text import JsonObject, Opaque
+
+MAX_SEQ = 2**53 - 1
+"""The largest integer every JSON implementation carries exactly (RFC 8259 §6)."""
+
+
+def _an_object(opaque: Opaque) -> Opaque:
+    if not isinstance(opaque.value, dict):
+        raise ValueError("must be an object")
+    return opaque
+
+
+def _text_only(value: Any) -> Any:
+    """JSON has no times; a number is not one, whatever pydantic makes of it."""
+    if isinstance(value, (int, float)):
+        raise ValueError("must be an ISO 8601 time with an offset")
+    return value
+
+
+OpaqueObject = Annotated[Opaque, AfterValidator(_an_object)]
+Counter = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
+Seq = Annotated[int, Field(strict=True, ge=1, le=MAX_SEQ)]
+Milliseconds = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_text_only)]
+ShortText = Annotated[str, Field(max_length=250)]
+Message = Annotated[str, Field(max_length=2_000)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Frame(BaseModel):
+    """One frame. Unknown members are ignored, so that either end may be newer than the other."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    kind: str
+
+
+class _Shape:
+    """How the members of one model are spelled, and which of them are opaque."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.names: dict[str, str] = {}
+        self.opaque: set[str] = set()
+        for name, info in model.model_fields.items():
+            self.names[name] = name
+            self.names[to_camel(name)] = name
+            if _is_opaque(info.annotation):
+                self.opaque.add(name)
+
+
+def _is_opaque(annotation: Any) -> bool:
+    if annotation is Opaque:
+        return True
+    return any(_is_opaque(part) for part in getattr(annotation, "__args__", ()))
+
+
+@cache
+def shape_of(model: type[BaseModel]) -> _Shape:
+    return _Shape(model)
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def read_model(model: type[ModelT], source: JsonObject) -> ModelT:
+    """Validates an object as `model`; raises `Invalid` with the list of fields. The input is never echoed whole."""
+    if source.flaw is not None:
+        raise Invalid(f"The body is refused: {source.flaw}.")
+    shape = shape_of(model)
+    values: dict[str, Any] = {}
+    for key, member in source.members.items():
+        name = shape.names.get(key)
+        if name is None:
+            values[key] = member.value
+            continue
+        if name in values:
+            raise Invalid(f"The key {name!r} stands in both spellings; send one of them.")
+        if name in shape.opaque and member.value is not None:
+            values[name] = Opaque(source.document[member.start : member.end], member.value)
+        else:
+            values[name] = member.value
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        fields = [
+            {"type": item["type"], "loc": list(item["loc"]), "msg": item["msg"]}
+            for item in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        first = fields[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise Invalid(f"{where}: {first['msg']}", fields=fields) from None
+
+
+_compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def write_model(value: BaseModel, *, camel: bool = False) -> str:
+    """The JSON text of a frame or body. Members that are `None` are left out; opaque ones are written as they came.
+
+    Raises `ValueError` on NaN and infinities.
+    """
+    shape = shape_of(type(value))
+    plain = value.model_dump(mode="json", exclude=shape.opaque, exclude_none=True)
+    parts: list[str] = []
+    for name in type(value).model_fields:
+        key = to_camel(name) if camel else name
+        if name in shape.opaque:
+            opaque = getattr(value, name)
+            if opaque is not None:
+                parts.append(f'"{key}":{opaque.text}')
+        elif name in plain:
+            parts.append(f'"{key}":{_compact.encode(plain[name])}')
+    return "{" + ",".join(parts) + "}"

@@ -1,0 +1,177 @@
+"""The frames a gateway sends to a node (contract §5, «from the gateway»)."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from skygw.ids import CallId, CommandId, DeviceUid, Epoch, OutboxUid, RegistryUid, SessionUid, TelescopeUid
+from skygw.protocol.frame import (
+    Counter,
+    Frame,
+    Message,
+    Milliseconds,
+    OpaqueObject,
+    Seconds,
+    Seq,
+    Sha256,
+    ShortText,
+    Timestamp,
+)
+from skygw.protocol.limits import Limits
+from skygw.protocol.node_frames import Error, Ping, Pong
+
+
+class LinkLossPolicy(StrEnum):
+    """What a node does by itself when the link is gone for longer than it can tolerate."""
+
+    FINISH = "finish"
+    STOP = "stop"
+    SAFE_SHUTDOWN = "safe_shutdown"
+
+
+class CancelMode(StrEnum):
+    GRACEFUL = "graceful"
+    IMMEDIATE = "immediate"
+
+
+class TokenState(StrEnum):
+    RENEWED = "renewed"
+    GRACE = "grace"
+
+
+class Welcome(Frame):
+    """Answers a valid `hello`. `t_ms` counts from here: milliseconds of the gateway's monotonic clock."""
+
+    kind: Literal["welcome"] = "welcome"
+    session_uid: SessionUid
+    epoch: Epoch
+    registry_uid: RegistryUid
+    heartbeat_s: Seconds
+    limits: Limits
+    graph_revision: Counter | None = None
+    server_time: Timestamp
+    acked_seq: Counter
+    link_loss_policy: LinkLossPolicy
+    t_ms: Milliseconds
+
+
+class Ack(Frame):
+    """Everything in this outbox up to `seq` is committed."""
+
+    kind: Literal["ack"] = "ack"
+    seq: Counter
+    outbox_uid: OutboxUid
+
+
+class Nack(Frame):
+    """This one will never be taken; the cursor moves past it."""
+
+    kind: Literal["nack"] = "nack"
+    seq: Seq
+    outbox_uid: OutboxUid
+    reason: Message
+
+
+class EventCommand(Frame):
+    """A command to run. `deadline_ms` is what remained of the caller's time at `t_ms`; the transit comes off it."""
+
+    kind: Literal["event_command"] = "event_command"
+    command_id: CommandId
+    telescope_uid: TelescopeUid | None = None
+    device_uid: DeviceUid | None = None
+    command: OpaqueObject
+    origin: OpaqueObject | None = None
+    actor: OpaqueObject | None = None
+    deadline_ms: Milliseconds | None
+    epoch: Epoch
+    t_ms: Milliseconds
+    fence: Counter | None = None
+    graph_revision: Counter | None = None
+    issued_at: Timestamp
+    traceparent: ShortText | None = None
+
+
+class CancelCommand(Frame):
+    """Stops a command, wherever it is in its life. Safing: never late, never stale."""
+
+    kind: Literal["cancel_command"] = "cancel_command"
+    command_id: CommandId
+    mode: CancelMode
+    grace_ms: Milliseconds | None = None
+    epoch: Epoch
+    t_ms: Milliseconds
+
+
+class QueryCommand(Frame):
+    """Asks what became of commands; the node answers with `publish_command_result` for each it remembers."""
+
+    kind: Literal["query_command"] = "query_command"
+    command_ids: Annotated[tuple[CommandId, ...], Field(max_length=1_000)]
+
+
+class DirectRequest(Frame):
+    """Asks the node to read or transfer something. `id` is the gateway's; `credit` counts payload bytes."""
+
+    kind: Literal["direct_request"] = "direct_request"
+    id: CallId
+    operation: Annotated[str, Field(max_length=100)]
+    params: OpaqueObject
+    offset: Counter | None = None
+    length: Counter | None = None
+    if_digest: Sha256 | None = None
+    deadline_ms: Milliseconds
+    credit: Counter
+    epoch: Epoch
+    t_ms: Milliseconds
+    traceparent: ShortText | None = None
+
+
+class DirectCredit(Frame):
+    """Lets the node send `bytes` more of a response."""
+
+    kind: Literal["direct_credit"] = "direct_credit"
+    id: CallId
+    bytes: Counter
+
+
+class DirectCancel(Frame):
+    """Nobody waits for this response any more."""
+
+    kind: Literal["direct_cancel"] = "direct_cancel"
+    id: CallId
+    reason: ShortText
+
+
+class EventToken(Frame):
+    """What the gateway holds of the socket's token. In `grace` only telemetry and safing pass, until `expires_at`."""
+
+    kind: Literal["event_token"] = "event_token"
+    state: TokenState
+    expires_at: Timestamp
+
+
+class Goaway(Frame):
+    """The socket is about to be closed; come back after `reconnect_after_ms`, already jittered."""
+
+    kind: Literal["goaway"] = "goaway"
+    reason: Message
+    reconnect_after_ms: Milliseconds
+
+
+GatewayFrame = (
+    Welcome
+    | Ack
+    | Nack
+    | EventCommand
+    | CancelCommand
+    | QueryCommand
+    | DirectRequest
+    | DirectCredit
+    | DirectCancel
+    | EventToken
+    | Goaway
+    | Error
+    | Ping
+    | Pong
+)
