@@ -53,9 +53,7 @@ class Addressee:
         """The devices of this kind that are named, or all of them: what a stop is for. Never empty."""
         found = [device for device in self._candidates() if isinstance(device, kind)]
         if not found:
-            raise Refused(
-                "The device named does not take this command.", code="invalid", reason="wrong_device_type"
-            )
+            raise Refused("The device named does not take this command.", code="invalid", reason="wrong_device_type")
         return found
 
     def to_shut_down(self) -> tuple[Telescope, ...]:

@@ -139,9 +139,7 @@ def read_command(command: dict[str, Any]) -> Command:
         return _COMMANDS.validate_python(command)
     except ValidationError as error:
         fields = error.errors(include_url=False, include_context=False, include_input=False)
-        said = "; ".join(
-            f"{'.'.join(str(part) for part in field['loc'])}: {field['msg']}" for field in fields
-        )
+        said = "; ".join(f"{'.'.join(str(part) for part in field['loc'])}: {field['msg']}" for field in fields)
         raise Refused(
             f"This site does not understand the command: {said}.",
             code="invalid",

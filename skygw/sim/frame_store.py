@@ -25,9 +25,7 @@ class FrameStore:
     Holds at most `most_frames` and `most_bytes`; the newest frame always stays, even alone above the bytes.
     """
 
-    def __init__(
-        self, directory: Path, *, most_frames: int = 100, most_bytes: int = 64 * 1024 * 1024
-    ) -> None:
+    def __init__(self, directory: Path, *, most_frames: int = 100, most_bytes: int = 64 * 1024 * 1024) -> None:
         """Open or make the directory and take up what it holds."""
         self.full = False
         """A scenario's fault: while it is set nothing more can be stored."""

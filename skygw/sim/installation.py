@@ -105,9 +105,7 @@ class Site:
         )
         self._shared: tuple[Device, ...] = (self.enclosure, self.weather_sensor)
         of_telescopes = (device for telescope in self.telescopes for device in telescope.devices)
-        self.devices: dict[DeviceUid, Device] = {
-            device.uid: device for device in (*self._shared, *of_telescopes)
-        }
+        self.devices: dict[DeviceUid, Device] = {device.uid: device for device in (*self._shared, *of_telescopes)}
         self._closing_for_safety = trio.Lock()
 
     def snapshot_of(self, device: Device) -> dict[str, Any]:
@@ -204,9 +202,7 @@ class Site:
         in_the_way = self.enclosure.unparked()
         for telescope in telescopes:
             if telescope.mount in in_the_way:
-                raise DeviceFault(
-                    f"{telescope.mount.name} does not say that it is parked; the roof stays open."
-                )
+                raise DeviceFault(f"{telescope.mount.name} does not say that it is parked; the roof stays open.")
         if in_the_way:
             return {"enclosure": "left_open", "because": [mount.name for mount in in_the_way]}
         async with self._closing_for_safety:
@@ -234,9 +230,7 @@ class Site:
 
     def _refuse_if_locked_out(self, asked: Command) -> None:
         if self.local_control and not isinstance(asked, SAFING):
-            raise Refused(
-                "Somebody on site has locked remote control out.", code="conflict", reason="local_control"
-            )
+            raise Refused("Somebody on site has locked remote control out.", code="conflict", reason="local_control")
 
     def _weather_is_unsafe(self) -> bool:
         try:
@@ -268,9 +262,7 @@ class Site:
             case MountTrack():
                 await addressee.one(Mount).track(order, asked.target.position(), asked.offset_pattern)
             case MountOffsetRelative():
-                await addressee.one(Mount).offset_relative(
-                    order, delta_arcsec=asked.delta_arcsec, axis=asked.axis
-                )
+                await addressee.one(Mount).offset_relative(order, delta_arcsec=asked.delta_arcsec, axis=asked.axis)
             case MountPark():
                 await addressee.one(Mount).park(order)
             case MountUnpark():

@@ -162,9 +162,7 @@ class MemoryJournal(DeviceJournal):
 class FileJournal(DeviceJournal):
     """A journal in a file of JSON lines, kept across restarts. Open it with `open_journal`."""
 
-    def __init__(
-        self, clock: SimClock, path: Path, descriptor: int, *, fsync: bool, last_number: int
-    ) -> None:
+    def __init__(self, clock: SimClock, path: Path, descriptor: int, *, fsync: bool, last_number: int) -> None:
         super().__init__(clock, last_number=last_number)
         self.path = path
         self._descriptor = descriptor
@@ -192,9 +190,7 @@ def open_journal(clock: SimClock, path: Path, *, fsync: bool = False) -> Iterato
     torn_bytes = _cut_torn_end(path) if path.exists() else 0
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        journal = FileJournal(
-            clock, path, descriptor, fsync=fsync, last_number=known[-1].number if known else 0
-        )
+        journal = FileJournal(clock, path, descriptor, fsync=fsync, last_number=known[-1].number if known else 0)
         if known or torn_bytes:
             journal.record(None, Action.JOURNAL_REOPENED, Order(cause="restart"), {"torn_bytes": torn_bytes})
         yield journal

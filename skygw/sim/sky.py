@@ -84,9 +84,7 @@ def cut(pointing: Equatorial, *, sensor: Sensor, binning: int) -> Cut:
 
     source = photograph()
     width, height = sensor.width // binning, sensor.height // binning
-    x, y = (
-        float(axis) for axis in WCS(source.header).world_to_pixel_values(pointing.ra_deg, pointing.dec_deg)
-    )
+    x, y = (float(axis) for axis in WCS(source.header).world_to_pixel_values(pointing.ra_deg, pointing.dec_deg))
     seen: NDArray[Any] = np.full((height * binning, width * binning), blank_of(source.pixels), dtype=np.int16)
     on_sky: NDArray[np.bool_] = np.zeros(seen.shape, dtype=bool)
     left = bottom = 0

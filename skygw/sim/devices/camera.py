@@ -108,9 +108,7 @@ class Camera(Device):
             await self._hang_if_stuck(work)
             self._catch_up()
             if self._shutter is not None:
-                raise Refused(
-                    f"{self.name} still exposes: a stop was ignored.", code="conflict", reason="device_busy"
-                )
+                raise Refused(f"{self.name} still exposes: a stop was ignored.", code="conflict", reason="device_busy")
             self._binning = binning
             started_at = self._clock.elapsed()
             lasts_s = duration_s * self.faults.slow
@@ -138,9 +136,7 @@ class Camera(Device):
             self._reads_until = None
             frame = await self._recorder.record(exposure)
             self._last_asset_uid = frame.asset_uid
-            self._record(
-                order, Action.FRAME_STORED, asset_uid=frame.asset_uid, size=frame.size, sha256=frame.sha256
-            )
+            self._record(order, Action.FRAME_STORED, asset_uid=frame.asset_uid, size=frame.size, sha256=frame.sha256)
             await self._hang_if_silent(work)
             return frame
 

@@ -73,9 +73,7 @@ class Device(ABC):
     still_fields: ClassVar[tuple[str, ...]]
     """The snapshot fields that must not change between two readings of a device at rest."""
 
-    def __init__(
-        self, *, uid: DeviceUid, name: str, clock: SimClock, journal: DeviceJournal, chance: Random
-    ) -> None:
+    def __init__(self, *, uid: DeviceUid, name: str, clock: SimClock, journal: DeviceJournal, chance: Random) -> None:
         self.uid = uid
         self.name = name
         self.faults = Faults()
@@ -157,9 +155,7 @@ class Device(ABC):
         if self.faults.fail is not None:
             return Work(order, fails_with=self.faults.fail, fails_at=0.5)
         if self.faults.fail_probability and self._chance.random() < self.faults.fail_probability:
-            return Work(
-                order, fails_with=f"{self.name} lost its drive signal.", fails_at=self._chance.random()
-            )
+            return Work(order, fails_with=f"{self.name} lost its drive signal.", fails_at=self._chance.random())
         return Work(order, fails_with=None, fails_at=1.0)
 
     async def _hang_if_stuck(self, work: Work) -> None:

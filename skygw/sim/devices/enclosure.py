@@ -46,9 +46,7 @@ class Enclosure(Mover[float]):
 
     def unparked(self) -> list[Mount]:
         """The mounts under this roof that do not say they are parked, or say nothing at all."""
-        return [
-            mount for mount in self._mounts if mount.faults.unreadable or not mount.snapshot()["is_parked"]
-        ]
+        return [mount for mount in self._mounts if mount.faults.unreadable or not mount.snapshot()["is_parked"]]
 
     async def open(self, order: Order) -> None:
         """Open all the way; nothing moves if it is open."""

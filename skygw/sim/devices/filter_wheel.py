@@ -53,9 +53,7 @@ class FilterWheel(Mover[float]):
         for slot, held in enumerate(self.filters):
             if held.filter_id == filter_id:
                 return slot
-        raise Refused(
-            f"{self.name} does not hold filter {filter_id}.", code="not_found", reason="filter_not_found"
-        )
+        raise Refused(f"{self.name} does not hold filter {filter_id}.", code="not_found", reason="filter_not_found")
 
     async def turn_to(self, order: Order, slot: int) -> None:
         """Put a slot into the light by the shorter way round; nothing moves if it is there."""

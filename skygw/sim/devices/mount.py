@@ -113,9 +113,7 @@ class Mount(Mover[Direction]):
             if axis == "alt":
                 stands = replace(stands, alt_deg=min(90.0, stands.alt_deg + delta_deg))
             else:
-                stands = replace(
-                    stands, az_deg=stands.az_deg + delta_deg / max(1e-6, cos(radians(stands.alt_deg)))
-                )
+                stands = replace(stands, az_deg=stands.az_deg + delta_deg / max(1e-6, cos(radians(stands.alt_deg))))
             goal = self._reachable(stands)
         with self._working(order) as work:
             self._refuse_if_parked()

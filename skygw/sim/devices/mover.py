@@ -72,9 +72,7 @@ class Mover(Device, Generic[P]):
         await self._hang_if_stuck(work)
         origin = self.place
         duration_s *= self.faults.slow
-        journey = Journey(
-            work.order, origin, goal, self._clock.elapsed(), duration_s, reached, details, on_arrival
-        )
+        journey = Journey(work.order, origin, goal, self._clock.elapsed(), duration_s, reached, details, on_arrival)
         self._place, self._journey = origin, journey
         self._record(
             work.order,
@@ -93,9 +91,7 @@ class Mover(Device, Generic[P]):
         place = self.place
         journey, self._journey = self._journey, None
         self._place = place
-        self._record(
-            order, Action.STOP_RECEIVED if journey is None else self.stopped, place=self._describe(place)
-        )
+        self._record(order, Action.STOP_RECEIVED if journey is None else self.stopped, place=self._describe(place))
 
     def _catch_up(self) -> None:
         """Book the arrival of a movement that nobody waits for any more (its stop was ignored)."""

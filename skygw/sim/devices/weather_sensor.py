@@ -27,9 +27,7 @@ class WeatherSensor(Device):
     device_type: ClassVar[str] = "weather_sensor"
     still_fields: ClassVar[tuple[str, ...]] = ("state",)
 
-    def __init__(
-        self, *, uid: DeviceUid, name: str, clock: SimClock, journal: DeviceJournal, chance: Random
-    ) -> None:
+    def __init__(self, *, uid: DeviceUid, name: str, clock: SimClock, journal: DeviceJournal, chance: Random) -> None:
         super().__init__(uid=uid, name=name, clock=clock, journal=journal, chance=chance)
         self._values = {
             name: first + chance.uniform(-widest, widest) * 5
