@@ -8,6 +8,7 @@ never take a picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.resources import as_file, files
 from io import BytesIO
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 M13 = Equatorial(ra_deg=250.4226, dec_deg=36.4602)
 """The middle of the photograph: what a mount points at to see stars."""
 
+_MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 _IN_ASTROPY = "io/fits/hdu/compressed/tests/data/m13.fits"
 
 
@@ -116,8 +118,10 @@ def fits_frame(exposure: Exposure, *, sensor: Sensor) -> bytes:
     window = cut(exposure.pointing, sensor=sensor, binning=exposure.binning)
     hdu = fits.PrimaryHDU(window.pixels)
     header = hdu.header
-    taken_at = exposure.started_at.replace(tzinfo=None).isoformat(timespec="milliseconds")
+    milliseconds = round((exposure.started_at - _MJD_ZERO) / timedelta(milliseconds=1))
+    taken_at = (_MJD_ZERO + timedelta(milliseconds=milliseconds)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     header["DATE-OBS"] = (taken_at, "shutter opened, clock of the site")
+    header["MJD-OBS"] = (milliseconds / 86_400_000, "[d] the same")
     header["TIMESYS"] = "UTC"
     header["EXPTIME"] = (exposure.duration_s, "[s]")
     header["IMAGETYP"] = "LIGHT"
