@@ -128,8 +128,11 @@ class Site:
         """Carry one command out to its end and prove it; problems are in the `Execution`, not raised.
 
         Cancelling stops the hardware where it is, journals that under the command, and lets `Cancelled`
-        through: ask `prove_for` afterwards what the devices do. Safing interrupts what moves before the
-        first checkpoint; with neither device nor telescope named it stops every device of its kind.
+        through: ask `prove_for` afterwards what the devices do. A cancel that comes when everything has
+        happened is too late, and the `Execution` is returned as if there were none.
+
+        Safing interrupts what moves before the first checkpoint; with neither device nor telescope named it
+        stops every device of its kind.
         """
         addressee = self._addressee(telescope_uid, device_uid)
         try:
@@ -145,14 +148,14 @@ class Site:
         except DeviceFault as fault:
             return Execution(
                 ExecutionStatus.FAILED,
-                proof=await prove(touched, self.clock),
+                proof=await prove(touched, self.clock, to_the_end=True),
                 error={"code": "internal", "message": str(fault), "details": {"reason": "device_fault"}},
             )
         except Preempted as preempted:
             by = preempted.by.command_id
             return Execution(
                 ExecutionStatus.CANCELED,
-                proof=await prove(touched, self.clock),
+                proof=await prove(touched, self.clock, to_the_end=True),
                 error={
                     "code": "conflict",
                     "message": str(preempted),
@@ -160,7 +163,9 @@ class Site:
                 },
                 canceled="interrupted",
             )
-        return Execution(ExecutionStatus.COMPLETED, result=result, proof=await prove(touched, self.clock))
+        return Execution(
+            ExecutionStatus.COMPLETED, result=result, proof=await prove(touched, self.clock, to_the_end=True)
+        )
 
     async def prove_for(
         self,
@@ -290,10 +295,16 @@ class Site:
 
     async def _expose(self, asked: CameraExposureStart, order: Order, camera: Camera) -> dict[str, Any]:
         telescope = telescope_of(camera.uid, self.telescopes)
+        slot: int | None = None
         if asked.filter_id is not None and telescope is not None:
-            wheel = telescope.filter_wheel
-            await wheel.turn_to(order, wheel.slot_of(asked.filter_id))
-        return asdict(await camera.expose(order, duration_s=asked.duration_s, binning=asked.binning))
+            slot = telescope.filter_wheel.slot_of(asked.filter_id)
+
+        async def turn_wheel() -> None:
+            if slot is not None and telescope is not None:
+                await telescope.filter_wheel.turn_to(order, slot)
+
+        frame = await camera.expose(order, duration_s=asked.duration_s, binning=asked.binning, before=turn_wheel)
+        return asdict(frame)
 
 
 def _rejected(refusal: Refused) -> Execution:

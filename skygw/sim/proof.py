@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import trio
+
 from skygw.sim.clock import SimClock
 from skygw.sim.devices.device import Device, DeviceFault
 
@@ -12,21 +14,23 @@ INTERVAL_S = 0.2
 MOST_SAMPLES = 10
 
 
-async def prove(devices: Sequence[Device], clock: SimClock) -> dict[str, Any]:
+async def prove(devices: Sequence[Device], clock: SimClock, *, to_the_end: bool = False) -> dict[str, Any]:
     """`{"devices": [{"device_uid", "state", "basis", "samples", "settled_ms"}]}`, devices in the order given.
 
     `basis` is `read_back`, or `assumed` with state `unknown` for a device that cannot be read. One that
-    never comes to rest has state `moving` and no `settled_ms`. Ends after at most `MOST_SAMPLES` readings.
+    never comes to rest has state `moving` and no `settled_ms`. Ends after at most `MOST_SAMPLES` readings;
+    with `to_the_end` a cancel does not cut it short.
     """
     began_at = clock.elapsed()
     readings = {device.uid: _Reading(device) for device in devices}
-    for sample in range(MOST_SAMPLES):
-        if sample:
-            await clock.sleep(INTERVAL_S)
-        for reading in readings.values():
-            reading.take(round((clock.elapsed() - began_at) * 1000))
-        if all(reading.over for reading in readings.values()):
-            break
+    with trio.CancelScope(shield=to_the_end):
+        for sample in range(MOST_SAMPLES):
+            if sample:
+                await clock.sleep(INTERVAL_S)
+            for reading in readings.values():
+                reading.take(round((clock.elapsed() - began_at) * 1000))
+            if all(reading.over for reading in readings.values()):
+                break
     return {"devices": [reading.said() for reading in readings.values()]}
 
 

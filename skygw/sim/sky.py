@@ -141,7 +141,6 @@ def fits_frame(exposure: Exposure, *, sensor: Sensor) -> bytes:
     if window.covered > 0:
         _place_on_sky(header, window, exposure.binning)
     header["HISTORY"] = "Simulated exposure; the pixels are the DSS photograph of M13 from SkyView."
-    hdu.add_datasum(when=taken_at)
     hdu.add_checksum(when=taken_at)
     written = BytesIO()
     hdu.writeto(written, output_verify="exception")

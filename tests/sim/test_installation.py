@@ -103,6 +103,34 @@ async def test_an_exposure_turns_the_wheel_first_and_returns_its_frame(
     assert execution.result["asset_uid"] == frames.exposures[0].asset_uid
 
 
+async def test_the_wheel_does_not_turn_under_an_exposure_that_goes_on(
+    autojump_clock: MockClock, site: Site, sim_clock: SimClock, nursery: trio.Nursery, command_id: CommandIds
+) -> None:
+    first = {"command_type": "camera.exposure.start", "duration_s": 60, "binning": 1}
+    nursery.start_soon(site.execute, first, command_id(1))
+    await sim_clock.sleep(5)
+    second = await site.execute({**first, "filter_id": 4}, command_id(2))
+    assert second.status is ExecutionStatus.REJECTED
+    assert effects_of(command_id(2), site.journal.entries()) == []
+
+
+async def test_an_abort_while_the_wheel_still_turns_keeps_the_shutter_closed(
+    autojump_clock: MockClock, site: Site, sim_clock: SimClock, nursery: trio.Nursery, command_id: CommandIds
+) -> None:
+    exposure = {"command_type": "camera.exposure.start", "duration_s": 60, "binning": 1, "filter_id": 3}
+    ends: list[Execution] = []
+
+    async def expose() -> None:
+        ends.append(await site.execute(exposure, command_id(1)))
+
+    nursery.start_soon(expose)
+    await sim_clock.sleep(1)
+    await site.execute({"command_type": "camera.exposure.abort"}, command_id(2))
+    await sim_clock.sleep(60)
+    assert [execution.status for execution in ends] == [ExecutionStatus.CANCELED]
+    assert Action.SHUTTER_OPENED not in _actions_of(site, site.telescopes[0].camera.uid)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -211,6 +239,16 @@ async def test_a_canceled_command_stops_its_device_and_can_be_proven_after(
     assert scope.cancelled_caught
     assert (proof["devices"][0]["state"], proof["devices"][0]["basis"]) == ("stopped", "read_back")
     assert _actions_of(site, site.telescopes[0].mount.uid)[-1] is Action.SLEW_STOPPED
+
+
+async def test_a_cancel_during_the_proof_comes_too_late(
+    autojump_clock: MockClock, site: Site, command_id: CommandIds
+) -> None:
+    with trio.move_on_after(1.1) as scope:
+        execution = await site.execute({"command_type": "mount.unpark"}, command_id(1))
+    assert scope.cancel_called
+    assert not scope.cancelled_caught
+    assert execution.status is ExecutionStatus.COMPLETED
 
 
 async def test_a_mount_that_goes_on_after_a_stop_is_seen_moving_by_the_proof(

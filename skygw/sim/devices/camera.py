@@ -1,6 +1,6 @@
 """A simulated camera: exposures take their time, and each that ends becomes a stored frame."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from math import exp
@@ -102,13 +102,27 @@ class Camera(Device):
         warmth = exp(-self._clock.elapsed() / self._cooling_s)
         return self._set_point_c + (self._ambient_c - self._set_point_c) * warmth
 
-    async def expose(self, order: Order, *, duration_s: float, binning: int) -> StoredFrame:
-        """Expose, read out and store one frame; after the readout a stop is too late and the frame stays."""
+    async def expose(
+        self,
+        order: Order,
+        *,
+        duration_s: float,
+        binning: int,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> StoredFrame:
+        """Expose, read out and store one frame; after the readout a stop is too late and the frame stays.
+
+        `before` (turning the filter wheel) runs while the camera is already held: it never happens for an
+        exposure that is refused, nor under another one.
+        """
         with self._working(order) as work:
             await self._hang_if_stuck(work)
             self._catch_up()
             if self._shutter is not None:
                 raise Refused(f"{self.name} still exposes: a stop was ignored.", code="conflict", reason="device_busy")
+            if before is not None:
+                await before()
+                await work.until(0)
             self._binning = binning
             started_at = self._clock.elapsed()
             lasts_s = duration_s * self.faults.slow

@@ -42,6 +42,16 @@ async def test_a_slew_takes_the_time_of_its_angle_at_the_slew_rate(
     assert mount.snapshot()["state"] == "stopped"
 
 
+async def test_a_slew_to_where_it_points_only_settles(
+    autojump_clock: MockClock, mount: Mount, sim_clock: SimClock, nursery: trio.Nursery
+) -> None:
+    await mount.point(ON_SITE, M13)
+    nursery.start_soon(mount.point, ON_SITE, M13)
+    await sim_clock.sleep(0.5)
+    assert mount.snapshot()["state"] == "slewing"
+    assert _apart(mount, M13) < 1e-9
+
+
 async def test_a_slew_stopped_half_way_stays_half_way_and_the_journal_says_where(
     autojump_clock: MockClock,
     mount: Mount,
