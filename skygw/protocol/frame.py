@@ -1,6 +1,7 @@
 """What every frame is: frozen, snake_case on the wire, either spelling accepted, opaque members kept as text."""
 
 import json
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -113,20 +114,30 @@ def read_model(model: type[ModelT], source: JsonObject) -> ModelT:
 _compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def write_model(value: BaseModel, *, camel: bool = False) -> str:
-    """The JSON text of a frame or body. Members that are `None` are left out; opaque ones are written as they came.
+def write_model(value: BaseModel) -> str:
+    """The JSON text of a frame: snake_case, opaque members as they came, members that are `None` left out.
 
     Raises `ValueError` on NaN and infinities.
     """
-    shape = shape_of(type(value))
-    plain = value.model_dump(mode="json", exclude=shape.opaque, exclude_none=True)
+    opaque = shape_of(type(value)).opaque
+    return _written(value, value.model_dump(mode="json", exclude=opaque, exclude_none=True), lambda name: name)
+
+
+def write_body(value: BaseModel) -> str:
+    """The JSON text of an HTTP body: camelCase, opaque members as they came, `None` as null."""
+    opaque = shape_of(type(value)).opaque
+    plain = value.model_dump(mode="json", exclude=opaque, by_alias=True)
+    return _written(value, {**plain, **{to_camel(name): None for name in opaque}}, to_camel)
+
+
+def _written(value: BaseModel, plain: dict[str, Any], spelled: Callable[[str], str]) -> str:
+    opaque = shape_of(type(value)).opaque
     parts: list[str] = []
     for name in type(value).model_fields:
-        key = to_camel(name) if camel else name
-        if name in shape.opaque:
-            opaque = getattr(value, name)
-            if opaque is not None:
-                parts.append(f'"{key}":{opaque.text}')
-        elif name in plain:
-            parts.append(f'"{key}":{_compact.encode(plain[name])}')
+        key = spelled(name)
+        carried = getattr(value, name) if name in opaque else None
+        if carried is not None:
+            parts.append(f'"{key}":{carried.text}')
+        elif key in plain:
+            parts.append(f'"{key}":{_compact.encode(plain[key])}')
     return "{" + ",".join(parts) + "}"

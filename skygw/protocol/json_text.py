@@ -253,3 +253,9 @@ def read_objects(document: str, *, at_most: int) -> list[JsonObject]:
     if _skip(document, at) != len(document):
         _broken("text behind the end", at)
     return found
+
+
+def read_value(text: str) -> Any:
+    """The parsed form of text that was read strictly once before (out of a ledger, say)."""
+    value, _ = _value(text, 0)
+    return value

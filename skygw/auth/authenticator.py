@@ -1,0 +1,112 @@
+"""Turns a bearer token into the installation or the service it stands for, whichever kind of token it is."""
+
+import time
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from skygw.auth.claims import Claims, check_claims, node_principal, require_node_scope, service_principal
+from skygw.auth.introspection import Introspection
+from skygw.auth.key_sources import KeySource
+from skygw.auth.principals import NodePrincipal, ServicePrincipal
+from skygw.auth.tokens import is_jwt_shaped, read_header, refuse_oversize, verify
+from skygw.errors import Forbidden, Unauthenticated
+from skygw.ids import InstallId
+
+LEEWAY_S = 5.0
+"""How far the issuer's clock and ours may differ."""
+
+
+class InstallationLookup(Protocol):
+    """The platform's records of installations, as far as a token needs them."""
+
+    async def by_client_id(self, client_id: str) -> InstallId | None:
+        """The installation that logs in as `client_id`, or None."""
+        ...
+
+
+class Authenticator:
+    """Knows the issuer, the audiences and the keys; holds no state of its own.
+
+    A JWT is verified with `keys`; an opaque token, or every token if there are no keys, is asked about by
+    `introspection`. With `installations` a node token is matched by its client id, else by `uid_claim`.
+    `now` is Unix seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        node_audiences: Collection[str],
+        service_audiences: Collection[str],
+        keys: KeySource | None,
+        introspection: Introspection | None = None,
+        uid_claim: str = "sub",
+        installations: InstallationLookup | None = None,
+        leeway_s: float = LEEWAY_S,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises `ValueError` if there is neither a key source nor introspection: nobody could come in."""
+        if keys is None and introspection is None:
+            raise ValueError("tokens need keys or introspection to be verified by")
+        self._issuer = issuer
+        self._node_audiences = frozenset(node_audiences)
+        self._service_audiences = frozenset(service_audiences)
+        self._keys = keys
+        self._introspection = introspection
+        self._uid_claim = uid_claim
+        self._installations = installations
+        self._leeway_s = leeway_s
+        self._now = now
+
+    async def node(self, token: str) -> NodePrincipal:
+        """The installation behind a node token.
+
+        Raises `Unauthenticated` (the token does not hold), `Forbidden` (it holds, and names no installation
+        or lacks the scope), `IssuerUnavailable` (nobody can say). Cancelling is safe.
+        """
+        claims = await self._claims(token, self._node_audiences)
+        if self._installations is None:
+            return node_principal(claims, uid_claim=self._uid_claim)
+        return await self._node_by_client_id(claims, self._installations)
+
+    async def service(self, token: str) -> ServicePrincipal:
+        """The service behind an internal token. Raises `Unauthenticated` or `IssuerUnavailable`."""
+        return service_principal(await self._claims(token, self._service_audiences))
+
+    async def issuer_reachable(self) -> bool:
+        """Whether tokens could be renewed now: False gives an expired session its grace."""
+        if self._keys is not None and not await self._keys.issuer_reachable():
+            return False
+        return self._introspection is None or await self._introspection.issuer_reachable()
+
+    async def _claims(self, token: str, audiences: Collection[str]) -> Claims:
+        refuse_oversize(token)
+        if self._keys is not None and is_jwt_shaped(token):
+            keys = await self._keys.key_set(read_header(token).kid)
+            return verify(
+                token,
+                keys=keys,
+                audiences=audiences,
+                issuer=self._issuer,
+                now=self._now(),
+                leeway_s=self._leeway_s,
+            )
+        if self._introspection is None:
+            raise Unauthenticated("The token is not a signed JWT.")
+        return check_claims(
+            await self._introspection.claims(token),
+            audiences=audiences,
+            issuer=self._issuer,
+            now=self._now(),
+            leeway_s=self._leeway_s,
+            issuer_may_be_absent=True,
+        )
+
+    async def _node_by_client_id(self, claims: Claims, installations: InstallationLookup) -> NodePrincipal:
+        require_node_scope(claims)
+        if claims.client_id is None:
+            raise Forbidden("The token names no client (“client_id”).")
+        install_id = await installations.by_client_id(claims.client_id)
+        if install_id is None:
+            raise Forbidden("The token's client belongs to no installation.")
+        return NodePrincipal(install_id=install_id, expires_at=claims.expires_at, client_id=claims.client_id)

@@ -1,0 +1,125 @@
+"""A key of the gateway's own, for one developer's machine: `skygw token` signs with it, `serve` verifies."""
+
+import os
+import secrets
+import stat
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from skygw.auth.key_sources import FixedKeys
+from skygw.auth.keys import KeySet, VerificationKey
+from skygw.errors import StartupError
+
+ISSUER = "skygw-development"
+KEY_FILE = "development-key.pem"
+MODE = 0o600
+
+_ALGORITHM = "ES256"
+
+
+@dataclass(frozen=True)
+class DevelopmentKey:
+    """A signing key, never shown when printed."""
+
+    kid: str
+    private: ec.EllipticCurvePrivateKey = field(repr=False)
+
+
+def load_or_make(data_dir: Path) -> DevelopmentKey:
+    """The key in `data_dir`, made there if there is none; processes that start at once agree on one.
+
+    Blocks for a moment on the disk. Raises `StartupError` if the file is not a key, is open to other users,
+    or cannot be written.
+    """
+    path = data_dir / KEY_FILE
+    try:
+        if not path.exists():
+            _make(path)
+        return _load(path)
+    except OSError as error:
+        raise StartupError(f"The development key {path} cannot be used: {error.strerror}.") from None
+
+
+def key_source(key: DevelopmentKey) -> FixedKeys:
+    """What the gateway verifies development tokens with."""
+    verification = VerificationKey(kid=key.kid, algorithms=frozenset({_ALGORITHM}), public=key.private.public_key())
+    return FixedKeys(KeySet([verification]))
+
+
+def mint(
+    key: DevelopmentKey,
+    *,
+    subject: str,
+    audience: str,
+    scopes: Collection[str],
+    lifetime_s: float,
+    now: float,
+) -> str:
+    """A signed access token for `subject`, valid for `lifetime_s` from `now` (Unix seconds)."""
+    claims = {
+        "iss": ISSUER,
+        "sub": subject,
+        "client_id": subject,
+        "aud": audience,
+        "scope": " ".join(sorted(scopes)),
+        "iat": int(now),
+        "exp": now + lifetime_s,
+        "jti": str(uuid.uuid4()),
+    }
+    return jwt.encode(claims, key.private, algorithm=_ALGORITHM, headers={"typ": "at+jwt", "kid": key.kid})
+
+
+def _make(path: Path) -> None:
+    """Write a whole file under a name of its own first: whoever sees `path` sees a finished key."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # Unlike a rename, a link does not replace the key another process has just made.
+            os.link(draft, path)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()
+
+
+def _load(path: Path) -> DevelopmentKey:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & 0o077:
+            raise StartupError(
+                f"The development key {path} can be read by other users (mode {mode:04o}): remove it, "
+                "a new one is made at the next start."
+            )
+        pem = file.read(16 * 1024)
+    try:
+        private = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        private = None
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
+        raise StartupError(
+            f"The development key {path} is not a P-256 key: remove it, a new one is made at the next start."
+        )
+    public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return DevelopmentKey(kid=sha256(public).hexdigest()[:16], private=private)

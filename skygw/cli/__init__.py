@@ -1,0 +1,1 @@
+"""The `skygw` command: argv and environment in, sentences and exit codes out. Nothing else prints or exits."""

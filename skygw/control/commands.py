@@ -1,0 +1,396 @@
+"""Commands: admitted to the ledger, carried to the node once, followed to their end; safing past everything.
+
+Safing (contract §0.1) is routed by what live sessions are bound to and sent before anything is asked of the ledger;
+if the ledger is away it is recorded when it comes back.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import trio
+
+from skygw.control.ledger import (
+    ENDS,
+    CommandLedger,
+    CommandQuery,
+    CommandRecord,
+    CommandState,
+    Move,
+    Transition,
+    command_identity,
+    may_move,
+)
+from skygw.errors import (
+    Busy,
+    Draining,
+    GatewayError,
+    Hop,
+    IdReused,
+    Invalid,
+    NodeOffline,
+    NotFound,
+    RoutingUnavailable,
+)
+from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.outbox import Lane, Parcel, ParcelState
+from skygw.nodes.session import NodeSession
+from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventCommand
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.node_frames import PublishCommandResult
+from skygw.protocol.safing import is_safing
+
+log = logging.getLogger("skygw.control")
+
+MAX_LIVE_COMMANDS = 20_000
+"""Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
+
+LEDGER_RETRY_S = 1.0
+KEEP_AFTER_DEADLINE_S = 3_600.0
+"""How long a command without an end stays in memory after its deadline; the ledger keeps it for good."""
+
+
+class Controllers(Protocol):
+    """Which installation controls what, by the hub's records. Raises `RoutingUnavailable`."""
+
+    async def controller_of(
+        self, *, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None
+    ) -> InstallId | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOrder:
+    """What a caller wants done. `timeout_s` is the whole budget; the node gets what remains of it."""
+
+    command_id: CommandId
+    telescope_uid: TelescopeUid | None
+    device_uid: DeviceUid | None
+    command: Opaque
+    origin: Opaque | None
+    service: str
+    actor: dict[str, str] | None
+    timeout_s: float
+    graph_revision: int | None = None
+    traceparent: str | None = None
+
+    @property
+    def command_type(self) -> str:
+        """The discriminator; the rest of a command is the node's business. Raises `Invalid`."""
+        found = self.command.value.get("command_type") if isinstance(self.command.value, dict) else None
+        if not isinstance(found, str) or not 1 <= len(found) <= 100:
+            raise Invalid("command.command_type must be a text of 1 to 100 characters.")
+        return found
+
+
+class LiveCommand:
+    """A command this process has sent, and what is known of it so far."""
+
+    def __init__(self, record: CommandRecord, *, safing: bool) -> None:
+        self.record = record
+        self.safing = safing
+        self.in_ledger = not safing
+        self.forget_at = trio.current_time() + KEEP_AFTER_DEADLINE_S
+        self._changed = trio.Event()
+
+    @property
+    def ended(self) -> bool:
+        return self.record.state in ENDS
+
+    def move(self, state: CommandState, hop: Hop, detail: str | None = None) -> Transition | None:
+        """Moves the state if the table lets it."""
+        if not may_move(self.record.state, state):
+            return None
+        step = Transition(datetime.now(UTC), state, hop, detail)
+        self.record.state = state
+        self.record.transitions.append(step)
+        if state in ENDS:
+            self.record.ended_at = step.at
+        self._changed.set()
+        self._changed = trio.Event()
+        return step
+
+    async def settled(self) -> None:
+        """Waits for an end, or for `unknown`: nothing more may ever come. Cancelling changes nothing."""
+        while not self.ended and self.record.state is not CommandState.UNKNOWN:
+            await self._changed.wait()
+
+
+class CommandService:
+    """Carries commands. Its `run` writes to the ledger what the gateway itself learns."""
+
+    def __init__(
+        self,
+        *,
+        registry: ConnectionRegistry,
+        ledger: CommandLedger,
+        controllers: Controllers,
+        finished: Callable[[str], None],
+    ) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._controllers = controllers
+        self._finished = finished
+        self._live: dict[CommandId, LiveCommand] = {}
+        self._moves: list[Move] = []
+        self._late: list[LiveCommand] = []
+        self._wake = trio.Event()
+        self._draining = False
+
+    def drain(self) -> None:
+        """Takes nothing new but safing."""
+        self._draining = True
+
+    # Callers.
+
+    async def submit(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
+        """Takes a command and sends it. Returns its record and whether it is a duplicate of an earlier one."""
+        if is_safing(order.command_type):
+            return self._submit_safing(order)
+        return await self._submit(order)
+
+    async def wait(self, command_id: CommandId, wait_s: float) -> CommandRecord:
+        """The record when the command has ended, or as it stands after `wait_s`. Raises `NotFound`."""
+        live = self._live.get(command_id)
+        if live is not None:
+            with trio.move_on_after(wait_s):
+                await live.settled()
+            return live.record
+        return await self.get(command_id)
+
+    async def get(self, command_id: CommandId) -> CommandRecord:
+        """What is known of a command. Raises `NotFound`, `RoutingUnavailable`."""
+        live = self._live.get(command_id)
+        if live is not None:
+            return live.record
+        record = await self._ledger.get(command_id)
+        if record is None:
+            raise NotFound(f"No command {command_id} is known.")
+        return record
+
+    async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
+        return await self._ledger.page(query)
+
+    async def cancel(self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None) -> CommandRecord:
+        """Asks the node to cancel; safing. Needs no ledger for a command this process sent. Raises `NodeOffline`."""
+        record = await self.get(command_id)
+        if record.state in ENDS:
+            return record
+        session = self._registry.current(record.install_id)
+        if session is None:
+            raise NodeOffline("This installation is not connected; its node runs its link-loss policy by itself.")
+        session.put(
+            Lane.SAFING,
+            CancelCommand(
+                command_id=command_id,
+                mode=mode,
+                grace_ms=None if grace_s is None else int(grace_s * 1000),
+                epoch=session.epoch,
+                t_ms=session.t_ms(),
+            ),
+        )
+        if command_id not in self._live:  # sent before a restart: follow it again
+            live = LiveCommand(record, safing=False)
+            self._live[command_id] = live
+        return record
+
+    async def _submit(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
+        if self._draining:
+            raise Draining("This gateway is draining; only safing passes.", retry_after_s=LEDGER_RETRY_S)
+        install_id = await self._controllers.controller_of(
+            telescope_uid=order.telescope_uid, device_uid=order.device_uid
+        )
+        if install_id is None:
+            raise NotFound("No installation controls this telescope or device.")
+        session = self._registry.current(install_id)
+        stored = await self._stored(order)
+        if stored is not None:
+            return stored, True
+        if session is None or session.ending is not None:
+            raise NodeOffline("The installation that controls this is not connected.", retry_after_s=5.0)
+        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text) + 2_048):
+            raise Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
+        record, duplicate = await self._ledger.admit(_record(order, install_id, session.epoch))
+        if duplicate:
+            return record, True
+        live = LiveCommand(record, safing=False)
+        self._live[record.command_id] = live
+        self._send(live, order, session, Lane.DATA)
+        return record, False
+
+    async def _stored(self, order: CommandOrder) -> CommandRecord | None:
+        """A repeat gets the stored record even when the node is away. Raises `IdReused`."""
+        record = await self._ledger.get(order.command_id)
+        if record is not None and record.identity != _identity(order):
+            raise IdReused(f"The command id {order.command_id} belongs to another command.")
+        return record
+
+    def _submit_safing(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
+        """No await between the caller's request and the node's lane: nothing can delay it."""
+        live = self._live.get(order.command_id)
+        if live is not None:
+            if live.record.identity != _identity(order):
+                raise IdReused(f"The command id {order.command_id} belongs to another command.")
+            return live.record, True
+        target = order.device_uid or order.telescope_uid
+        session = None if target is None else self._registry.controlling(target)
+        if session is None:
+            raise NodeOffline(
+                "No connected installation controls this telescope or device; a node without a link runs its "
+                "link-loss policy by itself.",
+                retry_after_s=1.0,
+            )
+        live = LiveCommand(_record(order, session.binding.install_id, session.epoch), safing=True)
+        self._live[order.command_id] = live
+        try:
+            self._send(live, order, session, Lane.SAFING)
+        except GatewayError:
+            del self._live[order.command_id]
+            raise
+        self._late.append(live)
+        self._wake.set()
+        return live.record, False
+
+    def _send(self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane) -> None:
+        record = live.record
+        left_s = (record.deadline_at - datetime.now(UTC)).total_seconds()
+        try:
+            parcel = session.put(
+                lane,
+                EventCommand(
+                    command_id=record.command_id,
+                    telescope_uid=record.telescope_uid,
+                    device_uid=record.device_uid,
+                    command=order.command,
+                    origin=order.origin,
+                    actor=None if record.actor is None else Opaque.of(record.actor),
+                    deadline_ms=None if live.safing else max(0, int(left_s * 1000)),
+                    epoch=session.epoch,
+                    t_ms=session.t_ms(),
+                    graph_revision=order.graph_revision,
+                    issued_at=record.created_at,
+                    traceparent=order.traceparent,
+                ),
+            )
+        except GatewayError as error:
+            # Admitted and never written: the ledger says so, and the caller is told why.
+            self._moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)
+            raise
+        parcel.on_settled = lambda parcel: self._written(live, parcel)
+
+    # What sessions tell (never waits).
+
+    def _written(self, live: LiveCommand, parcel: Parcel) -> None:
+        if parcel.state is ParcelState.WRITTEN:
+            self._moved(live, CommandState.WRITTEN, Hop.GATEWAY)
+        elif parcel.state is ParcelState.WITHDRAWN:
+            self._moved(live, CommandState.EXPIRED, Hop.GATEWAY, "the socket ended before it was written")
+        else:
+            self._moved(live, CommandState.WRITTEN, Hop.GATEWAY, "the socket ended while it was being written")
+            self._moved(live, CommandState.UNKNOWN, Hop.GATEWAY, "the socket ended while it was being written")
+
+    def result_arrived(self, install_id: InstallId, result: PublishCommandResult) -> None:
+        """Safing is answered from memory, because the database may be away."""
+        live = self._live.get(result.command_id)
+        if live is not None and live.safing and live.record.install_id == install_id:
+            self._apply(live, result)
+
+    def result_committed(self, install_id: InstallId, result: PublishCommandResult) -> None:
+        live = self._live.get(result.command_id)
+        if live is not None and live.record.install_id == install_id:
+            self._apply(live, result)
+            if live.ended and live.in_ledger:
+                del self._live[result.command_id]
+
+    def session_ended(self, install_id: InstallId, epoch: Epoch) -> None:
+        """What was written to this session and has no end is unknown now; the node will tell when it is back."""
+        for live in list(self._live.values()):
+            if live.record.install_id == install_id and live.record.epoch == epoch:
+                self._moved(live, CommandState.UNKNOWN, Hop.GATEWAY, "the link was lost")
+
+    def _apply(self, live: LiveCommand, result: PublishCommandResult) -> None:
+        record = live.record
+        record.progress = result.progress if result.progress is not None else record.progress
+        if not live.ended:
+            record.result = result.result.text if result.result is not None else record.result
+            record.error = result.error.text if result.error is not None else record.error
+            record.proof = result.proof.text if result.proof is not None else record.proof
+            record.canceled = result.canceled or record.canceled
+        # The ledger moves by the committed report itself; here only memory does.
+        if live.move(CommandState(result.status.value), Hop.NODE) is not None and live.ended:
+            self._finished(record.outcome)
+
+    def _moved(self, live: LiveCommand, state: CommandState, hop: Hop, detail: str | None = None) -> None:
+        step = live.move(state, hop, detail)
+        if step is None:
+            return
+        if live.ended:
+            self._finished(live.record.outcome)
+        if live.in_ledger:
+            self._moves.append(Move(live.record.command_id, step))
+            self._wake.set()
+
+    # The ledger.
+
+    async def run(self) -> None:
+        """Writes to the ledger until cancelled. What could not be written yet waits, in order."""
+        while True:
+            while not self._moves and not self._late:
+                self._wake = trio.Event()
+                with trio.move_on_after(KEEP_AFTER_DEADLINE_S / 60):
+                    await self._wake.wait()
+                self._forget()
+            try:
+                await self._record_late()
+                await self._write_moves()
+            except RoutingUnavailable as error:
+                log.warning("the ledger is away", extra={"waiting": len(self._moves) + len(self._late)})
+                await trio.sleep(error.retry_after_s or LEDGER_RETRY_S)
+
+    async def _write_moves(self) -> None:
+        while self._moves:
+            batch = self._moves[:500]
+            await self._ledger.move(batch)
+            del self._moves[: len(batch)]
+            for move in batch:
+                live = self._live.get(move.command_id)
+                if live is not None and live.ended:
+                    del self._live[move.command_id]
+
+    async def _record_late(self) -> None:
+        while self._late:
+            live = self._late[0]
+            await self._ledger.record_late(live.record)
+            self._late.pop(0)
+            live.in_ledger = True
+
+    def _forget(self) -> None:
+        now = trio.current_time()
+        for command_id, live in list(self._live.items()):
+            if live.in_ledger and (live.ended or live.forget_at < now):
+                del self._live[command_id]
+
+
+def _identity(order: CommandOrder) -> bytes:
+    return command_identity(order.telescope_uid, order.device_uid, order.command.text)
+
+
+def _record(order: CommandOrder, install_id: InstallId, epoch: Epoch) -> CommandRecord:
+    now = datetime.now(UTC)
+    return CommandRecord(
+        command_id=order.command_id,
+        install_id=install_id,
+        telescope_uid=order.telescope_uid,
+        device_uid=order.device_uid,
+        command=order.command.text,
+        origin=None if order.origin is None else order.origin.text,
+        service=order.service,
+        actor=order.actor,
+        created_at=now,
+        deadline_at=now + timedelta(seconds=order.timeout_s),
+        trace_id=order.traceparent and order.traceparent.split("-")[1],
+        epoch=epoch,
+        transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY)],
+    )

@@ -1,0 +1,162 @@
+"""The ledger of commands: what a row holds, how its state may move, and the port to where rows are kept."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from skygw.errors import Hop, Outcome
+from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+
+
+class CommandState(StrEnum):
+    """The ladder of contract §6. `UNKNOWN` is not an end: it resolves when the node tells."""
+
+    RECEIVED = "received"
+    WRITTEN = "written"
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
+ENDS = frozenset(
+    {
+        CommandState.COMPLETED,
+        CommandState.FAILED,
+        CommandState.REJECTED,
+        CommandState.CANCELED,
+        CommandState.EXPIRED,
+    }
+)
+
+_LADDER = (CommandState.RECEIVED, CommandState.WRITTEN, CommandState.ACCEPTED, CommandState.RUNNING)
+
+
+def may_move(before: CommandState, after: CommandState) -> bool:
+    """The guarded table. Ends stay; the ladder is climbed only; `expired` is for what was never written; what is
+    `unknown` may turn out to be anything the node says, but not less than written.
+    """
+    if before in ENDS or before is after:
+        return False
+    if after is CommandState.EXPIRED:
+        return before is CommandState.RECEIVED
+    if after in ENDS:
+        return True
+    if after is CommandState.UNKNOWN:
+        return before is not CommandState.RECEIVED
+    if before is CommandState.UNKNOWN:
+        return after in (CommandState.ACCEPTED, CommandState.RUNNING)
+    return _LADDER.index(after) > _LADDER.index(before)
+
+
+OUTCOMES: dict[CommandState, Outcome] = {
+    CommandState.RECEIVED: Outcome.IN_PROGRESS,
+    CommandState.WRITTEN: Outcome.IN_PROGRESS,
+    CommandState.ACCEPTED: Outcome.IN_PROGRESS,
+    CommandState.RUNNING: Outcome.IN_PROGRESS,
+    CommandState.COMPLETED: Outcome.SUCCEEDED,
+    CommandState.FAILED: Outcome.FAILED,
+    CommandState.REJECTED: Outcome.REFUSED,
+    CommandState.CANCELED: Outcome.CANCELED,
+    CommandState.EXPIRED: Outcome.NOT_SENT,
+    CommandState.UNKNOWN: Outcome.UNKNOWN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One step of a command. `hop` says who said so."""
+
+    at: datetime
+    state: CommandState
+    hop: Hop
+    detail: str | None = None
+
+
+@dataclass(slots=True)
+class CommandRecord:
+    """One command, from its admission on. Opaque members are the text they came in."""
+
+    command_id: CommandId
+    install_id: InstallId
+    telescope_uid: TelescopeUid | None
+    device_uid: DeviceUid | None
+    command: str
+    origin: str | None
+    service: str
+    actor: dict[str, str] | None
+    created_at: datetime
+    deadline_at: datetime
+    trace_id: str | None = None
+    epoch: Epoch | None = None
+    state: CommandState = CommandState.RECEIVED
+    ended_at: datetime | None = None
+    progress: float | None = None
+    result: str | None = None
+    error: str | None = None
+    proof: str | None = None
+    canceled: str | None = None
+    recorded_late: bool = False
+    transitions: list[Transition] = field(default_factory=list)
+
+    @property
+    def identity(self) -> bytes:
+        return command_identity(self.telescope_uid, self.device_uid, self.command)
+
+    @property
+    def outcome(self) -> Outcome:
+        return OUTCOMES[self.state]
+
+
+def command_identity(telescope_uid: UUID | None, device_uid: UUID | None, command: str) -> bytes:
+    """What makes a repeat a repeat: the target and the bytes of the command. SHA-256, 32 bytes."""
+    target = f"telescope:{telescope_uid}" if device_uid is None else f"device:{device_uid}"
+    return hashlib.sha256(f"{target}\n{command}".encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A step the gateway itself knows of."""
+
+    command_id: CommandId
+    transition: Transition
+
+
+@dataclass(frozen=True, slots=True)
+class CommandQuery:
+    """A page of commands; `page` counts from 1."""
+
+    page: int = 1
+    size: int = 50
+    install_id: InstallId | None = None
+    state: CommandState | None = None
+
+
+class CommandLedger(Protocol):
+    """Where commands are kept. Everything raises `RoutingUnavailable` when it cannot be asked."""
+
+    async def admit(self, record: CommandRecord) -> tuple[CommandRecord, bool]:
+        """Stores a new command, or returns the stored one and `True`. Raises `IdReused` for another command's id."""
+        ...
+
+    async def record_late(self, record: CommandRecord) -> None:
+        """Stores what was sent while the ledger was away, as it stands now, marked `recorded_late`."""
+        ...
+
+    async def move(self, moves: Sequence[Move]) -> None:
+        """Moves states as far as `may_move` lets them; what it does not let is passed over."""
+        ...
+
+    async def get(self, command_id: CommandId) -> CommandRecord | None: ...
+
+    async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
+        """The newest first, and how many there are in all."""
+        ...

@@ -1,0 +1,156 @@
+"""From an accepted socket to a running session: `hello`, instance rule, epoch, takeover, goodbye."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import trio
+
+from skygw.errors import RoutingUnavailable
+from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
+from skygw.nodes.link import LinkClosed, NodeLink
+from skygw.nodes.ports import Binding, EpochLedger
+from skygw.nodes.session import LAST_WORDS_S, NodeSession, SessionPorts, SessionRules
+from skygw.protocol.close_codes import CloseCode, fitted_reason
+from skygw.protocol.codec import BadFrame, ProtocolViolation, from_node
+from skygw.protocol.node_frames import Hello
+
+log = logging.getLogger("skygw.nodes")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An authenticated socket that has not said `hello` yet. `token_expires_at`: seconds of the epoch."""
+
+    link: NodeLink
+    binding: Binding
+    token_expires_at: float
+    address: str
+
+
+class _TurnedAway(Exception):
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class NodeDoor:
+    """Admits node sockets. One per process."""
+
+    def __init__(
+        self, *, registry: ConnectionRegistry, epochs: EpochLedger, rules: SessionRules, ports: SessionPorts
+    ) -> None:
+        self._registry = registry
+        self._epochs = epochs
+        self._rules = rules
+        self._ports = ports
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    def drain(self) -> None:
+        """Admits nobody from now on."""
+        self._draining = True
+
+    async def serve(self, arrival: Arrival) -> None:
+        """Runs one socket to its end. Never raises for what the node does; cancelled, the connection is dropped."""
+        try:
+            hello = await self._hello(arrival)
+            session = await self._open(arrival, hello)
+        except _TurnedAway as refusal:
+            self._ports.metrics.refused(refusal.code.name.lower())
+            self._registry.refused(
+                arrival.binding.install_id,
+                Refusal(datetime.now(UTC), int(refusal.code), refusal.reason, arrival.address),
+            )
+            log.info("node turned away", extra={"code": int(refusal.code), "reason": refusal.reason})
+            await _say_goodbye(arrival.link, refusal)
+            return
+        except LinkClosed:
+            return
+        try:
+            await session.run()
+        finally:
+            ending = session.ending_or_lost()
+            self._registry.release(session, ending)
+            self._ports.results.session_ended(session.binding.install_id, session.epoch)
+            self._ports.metrics.session_ended(ending.code or 1006)
+            log.info("node gone", extra={"epoch": session.epoch, "code": ending.code, "reason": ending.reason})
+
+    async def _hello(self, arrival: Arrival) -> Hello:
+        with trio.move_on_after(self._rules.hello_timeout_s):
+            message = await arrival.link.receive()
+            if isinstance(message, bytes):
+                raise _TurnedAway(CloseCode.PROTOCOL_VIOLATION, "`hello` comes first, and it is text")
+            try:
+                frames = from_node.decode(message)
+            except ProtocolViolation as violation:
+                raise _TurnedAway(CloseCode.PROTOCOL_VIOLATION, str(violation)) from None
+            first = frames[0] if len(frames) == 1 else None
+            if isinstance(first, BadFrame):
+                raise _TurnedAway(CloseCode.PROTOCOL_VIOLATION, first.message)
+            if first is None or not isinstance(first.frame, Hello):
+                raise _TurnedAway(CloseCode.PROTOCOL_VIOLATION, "`hello` comes first and alone")
+            return first.frame
+        raise _TurnedAway(CloseCode.PROTOCOL_VIOLATION, f"no `hello` within {self._rules.hello_timeout_s:g} s")
+
+    async def _open(self, arrival: Arrival, hello: Hello) -> NodeSession:
+        binding = arrival.binding
+        if hello.install_id != binding.install_id:
+            raise _TurnedAway(CloseCode.FORBIDDEN, "`hello.install_id` is not the installation of the token")
+        if hello.node_type != binding.node_type:
+            raise _TurnedAway(CloseCode.FORBIDDEN, f"this installation is registered as {binding.node_type}")
+        self._refuse_rival(hello)
+        try:
+            claim = await self._epochs.claim(
+                install_id=binding.install_id,
+                instance_uid=hello.instance_uid,
+                last_epoch=hello.last_epoch,
+                last_fences={uid: fence for uid, fence in hello.last_fences.items() if uid in binding.controls},
+            )
+            acked_seq = await self._ports.reports.acked_seq(binding.install_id, hello.outbox_uid)
+        except RoutingUnavailable:
+            raise _TurnedAway(CloseCode.DRAINING, "the gateway's database is away; come back") from None
+        # While the database was asked, another machine may have come in.
+        self._refuse_rival(hello)
+        if self._draining:
+            raise _TurnedAway(CloseCode.DRAINING, "the gateway is draining")
+        session = NodeSession(
+            link=arrival.link,
+            hello=hello,
+            binding=binding,
+            claim=claim,
+            acked_seq=acked_seq,
+            token_expires_at=arrival.token_expires_at,
+            address=arrival.address,
+            rules=self._rules,
+            ports=self._ports,
+        )
+        if not self._registry.take_over(session):
+            raise _TurnedAway(CloseCode.SUPERSEDED, "a newer connection of this installation took over")
+        log.info(
+            "node connected",
+            extra={"install_id": str(binding.install_id), "epoch": claim.epoch, "version": hello.software_version},
+        )
+        return session
+
+    def _refuse_rival(self, hello: Hello) -> None:
+        rival = self._registry.rival(hello.install_id, hello.instance_uid)
+        if rival is not None:
+            raise _TurnedAway(
+                CloseCode.DUPLICATE_INSTANCE,
+                f"duplicate_instance: another machine holds this installation, from {rival.address}",
+            )
+
+
+async def _say_goodbye(link: NodeLink, refusal: _TurnedAway) -> None:
+    try:
+        with trio.move_on_after(LAST_WORDS_S):
+            await link.close(int(refusal.code), fitted_reason(refusal.reason))
+    except LinkClosed:
+        log.debug("the node left before it could be turned away")
+    finally:
+        link.abort()

@@ -1,0 +1,238 @@
+"""Direct requests in flight on one socket: each owns a slot that the node's reply is matched to.
+
+A slot belongs to a context manager in the caller's task. What comes for a slot that is gone is counted and dropped.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from uuid import uuid4
+
+import trio
+
+from skygw.errors import BadResponse, Busy, GatewayError, Hop, LinkLost, NodeFailed, NodeRefused, Outcome, Reached
+from skygw.ids import CallId
+from skygw.nodes.outbox import Parcel, ParcelState
+from skygw.protocol.chunks import Chunk
+from skygw.protocol.node_frames import (
+    DirectError,
+    DirectResponseChunk,
+    DirectResponseEnd,
+    DirectResponseStart,
+    ErrorCode,
+)
+
+NODE_REFUSALS = {ErrorCode.INVALID, ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND, ErrorCode.CONFLICT}
+"""Codes by which a node says no before it did anything; every other code means it tried and failed."""
+
+
+def _no_late_reply() -> None:
+    """Used where nobody counts."""
+
+
+class Call:
+    """One direct request, from the caller's side (`started`, `piece`) and the reader's (`on_…`).
+
+    The reader never waits: what arrives is put into a buffer of at most `credit` bytes, and the caller is woken
+    through a memory channel of capacity one. A node that sends more than its credit, or chunks out of order,
+    ends its response with `bad_response`.
+    """
+
+    def __init__(self, call_id: CallId, *, credit: int) -> None:
+        self.id = call_id
+        self.parcel: Parcel | None = None
+        self._wake, self._woken = trio.open_memory_channel[None](1)
+        self._start: DirectResponseStart | None = None
+        self._end: DirectResponseEnd | None = None
+        self._failure: GatewayError | None = None
+        self._buffer = bytearray()
+        self._credit = credit
+        self._next_seq = 0
+        self._node_is_done = False
+
+    @property
+    def reached(self) -> Reached | None:
+        """How far the request is known to have come."""
+        if self._start is not None:
+            return Reached.RUNNING
+        if self.parcel is not None and self.parcel.state is ParcelState.WRITTEN:
+            return Reached.WRITTEN
+        return Reached.RECEIVED
+
+    @property
+    def outcome_if_abandoned(self) -> Outcome:
+        """What may be said when the answer never came."""
+        if self.parcel is None or self.parcel.surely_not_sent:
+            return Outcome.NOT_SENT
+        return Outcome.UNKNOWN
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is decided what became of the answer."""
+        return self._end is not None or self._failure is not None
+
+    @property
+    def node_is_done(self) -> bool:
+        """Whether the node has said its last word, so that there is nothing to cancel."""
+        return self._node_is_done
+
+    @property
+    def credit_left(self) -> int:
+        return self._credit
+
+    def grant(self, size: int) -> None:
+        """The node has been told that it may send `size` bytes more."""
+        self._credit += size
+
+    # The caller's side.
+
+    async def started(self) -> DirectResponseStart:
+        """Waits for the start of the answer. Raises what became of it; cancelling leaves the slot as it is."""
+        while self._start is None:
+            if self._failure is not None:
+                raise self._failure
+            await self._woken.receive()
+        await trio.lowlevel.checkpoint()
+        return self._start
+
+    async def piece(self) -> bytes | DirectResponseEnd:
+        """Waits for more bytes, or for the end. Raises what became of the answer."""
+        while not self._buffer:
+            if self._failure is not None:
+                raise self._failure
+            if self._end is not None:
+                return self._end
+            await self._woken.receive()
+        await trio.lowlevel.checkpoint()
+        taken = bytes(self._buffer)
+        self._buffer.clear()
+        return taken
+
+    # The reader's side.
+
+    def fail(self, error: GatewayError) -> None:
+        """Ends the call; the first word wins."""
+        if not self.finished:
+            self._failure = error
+            self._buffer.clear()
+            self._notify()
+
+    def on_start(self, start: DirectResponseStart) -> None:
+        if self._start is not None:
+            self._bad("the answer was started twice")
+        elif not self.finished:
+            self._start = start
+            self._notify()
+
+    def on_chunk(self, seq: int, payload: bytes) -> None:
+        if self.finished:
+            return
+        if self._start is None:
+            self._bad("a chunk came before the start")
+        elif seq != self._next_seq:
+            self._bad(f"chunk {seq} came where {self._next_seq} was due")
+        elif len(payload) > self._credit:
+            self._bad(f"{len(payload)} bytes came on a credit of {self._credit}")
+        else:
+            self._next_seq += 1
+            self._credit -= len(payload)
+            self._buffer += payload
+            self._notify()
+
+    def on_text_chunk(self, frame: DirectResponseChunk) -> None:
+        try:
+            payload = base64.b64decode(frame.data, validate=True)
+        except (binascii.Error, ValueError):
+            self._bad("a chunk is not base64")
+        else:
+            self.on_chunk(frame.seq, payload)
+
+    def on_end(self, end: DirectResponseEnd) -> None:
+        if self.finished:
+            return
+        if self._start is None:
+            self._bad("the end came before the start")
+        elif end.chunks != self._next_seq:
+            self._bad(f"the end speaks of {end.chunks} chunks, and {self._next_seq} came")
+        elif self._start.total_size is not None and self._start.total_size != end.total_size:
+            self._bad(f"{self._start.total_size} bytes were announced and {end.total_size} sent")
+        else:
+            self._node_is_done = True
+            self._end = end
+            self._notify()
+
+    def on_error(self, frame: DirectError) -> None:
+        self._node_is_done = True
+        self.fail(
+            node_error(
+                frame.code, frame.message, frame.details and frame.details.value, started=self._start is not None
+            )
+        )
+
+    def _bad(self, what: str) -> None:
+        self.fail(BadResponse(f"The node's answer does not hold together: {what}.", hop=Hop.NODE, reached=self.reached))
+
+    def _notify(self) -> None:
+        # Full means that the caller has not taken the last wake-up yet; one is enough.
+        with suppress(trio.WouldBlock):
+            self._wake.send_nowait(None)
+
+
+def node_error(code: str, message: str, details: object, *, started: bool) -> GatewayError:
+    """A node's own word as an error: a refusal if it did nothing, a failure otherwise."""
+    known = {"node": {"code": code, "message": message, "details": details}}
+    if code in NODE_REFUSALS and not started:
+        return NodeRefused(f"The node refused: {message}", node_code=code, details=known, reached=Reached.WRITTEN)
+    return NodeFailed(
+        f"The node failed: {message}", details=known, reached=Reached.RUNNING if started else Reached.WRITTEN
+    )
+
+
+class CallTable:
+    """The calls of one session."""
+
+    def __init__(self, *, at_most: int, credit: int, on_late: Callable[[], None] = _no_late_reply) -> None:
+        self._calls: dict[CallId, Call] = {}
+        self._at_most = at_most
+        self._credit = credit
+        self._on_late = on_late
+        self._lost: LinkLost | None = None
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @contextmanager
+    def open(self) -> Iterator[Call]:
+        """Claims a slot and owns it until the block is left. Raises `Busy` when the node has enough to do."""
+        if self._lost is not None:
+            raise LinkLost(self._lost.message)
+        if len(self._calls) >= self._at_most:
+            raise Busy(
+                f"This node has {len(self._calls)} direct requests in flight, and {self._at_most} is the limit.",
+                retry_after_s=1.0,
+            )
+        call = Call(CallId(uuid4()), credit=self._credit)
+        self._calls[call.id] = call
+        try:
+            yield call
+        finally:
+            del self._calls[call.id]
+
+    def find(self, call_id: CallId) -> Call | None:
+        """The call a reply is for; a reply for nobody is counted."""
+        call = self._calls.get(call_id)
+        if call is None:
+            self._on_late()
+        return call
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        call = self.find(chunk.id)
+        if call is not None:
+            call.on_chunk(chunk.seq, chunk.payload)
+
+    def fail_all(self, why: str) -> None:
+        """The link is gone: every caller is told, each with what is known of its own request."""
+        self._lost = LinkLost(why)
+        for call in self._calls.values():
+            call.fail(LinkLost(why, outcome=call.outcome_if_abandoned, reached=call.reached))

@@ -1,0 +1,144 @@
+"""What waits to be written to one socket: bounded lanes, safing before everything (house rule: one writer)."""
+
+from collections import deque
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KIB = 1024
+
+
+class Lane(IntEnum):
+    """In the order they are written."""
+
+    SAFING = 0
+    CONTROL = 1
+    DATA = 2
+
+
+LANE_BYTES: dict[Lane, int] = {Lane.SAFING: 1024 * KIB, Lane.CONTROL: 1024 * KIB, Lane.DATA: 4096 * KIB}
+"""What one socket can hold in memory: 6 MiB, of which a caller can fill 4."""
+
+PARCEL_OVERHEAD = 256
+"""Counted with each message, so that many small ones are bounded too: 4 MiB of data lane is at most 16,384."""
+
+
+class ParcelState(Enum):
+    WAITING = "waiting"
+    WRITING = "writing"
+    WRITTEN = "written"
+    WITHDRAWN = "withdrawn"
+    """Never begun to be written, and never will be."""
+    DOUBTFUL = "doubtful"
+    """The link died, or the write was cut, while it was being written."""
+
+
+class Parcel:
+    """One message on its way out, and what is known of it."""
+
+    __slots__ = ("_settled", "lane", "message", "on_settled", "state")
+
+    def __init__(self, lane: Lane, message: str | bytes) -> None:
+        self.lane = lane
+        self.message = message
+        self.state = ParcelState.WAITING
+        self.on_settled: Callable[[Parcel], None] | None = None
+        self._settled = trio.Event()
+
+    @property
+    def cost(self) -> int:
+        return len(self.message) + PARCEL_OVERHEAD
+
+    @property
+    def surely_not_sent(self) -> bool:
+        return self.state in (ParcelState.WAITING, ParcelState.WITHDRAWN)
+
+    def withdraw(self) -> bool:
+        """Takes it back if not a byte was handed over. Returns whether that is certain."""
+        if self.state is ParcelState.WAITING:
+            self.settle(ParcelState.WITHDRAWN)
+        return self.state is ParcelState.WITHDRAWN
+
+    def settle(self, state: ParcelState) -> None:
+        self.state = state
+        if state is not ParcelState.WRITING:
+            self._settled.set()
+            if self.on_settled is not None:
+                self.on_settled(self)
+
+    async def settled(self) -> ParcelState:
+        """Waits until it is written, withdrawn or in doubt. Cancelling changes nothing."""
+        await self._settled.wait()
+        return self.state
+
+
+class OutboxFull(Exception):
+    """The peer does not take what it is sent."""
+
+
+class OutboxClosed(Exception):
+    """The session is ending and takes nothing more."""
+
+
+class Outbox:
+    """`put` never waits; one writer takes with `next`."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Lane, deque[Parcel]] = {lane: deque() for lane in Lane}
+        self._bytes: dict[Lane, int] = dict.fromkeys(Lane, 0)
+        self._wake = trio.Event()
+        self._closed = False
+
+    def queued_bytes(self, lane: Lane) -> int:
+        return self._bytes[lane]
+
+    def has_room(self, lane: Lane, size: int) -> bool:
+        return not self._closed and self._bytes[lane] + size + PARCEL_OVERHEAD <= LANE_BYTES[lane]
+
+    def put(self, lane: Lane, message: str | bytes) -> Parcel:
+        """Queues a message. Raises `OutboxFull` or `OutboxClosed`, and then nothing was queued."""
+        if self._closed:
+            raise OutboxClosed
+        parcel = Parcel(lane, message)
+        if self._bytes[lane] + parcel.cost > LANE_BYTES[lane]:
+            raise OutboxFull(f"{self._bytes[lane]} bytes wait in the {lane.name.lower()} lane already")
+        self._bytes[lane] += parcel.cost
+        self._lanes[lane].append(parcel)
+        self._wake.set()
+        return parcel
+
+    def close(self) -> None:
+        """Takes nothing more; safing and control that wait are still written, data is withdrawn."""
+        self._closed = True
+        for parcel in self._lanes[Lane.DATA]:
+            parcel.withdraw()
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """Nothing that waits will be written."""
+        self.close()
+        for lane, parcels in self._lanes.items():
+            for parcel in parcels:
+                parcel.withdraw()
+            parcels.clear()
+            self._bytes[lane] = 0
+
+    async def next(self) -> Parcel | None:
+        """The next parcel to write, most urgent lane first; `None` when closed and empty. Cancelling loses nothing."""
+        while True:
+            await trio.lowlevel.checkpoint()
+            for lane, parcels in self._lanes.items():
+                while parcels:
+                    parcel = parcels.popleft()
+                    self._bytes[lane] -= parcel.cost
+                    if parcel.state is ParcelState.WAITING:
+                        parcel.settle(ParcelState.WRITING)
+                        return parcel
+            if self._closed:
+                return None
+            self._wake = trio.Event()
+            await self._wake.wait()

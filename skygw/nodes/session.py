@@ -1,0 +1,437 @@
+"""One node socket from `welcome` to goodbye, in a nursery of its own: reader, writer, heartbeat, committer, token."""
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import time
+from uuid import uuid4
+
+import trio
+
+from skygw.errors import Busy, Forbidden, GatewayError, LinkLost, RoutingUnavailable
+from skygw.ids import SessionUid
+from skygw.nodes.calls import CallTable
+from skygw.nodes.committer import Committer, TooManyUnacked
+from skygw.nodes.link import LinkClosed, NodeLink
+from skygw.nodes.outbox import Lane, Outbox, OutboxClosed, OutboxFull, Parcel, ParcelState
+from skygw.nodes.ports import (
+    Binding,
+    Claim,
+    DurableReport,
+    ReportStore,
+    ResultSink,
+    SessionMetrics,
+    SnapshotSink,
+    TokenRenewer,
+)
+from skygw.protocol.chunks import BrokenChunk, unpack_chunk
+from skygw.protocol.close_codes import CloseCode, fitted_reason
+from skygw.protocol.codec import BadFrame, ProtocolViolation, Read, encode, from_node
+from skygw.protocol.frame import Frame
+from skygw.protocol.gateway_frames import (
+    EventToken,
+    Goaway,
+    LinkLossPolicy,
+    TokenState,
+    Welcome,
+)
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.limits import DIRECT_CREDIT_BYTES, MAX_BINARY_BYTES, Limits
+from skygw.protocol.node_frames import (
+    AuthRefresh,
+    DirectError,
+    DirectResponseChunk,
+    DirectResponseEnd,
+    DirectResponseStart,
+    Error,
+    ErrorCode,
+    Hello,
+    NodeFrame,
+    Ping,
+    Pong,
+    PublishCommandResult,
+    PublishEvent,
+    PublishGap,
+    PublishLog,
+    PublishSnapshot,
+)
+
+log = logging.getLogger("skygw.nodes")
+
+LAST_WORDS_S = 1.0
+"""How long a session that ends may go on writing what is urgent, and then how long its close frame may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """The times and limits a session keeps. Seconds."""
+
+    heartbeat_s: float = 10.0
+    dead_after_s: float = 25.0
+    hello_timeout_s: float = 10.0
+    issuer_grace_s: float = 900.0
+    max_calls: int = 64
+    call_credit: int = DIRECT_CREDIT_BYTES
+    link_loss_policy: LinkLossPolicy = LinkLossPolicy.SAFE_SHUTDOWN
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPorts:
+    """The rooms a session talks to."""
+
+    reports: ReportStore
+    tokens: TokenRenewer
+    snapshots: SnapshotSink
+    results: ResultSink
+    metrics: SessionMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a session ended. `by_node` when the node's side closed or the connection broke."""
+
+    code: int | None
+    reason: str
+    by_node: bool
+    at: datetime
+
+
+class NodeSession:
+    """Runs one socket. Others may call `put`, `calls.open` and `end`; none of these waits."""
+
+    def __init__(
+        self,
+        *,
+        link: NodeLink,
+        hello: Hello,
+        binding: Binding,
+        claim: Claim,
+        acked_seq: int,
+        token_expires_at: float,
+        address: str,
+        rules: SessionRules,
+        ports: SessionPorts,
+    ) -> None:
+        self.uid = SessionUid(uuid4())
+        self.hello = hello
+        self.binding = binding
+        self.epoch = claim.epoch
+        self.address = address
+        self.since = datetime.now(UTC)
+        self.token_expires_at = token_expires_at
+        self.in_grace = False
+        self.round_trip_s: float | None = None
+        self.ending: Ending | None = None
+        self.calls = CallTable(at_most=rules.max_calls, credit=rules.call_credit, on_late=ports.metrics.late_reply)
+        self._claim = claim
+        self._link = link
+        self._rules = rules
+        self._ports = ports
+        self._outbox = Outbox()
+        self._committer = Committer(
+            install_id=binding.install_id,
+            outbox_uid=hello.outbox_uid,
+            acked_seq=acked_seq,
+            store=ports.reports,
+            results=ports.results,
+            say=self.say,
+        )
+        self._started_at = trio.current_time()
+        self._work = trio.CancelScope()
+        self._newer_token: tuple[trio.MemorySendChannel[str], trio.MemoryReceiveChannel[str]] = (
+            trio.open_memory_channel(1)
+        )
+        self._pinged_at: dict[str, float] = {}
+
+    # What others may call.
+
+    def t_ms(self) -> int:
+        """Milliseconds of the gateway's monotonic clock since this session began."""
+        return int((trio.current_time() - self._started_at) * 1000)
+
+    @property
+    def last_received_at(self) -> float:
+        """On trio's clock."""
+        return self._link.last_received_at
+
+    @property
+    def acked_seq(self) -> int:
+        return self._committer.acked_seq
+
+    @property
+    def unacked(self) -> int:
+        """Durable frames that came and are not committed yet."""
+        return self._committer.waiting
+
+    def queued_bytes(self, lane: Lane) -> int:
+        return self._outbox.queued_bytes(lane)
+
+    def has_room(self, size: int) -> bool:
+        """Whether a message of `size` bytes would be taken into the data lane now."""
+        return self.ending is None and self._outbox.has_room(Lane.DATA, size)
+
+    def put(self, lane: Lane, frame: Frame) -> Parcel:
+        """Queues a frame. Raises `Busy` when the data lane is full, `LinkLost` when the session is ending; in both
+        cases nothing was or will be sent. Safing is taken even in the grace time of an expired token.
+        """
+        if lane is Lane.DATA and self.in_grace:
+            raise Forbidden("This node's token has expired and its issuer cannot be reached: only safing passes now.")
+        try:
+            parcel = self._outbox.put(lane, encode(frame))
+        except OutboxClosed:
+            raise LinkLost("The node's socket is ending.") from None
+        except OutboxFull as full:
+            if lane is Lane.DATA:
+                raise Busy(f"This node does not take what it is sent: {full}.", retry_after_s=1.0) from None
+            self.end(CloseCode.SLOW_CONSUMER, f"the node does not take what it is sent: {full}")
+            raise LinkLost("The node's socket is ending: it does not take what it is sent.") from None
+        self._ports.metrics.frame("out", frame.kind, len(parcel.message))
+        return parcel
+
+    def say(self, frame: Frame) -> None:
+        """Queues a frame of the session's own business; if it cannot be taken the session is ending anyway."""
+        try:
+            self.put(Lane.CONTROL, frame)
+        except LinkLost:
+            log.debug("not said to a session that is ending: %s", frame.kind)
+
+    def go_away(self, reason: str, *, reconnect_after_ms: int, code: CloseCode) -> None:
+        """Announces the end, then ends."""
+        self.say(Goaway(reason=reason, reconnect_after_ms=reconnect_after_ms))
+        self.end(code, reason)
+
+    def end(self, code: int, reason: str) -> None:
+        """Ends the session soon. Idempotent; the first reason wins; the session's own task closes."""
+        self._finish(Ending(code, fitted_reason(reason), by_node=False, at=datetime.now(UTC)))
+
+    def ending_or_lost(self) -> Ending:
+        """Why it ended; a session that was cancelled from outside was dropped."""
+        return self.ending or Ending(None, "the gateway stopped", by_node=False, at=datetime.now(UTC))
+
+    def _finish(self, ending: Ending) -> None:
+        if self.ending is None:
+            self.ending = ending
+            self._outbox.close()
+            self._work.cancel()
+
+    # The session's own tasks.
+
+    async def run(self) -> Ending:
+        """Runs until the socket ends, whoever ends it. Cancelled from outside, the connection is dropped."""
+        self._greet()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                with self._work:
+                    async with trio.open_nursery() as work:
+                        work.start_soon(self._read)
+                        work.start_soon(self._beat)
+                        work.start_soon(self._committer.run)
+                        work.start_soon(self._watch_token)
+                if self.ending is None:  # a task of ours returned: that is our fault, not the node's
+                    self.end(CloseCode.INTERNAL_ERROR, "internal error")
+                # The writer ends by itself once what is urgent is out.
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_S
+            await self._close()
+        finally:
+            self._link.abort()
+            self._outbox.abandon()
+            ending = self.ending_or_lost()
+            self.calls.fail_all(f"The node's socket ended: {ending.reason or ending.code or 'connection lost'}.")
+        return ending
+
+    async def _close(self) -> None:
+        if self.ending is None or self.ending.by_node or self.ending.code is None:
+            return
+        with trio.move_on_after(LAST_WORDS_S):
+            try:
+                await self._link.close(self.ending.code, self.ending.reason)
+            except LinkClosed:
+                return
+
+    def _greet(self) -> None:
+        """`welcome` takes the safing lane, because nothing may overtake it."""
+        welcome = Welcome(
+            session_uid=self.uid,
+            epoch=self.epoch,
+            registry_uid=self._claim.registry_uid,
+            heartbeat_s=self._rules.heartbeat_s,
+            limits=Limits(),
+            server_time=datetime.now(UTC),
+            acked_seq=self._committer.acked_seq,
+            link_loss_policy=self._rules.link_loss_policy,
+            t_ms=self.t_ms(),
+        )
+        with suppress(LinkLost):  # superseded already
+            self.put(Lane.SAFING, welcome)
+
+    async def _write(self) -> None:
+        """The only task that sends. A write is never under a call's deadline."""
+        while (parcel := await self._outbox.next()) is not None:
+            try:
+                await self._link.send(parcel.message)
+            except LinkClosed as closed:
+                parcel.settle(ParcelState.DOUBTFUL)
+                self._lost(closed)
+                return
+            except trio.Cancelled:
+                parcel.settle(ParcelState.DOUBTFUL)
+                self._link.abort()  # half a frame may be out
+                raise
+            parcel.settle(ParcelState.WRITTEN)
+
+    def _lost(self, closed: LinkClosed) -> None:
+        self._finish(Ending(closed.code, fitted_reason(closed.reason), by_node=True, at=datetime.now(UTC)))
+
+    async def _read(self) -> None:
+        """The only task that receives. Nothing here waits for anything but the socket."""
+        while True:
+            try:
+                message = await self._link.receive()
+            except LinkClosed as closed:
+                self._lost(closed)
+                return
+            try:
+                if isinstance(message, bytes):
+                    self._take_chunk(message)
+                else:
+                    self._take_text(message)
+            except (ProtocolViolation, BrokenChunk) as violation:
+                self.end(CloseCode.PROTOCOL_VIOLATION, str(violation))
+            except TooManyUnacked as flood:
+                self.end(CloseCode.RATE_LIMITED, str(flood))
+
+    def _take_chunk(self, message: bytes) -> None:
+        if len(message) > MAX_BINARY_BYTES:
+            raise ProtocolViolation(f"a binary message of {len(message)} bytes, and {MAX_BINARY_BYTES} is the limit")
+        chunk = unpack_chunk(message)
+        self._ports.metrics.frame("in", "direct_response_chunk", len(message))
+        self.calls.on_chunk(chunk)
+
+    def _take_text(self, message: str) -> None:
+        for item in from_node.decode(message):
+            if self.ending is not None:
+                return  # what comes behind the end moves nothing
+            if isinstance(item, BadFrame):
+                self._ports.metrics.frame("in", "bad", len(item.message))
+                self._answer_bad(item)
+            else:
+                self._ports.metrics.frame("in", item.frame.kind, len(item.text))
+                self._take(item)
+
+    def _answer_bad(self, bad: BadFrame) -> None:
+        if bad.seq is not None and bad.kind is not None:
+            self._committer.take(DurableReport(seq=bad.seq, kind=bad.kind, text="", nacked=bad.message))
+            return
+        self.say(
+            Error(code=ErrorCode.INVALID, message=bad.message, id=bad.id, details=Opaque.of({"reason": "invalid"}))
+        )
+
+    def _take(self, item: Read[NodeFrame]) -> None:
+        frame = item.frame
+        match frame:
+            case PublishSnapshot():
+                self._ports.snapshots.offer(self.binding.install_id, self.epoch, frame)
+            case PublishLog() | PublishEvent() | PublishGap():
+                self._committer.take(DurableReport(seq=frame.seq, kind=frame.kind, text=item.text))
+            case PublishCommandResult():
+                self._ports.results.result_arrived(self.binding.install_id, frame)
+                self._committer.take(DurableReport(seq=frame.seq, kind=frame.kind, text=item.text, result=frame))
+            case DirectResponseStart() | DirectResponseChunk() | DirectResponseEnd() | DirectError():
+                self._take_reply(frame)
+            case AuthRefresh():
+                self._take_token(frame.token)
+            case Ping():
+                self.say(Pong(id=frame.id))
+            case Pong():
+                self._take_pong(frame)
+            case Error():
+                log.warning("node says error", extra={"code": frame.code, "said": frame.message[:250]})
+            case Hello():
+                self.say(Error(code=ErrorCode.CONFLICT, message="`hello` comes once, first on a socket."))
+
+    def _take_reply(self, frame: DirectResponseStart | DirectResponseChunk | DirectResponseEnd | DirectError) -> None:
+        call = self.calls.find(frame.id)
+        if call is None:
+            return
+        match frame:
+            case DirectResponseStart():
+                call.on_start(frame)
+            case DirectResponseChunk():
+                call.on_text_chunk(frame)
+            case DirectResponseEnd():
+                call.on_end(frame)
+            case DirectError():
+                call.on_error(frame)
+
+    def _take_pong(self, frame: Pong) -> None:
+        sent_at = self._pinged_at.pop(frame.id or "", None)
+        if sent_at is not None:
+            self.round_trip_s = trio.current_time() - sent_at
+
+    async def _beat(self) -> None:
+        """Pings every `heartbeat_s`; ends a session from which nothing has come for `dead_after_s`."""
+        beats = 0
+        next_beat = trio.current_time() + self._rules.heartbeat_s
+        while True:
+            dead_at = self._link.last_received_at + self._rules.dead_after_s
+            await trio.sleep_until(min(dead_at, next_beat))
+            now = trio.current_time()
+            silent_for = now - self._link.last_received_at
+            if silent_for >= self._rules.dead_after_s:
+                self.end(CloseCode.SILENT, f"nothing came for {silent_for:.0f} s")
+                return
+            if now >= next_beat:
+                beats += 1
+                self._pinged_at = {str(beats): now}
+                self.say(Ping(id=str(beats), t_ms=self.t_ms()))
+                next_beat = now + self._rules.heartbeat_s
+
+    # The token.
+
+    def _take_token(self, token: str) -> None:
+        try:
+            self._newer_token[0].send_nowait(token)
+        except trio.WouldBlock:
+            self.say(Error(code=ErrorCode.CONFLICT, message="A token is being checked already; wait for the answer."))
+
+    async def _watch_token(self) -> None:
+        """Takes newer tokens; ends the session at `exp`, or after a grace time while the issuer cannot be reached."""
+        while True:
+            grace = self._rules.issuer_grace_s if self.in_grace else 0.0
+            left = self.token_expires_at + grace - time()
+            with trio.move_on_after(max(0.0, left)):
+                token = await self._newer_token[1].receive()
+                await self._renew(token)
+                continue
+            if self.in_grace or await self._ports.tokens.issuer_reachable():
+                self.end(CloseCode.TOKEN_EXPIRED, "the token has expired; come back with a newer one")
+                return
+            self.in_grace = True
+            self._say_token(TokenState.GRACE, self.token_expires_at + self._rules.issuer_grace_s)
+            log.warning("token expired, issuer away: telemetry and safing only")
+
+    async def _renew(self, token: str) -> None:
+        try:
+            expires_at = await self._ports.tokens.renew(self.binding.install_id, token)
+        except RoutingUnavailable as error:
+            self.say(_refusal(error, ErrorCode.INTERNAL))
+        except GatewayError as error:
+            self.say(_refusal(error, ErrorCode.FORBIDDEN))
+        else:
+            # An older token in a replayed message does not shorten the session.
+            self.token_expires_at = max(self.token_expires_at, expires_at)
+            self.in_grace = False
+            self._say_token(TokenState.RENEWED, self.token_expires_at)
+
+    def _say_token(self, state: TokenState, expires_at: float) -> None:
+        self.say(EventToken(state=state, expires_at=datetime.fromtimestamp(expires_at, UTC)))
+
+
+def _refusal(error: GatewayError, code: ErrorCode) -> Error:
+    return Error(
+        code=code,
+        message=error.message,
+        details=Opaque.of({"reason": error.reason, "outcome": error.outcome, "retry": error.retry}),
+    )

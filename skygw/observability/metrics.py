@@ -1,0 +1,127 @@
+"""The numbers of one gateway process, their names and labels written down once, as Prometheus reads them.
+
+Every label has a bounded set of values, whatever a peer sends: `kind`, `code` and `status` outside the known ones
+are `other`. There is no global registry; two gateways in one process (tests) count apart.
+"""
+
+from collections.abc import Collection
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+OTHER: Final = "other"
+
+Direction = Literal["in", "out"]
+Lane = Literal["safing", "control", "data"]
+
+_CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """Counters, gauges and histograms behind methods that say what happened. Cheap; no method raises or blocks.
+
+    `frame_kinds` and `close_codes` are the protocol's: what a label may say. `reason` and `outcome` arguments must come
+    from closed sets of our own (`errors`), `route` from the routing table, never from a path.
+    """
+
+    def __init__(self, *, version: str, frame_kinds: Collection[str], close_codes: Collection[int]) -> None:
+        self._kinds = frozenset(frame_kinds)
+        self._codes = frozenset(int(code) for code in close_codes)
+        registry = CollectorRegistry()
+        self._registry = registry
+        Info("skygw_build", "What is running", registry=registry).info({"version": version})
+
+        self._connections = Gauge("skygw_connections", "TCP connections held now", ["listener"], registry=registry)
+        self._connections_refused = Counter(
+            "skygw_connections_refused_total",
+            "Connections ended by the guard",
+            ["listener", "reason"],
+            registry=registry,
+        )
+        self._http_requests = Counter(
+            "skygw_http_requests_total", "HTTP requests answered", ["listener", "route", "status"], registry=registry
+        )
+
+        self._node_sessions = Gauge("skygw_node_sessions", "Node sockets after their welcome", registry=registry)
+        self._node_sessions_ended = Counter(
+            "skygw_node_sessions_ended_total", "Node sessions ended, by close code", ["code"], registry=registry
+        )
+        self._node_refusals = Counter(
+            "skygw_node_refusals_total", "Node sockets refused before their welcome", ["reason"], registry=registry
+        )
+        self._frames = Counter("skygw_frames_total", "Frames on node sockets", ["direction", "kind"], registry=registry)
+        self._bytes = Counter("skygw_bytes_total", "Message bytes on node sockets", ["direction"], registry=registry)
+        self._queue_bytes = Gauge("skygw_queue_bytes", "Bytes waiting in all outboxes", ["lane"], registry=registry)
+        self._late_replies = Counter("skygw_late_replies_total", "Replies nobody waited for", registry=registry)
+        self._unhandled = Counter("skygw_unhandled_total", "Errors nobody expected: our fault", registry=registry)
+
+        self._calls = Counter("skygw_calls_total", "Direct requests ended", ["outcome", "reason"], registry=registry)
+        self._call_seconds = Histogram(
+            "skygw_call_seconds", "Direct requests, from door to last byte", registry=registry, buckets=_CALL_SECONDS
+        )
+        self._calls_in_flight = Gauge("skygw_calls_in_flight", "Direct requests under way", registry=registry)
+        self._commands = Counter("skygw_commands_total", "Commands ended", ["outcome"], registry=registry)
+
+        self._database_up = Gauge("skygw_database_up", "Whether the database answered last time", registry=registry)
+
+    def connection_opened(self, listener: str) -> None:
+        self._connections.labels(listener).inc()
+
+    def connection_closed(self, listener: str) -> None:
+        self._connections.labels(listener).dec()
+
+    def connection_refused(self, listener: str, reason: str) -> None:
+        self._connections_refused.labels(listener, reason).inc()
+
+    def http_request(self, *, listener: str, route: str, status: int) -> None:
+        self._http_requests.labels(listener, route, str(status) if 100 <= status <= 599 else OTHER).inc()
+
+    def session_started(self) -> None:
+        self._node_sessions.inc()
+
+    def session_ended(self, code: int | None) -> None:
+        """`code` as the socket closed with it, from either side; None when it just went away."""
+        self._node_sessions.dec()
+        known = code is not None and code in self._codes
+        self._node_sessions_ended.labels(str(code) if known else OTHER).inc()
+
+    def node_refused(self, reason: str) -> None:
+        self._node_refusals.labels(reason).inc()
+
+    def frame(self, direction: Direction, kind: str) -> None:
+        self._frames.labels(direction, kind if kind in self._kinds else OTHER).inc()
+
+    def message(self, direction: Direction, size: int) -> None:
+        """A WebSocket message of `size` bytes, which may hold several frames."""
+        self._bytes.labels(direction).inc(size)
+
+    def queue_changed(self, lane: Lane, by_bytes: int) -> None:
+        """An outbox grew (positive) or shrank (negative); a session takes back what it leaves behind."""
+        self._queue_bytes.labels(lane).inc(by_bytes)
+
+    def late_reply(self) -> None:
+        self._late_replies.inc()
+
+    def unhandled(self) -> None:
+        self._unhandled.inc()
+
+    def call_started(self) -> None:
+        self._calls_in_flight.inc()
+
+    def call_ended(self, *, outcome: str, reason: str, seconds: float) -> None:
+        """`reason` is empty when nothing was wrong."""
+        self._calls_in_flight.dec()
+        self._calls.labels(outcome, reason).inc()
+        self._call_seconds.observe(seconds)
+
+    def command_ended(self, outcome: str) -> None:
+        self._commands.labels(outcome).inc()
+
+    def database_up(self, up: bool) -> None:
+        self._database_up.set(1 if up else 0)
+
+    def render(self) -> bytes:
+        """Everything in the Prometheus text format; serve it as `CONTENT_TYPE`."""
+        return generate_latest(self._registry)

@@ -1,0 +1,1 @@
+"""The doors: Quart and ASGI live here and nowhere else."""

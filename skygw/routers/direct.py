@@ -1,0 +1,184 @@
+"""`POST /internal/nodes/{id}/direct` as plain ASGI: the node's answer is streamed as it comes (contract §6).
+
+Not a Quart view, because the answer outlives the handler there: here one block owns the call from the request to the
+last byte, and leaving it, however that happens, frees the slot and cancels at the node. An answer that fails midway
+never ends cleanly: the connection is reset.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import trio
+
+from skygw.auth.principals import Actor, Scope, actor_for
+from skygw.control.direct_rpc import DirectAnswer, DirectOrder, DirectRpc
+from skygw.errors import GatewayError, NotFound, TooLarge
+from skygw.ids import InstallId, RequestId
+from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.ports import InstallationDirectory
+from skygw.routers.gates import InternalGate, headers_of
+from skygw.routers.gates import Scope as AsgiScope
+from skygw.routers.lookup import find_install_id
+from skygw.routers.problems import problem
+from skygw.routers.schemas import MAX_BODY_BYTES, DirectBody, read_body
+from skygw.serving.handle import EXTENSION
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+PATH = re.compile(r"/internal/nodes/(?P<id>[^/]{1,64})/direct")
+
+PASSED_TYPES = frozenset(
+    {
+        "application/json",
+        "application/octet-stream",
+        "application/fits",
+        "image/fits",
+        "image/jpeg",
+        "image/png",
+        "text/plain",
+        "text/plain; charset=utf-8",
+    }
+)
+"""What a node may call its answer; anything else, and anything a browser would run, is `application/octet-stream`."""
+
+MAX_METADATA_CHARS = 4_096
+
+
+class CallerGone(Exception):
+    """The caller closed its connection."""
+
+
+class DirectRouter:
+    """Answers direct requests. `default_timeout_s` and `max_timeout_s` bound what callers may ask for."""
+
+    def __init__(
+        self,
+        *,
+        gate: InternalGate,
+        rpc: DirectRpc,
+        registry: ConnectionRegistry,
+        directory: InstallationDirectory,
+        default_timeout_s: float,
+        max_timeout_s: float,
+    ) -> None:
+        self._gate = gate
+        self._rpc = rpc
+        self._registry = registry
+        self._directory = directory
+        self._default_timeout_s = default_timeout_s
+        self._max_timeout_s = max_timeout_s
+
+    def matches(self, scope: AsgiScope) -> bool:
+        return scope["type"] == "http" and scope["method"] == "POST" and PATH.fullmatch(scope["path"]) is not None
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """One request. Cancelling it cancels the call at the node."""
+        request_id: str | None = None
+        try:
+            principal = await self._gate.service(scope)
+            principal.require(Scope.NODES_CALL)
+            body = read_body(DirectBody, await _body(receive))
+            request_id = body.request_id or str(uuid4())
+            actor_for(principal, None if body.actor is None else Actor(body.actor.uid, body.actor.kind))
+            install_id = await self._install_id(scope)
+        except GatewayError as error:
+            await _refuse(send, error, request_id)
+            return
+        except CallerGone:
+            return
+        order = DirectOrder(
+            install_id=install_id,
+            operation=body.operation,
+            params=body.params,
+            timeout_s=min(body.timeout_s or self._default_timeout_s, self._max_timeout_s),
+            connect_wait_s=body.connect_wait_s,
+            offset=body.offset,
+            length=body.length,
+            if_digest=body.if_digest,
+            service=principal.service,
+            request_id=RequestId(request_id),
+            traceparent=next(iter(headers_of(scope, b"traceparent")), None),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+            await self._carry(order, scope, send)
+            nursery.cancel_scope.cancel()
+
+    async def _install_id(self, scope: AsgiScope) -> InstallId:
+        match = PATH.fullmatch(scope["path"])
+        if match is None:
+            raise NotFound("No such path.")
+        return await find_install_id(match["id"], registry=self._registry, directory=self._directory)
+
+    async def _carry(self, order: DirectOrder, scope: AsgiScope, send: Send) -> None:
+        started = False
+        try:
+            async with self._rpc.call(order) as answer:
+                await send(_head(order, answer))
+                started = True
+                async for piece in answer.pieces():
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except GatewayError as error:
+            if started:
+                scope["extensions"][EXTENSION].abort()
+            else:
+                await _refuse(send, error, order.request_id)
+
+
+def _head(order: DirectOrder, answer: DirectAnswer) -> dict[str, Any]:
+    content_type = answer.start.content_type.strip().lower()
+    headers = [
+        ("content-type", content_type if content_type in PASSED_TYPES else "application/octet-stream"),
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "sandbox; default-src 'none'"),
+        ("cache-control", "no-store"),
+        ("x-skygw-request-id", order.request_id),
+        ("x-skygw-epoch", str(answer.epoch)),
+    ]
+    if answer.start.total_size is not None:
+        headers.append(("content-length", str(answer.start.total_size)))
+    if answer.start.metadata is not None:
+        # ASCII, because a header is; JSON escapes carry the rest.
+        headers.append(("x-skygw-metadata", ascii_json(answer.start.metadata.value)))
+    return {"type": "http.response.start", "status": 200, "headers": [(k.encode(), v.encode()) for k, v in headers]}
+
+
+def ascii_json(value: Any) -> str:
+    """JSON in one header line; longer than a header may be, it is left out rather than cut."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text if len(text) <= MAX_METADATA_CHARS else "null"
+
+
+async def _refuse(send: Send, error: GatewayError, request_id: str | None) -> None:
+    status, headers, body = problem(error, request_id)
+    if request_id is not None:
+        headers.append(("x-skygw-request-id", request_id))
+    headers.append(("content-length", str(len(body))))
+    encoded = [(key.encode(), value.encode()) for key, value in headers]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _body(receive: Receive) -> bytes:
+    """The whole request body. Raises `TooLarge`, `CallerGone`."""
+    body = bytearray()
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise CallerGone
+        body += event.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise TooLarge(f"The body is over {MAX_BODY_BYTES} bytes.")
+        if not event.get("more_body", False):
+            return bytes(body)
+
+
+async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

@@ -1,0 +1,242 @@
+"""What hub services and operators ask: `/internal/*` (contract §6), but for direct requests (`direct.py`)."""
+
+import json
+from collections.abc import Callable, Sequence
+from math import ceil
+from uuid import UUID
+
+from pydantic import BaseModel
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from skygw.auth.principals import Actor, Scope, ServicePrincipal, actor_for
+from skygw.control.commands import CommandOrder, CommandService
+from skygw.control.direct_rpc import DirectRpc
+from skygw.control.ledger import ENDS, CommandQuery, CommandState
+from skygw.errors import Invalid, NodeOffline, NotFound
+from skygw.ids import CommandId, RequestId
+from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.ports import InstallationDirectory
+from skygw.protocol.close_codes import CloseCode
+from skygw.protocol.frame import write_body
+from skygw.routers.gates import InternalGate
+from skygw.routers.lookup import find_install_id
+from skygw.routers.problems import JSON_TYPE
+from skygw.routers.schemas import CancelBody, CommandBody, TransferBody, read_body
+from skygw.routers.views import call_view, command_view, node_view, receipt
+from skygw.telemetry.retained import RetainedSnapshots
+
+MAX_PAGE_SIZE = 500
+
+
+class InternalRouter:
+    """Every route wants a service token with the scope named beside it."""
+
+    def __init__(
+        self,
+        *,
+        gate: InternalGate,
+        registry: ConnectionRegistry,
+        directory: InstallationDirectory,
+        rpc: DirectRpc,
+        commands: CommandService,
+        snapshots: RetainedSnapshots,
+        start_drain: Callable[[], None],
+        default_command_timeout_s: float,
+        max_command_timeout_s: float,
+    ) -> None:
+        self._gate = gate
+        self._registry = registry
+        self._directory = directory
+        self._rpc = rpc
+        self._commands = commands
+        self._snapshots = snapshots
+        self._start_drain = start_drain
+        self._default_timeout_s = default_command_timeout_s
+        self._max_timeout_s = max_command_timeout_s
+
+    def add_to(self, app: QuartTrio) -> None:
+        add = app.add_url_rule
+        add("/internal/nodes", "nodes", self.nodes)
+        add("/internal/nodes/<id>", "node", self.node)
+        add("/internal/nodes/<id>/disconnect", "disconnect", self.disconnect, methods=["POST"])
+        add("/internal/nodes/<id>/transfer", "transfer", self.transfer, methods=["POST"])
+        add("/internal/calls/<request_id>", "call", self.call)
+        add("/internal/commands", "command_submit", self.command_submit, methods=["POST"])
+        add("/internal/commands", "command_page", self.command_page)
+        add("/internal/commands/<command_id>", "command", self.command)
+        add("/internal/commands/<command_id>/cancel", "command_cancel", self.command_cancel, methods=["POST"])
+        add("/internal/drain", "drain", self.drain, methods=["POST"])
+
+    async def _service(self, scope: Scope) -> ServicePrincipal:
+        principal = await self._gate.service(request.scope)
+        principal.require(scope)
+        return principal
+
+    # Nodes.
+
+    async def nodes(self) -> Response:
+        """`GET /internal/nodes` (`nodes:read`)."""
+        await self._service(Scope.NODES_READ)
+        page, size = _page(50)
+        found, total = await self._directory.page(page=page, size=size)
+        items = [
+            node_view(
+                installation.binding,
+                key=installation.id,
+                session=self._registry.current(installation.binding.install_id),
+                memory=self._registry.memory(installation.binding.install_id),
+                snapshots=self._snapshots,
+            )
+            for installation in found
+        ]
+        return _paged(items, total, page, size)
+
+    async def node(self, id: str) -> Response:  # noqa: A002 - the path's name for it
+        """`GET /internal/nodes/{id}` (`nodes:read`). A connected node is shown without asking the database."""
+        await self._service(Scope.NODES_READ)
+        install_id = await find_install_id(id, registry=self._registry, directory=self._directory)
+        session = self._registry.current(install_id)
+        key = None
+        if session is None:
+            installation = await self._directory.find(install_id)
+            if installation is None:
+                raise NotFound("No such installation.")
+            binding, key = installation.binding, installation.id
+        else:
+            binding = session.binding
+        view = node_view(
+            binding, key=key, session=session, memory=self._registry.memory(install_id), snapshots=self._snapshots
+        )
+        return _json(view)
+
+    async def disconnect(self, id: str) -> Response:  # noqa: A002
+        """`POST /internal/nodes/{id}/disconnect` (`nodes:admin`). The node comes back by itself."""
+        await self._service(Scope.NODES_ADMIN)
+        install_id = await find_install_id(id, registry=self._registry, directory=self._directory)
+        session = self._registry.current(install_id)
+        if session is None:
+            raise NodeOffline("This installation is not connected.")
+        session.end(CloseCode.DRAINING, "disconnected by an administrator")
+        return Response("", 204)
+
+    async def transfer(self, id: str) -> Response:  # noqa: A002
+        """`POST /internal/nodes/{id}/transfer` (`nodes:admin`): another machine takes the installation over."""
+        await self._service(Scope.NODES_ADMIN)
+        body = read_body(TransferBody, await body_bytes())
+        install_id = await find_install_id(id, registry=self._registry, directory=self._directory)
+        await self._directory.transfer(install_id, body.instance_uid)
+        rival = self._registry.rival(install_id, body.instance_uid)
+        if rival is not None:
+            rival.end(CloseCode.SUPERSEDED, "an administrator transferred this installation to another machine")
+        return Response("", 204)
+
+    async def call(self, request_id: str) -> Response:
+        """`GET /internal/calls/{requestId}` (`nodes:call`): what became of one's own direct request, for 60 s."""
+        principal = await self._service(Scope.NODES_CALL)
+        record = self._rpc.log.find(principal.service, RequestId(request_id))
+        if record is None:
+            raise NotFound("No direct request of yours with this id is known; they are kept for 60 s.")
+        return _json(call_view(record))
+
+    # Commands.
+
+    async def command_submit(self) -> Response:
+        """`POST /internal/commands` (`nodes:command`)."""
+        principal = await self._service(Scope.NODES_COMMAND)
+        body = read_body(CommandBody, await body_bytes())
+        actor = actor_for(principal, None if body.actor is None else Actor(body.actor.uid, body.actor.kind))
+        order = CommandOrder(
+            command_id=body.command_id,
+            telescope_uid=body.telescope_uid,
+            device_uid=body.device_uid,
+            command=body.command,
+            origin=body.origin,
+            service=principal.service,
+            actor=None if actor is None else {"uid": actor.uid, "kind": actor.kind},
+            timeout_s=min(body.timeout_s or self._default_timeout_s, self._max_timeout_s),
+            graph_revision=body.graph_revision,
+            traceparent=request.headers.get("traceparent"),
+        )
+        record, duplicate = await self._commands.submit(order)
+        if body.wait_s > 0 and record.state not in ENDS:
+            record = await self._commands.wait(record.command_id, body.wait_s)
+        return _json(command_view(record, duplicate=duplicate), 200 if record.state in ENDS else 202)
+
+    async def command_page(self) -> Response:
+        """`GET /internal/commands` (`nodes:read`), the newest first; filters `state`, `installId`."""
+        await self._service(Scope.NODES_READ)
+        page, size = _page(50)
+        state = request.args.get("state")
+        if state is not None and state not in {known.value for known in CommandState}:
+            raise Invalid(f"state must be one of {', '.join(known.value for known in CommandState)}.")
+        install_id = request.args.get("installId")
+        query = CommandQuery(
+            page=page,
+            size=size,
+            state=None if state is None else CommandState(state),
+            install_id=None
+            if install_id is None
+            else await find_install_id(install_id, registry=self._registry, directory=self._directory),
+        )
+        records, total = await self._commands.page(query)
+        return _paged([command_view(record) for record in records], total, page, size)
+
+    async def command(self, command_id: str) -> Response:
+        """`GET /internal/commands/{id}` (`nodes:read`)."""
+        await self._service(Scope.NODES_READ)
+        return _json(command_view(await self._commands.get(_command_id(command_id))))
+
+    async def command_cancel(self, command_id: str) -> Response:
+        """`POST /internal/commands/{id}/cancel` (`nodes:command`): safing; answers with a receipt."""
+        await self._service(Scope.NODES_COMMAND)
+        body = read_body(CancelBody, await body_bytes() or b"{}")
+        wanted = _command_id(command_id)
+        record = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)
+        had_ended = record.state in ENDS
+        if not had_ended and body.wait_s > 0:
+            record = await self._commands.wait(wanted, body.wait_s)
+        return _json(receipt(record, had_ended=had_ended))
+
+    async def drain(self) -> Response:
+        """`POST /internal/drain` (`nodes:admin`): stop accepting, say goodbye, end."""
+        await self._service(Scope.NODES_ADMIN)
+        self._start_drain()
+        return Response('{"draining":true}', 202, {"content-type": JSON_TYPE})
+
+
+async def body_bytes() -> bytes:
+    """The request's body, bounded by the app's `MAX_CONTENT_LENGTH` and the listener's body limit."""
+    data = await request.get_data(as_text=False)
+    return data.encode() if isinstance(data, str) else data
+
+
+def _command_id(text: str) -> CommandId:
+    try:
+        return CommandId(UUID(text))
+    except ValueError:
+        raise NotFound(f"{text[:64]!r} is not the id of a command: it is a UUID.") from None
+
+
+def _page(default_size: int) -> tuple[int, int]:
+    """`page` from 1, `size` from 1 to `MAX_PAGE_SIZE`. Raises `Invalid`."""
+    numbers: list[int] = []
+    for name, default, most in (("page", 1, 1_000_000), ("size", default_size, MAX_PAGE_SIZE)):
+        text = request.args.get(name)
+        if text is None:
+            numbers.append(default)
+        elif text.isascii() and text.isdigit() and len(text) <= 7 and 1 <= int(text) <= most:
+            numbers.append(int(text))
+        else:
+            raise Invalid(f"{name} must be a number from 1 to {most}.")
+    return numbers[0], numbers[1]
+
+
+def _json(view: BaseModel, status: int = 200) -> Response:
+    return Response(write_body(view), status, {"content-type": JSON_TYPE})
+
+
+def _paged(items: Sequence[BaseModel], total: int, page: int, size: int) -> Response:
+    written = ",".join(write_body(item) for item in items)
+    tail = json.dumps({"total": total, "page": page, "size": size, "pages": ceil(total / size)})
+    return Response(f'{{"items":[{written}],{tail[1:]}', 200, {"content-type": JSON_TYPE})

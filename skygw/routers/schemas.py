@@ -1,0 +1,258 @@
+"""The bodies of the internal API: camelCase on the wire, validated once, the source of its OpenAPI document."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from skygw.control.ledger import CommandState
+from skygw.errors import Hop, Invalid, Outcome, Reached
+from skygw.ids import CommandId, DeviceUid, InstanceUid, TelescopeUid
+from skygw.protocol.frame import Counter, OpaqueObject, Sha256, read_model
+from skygw.protocol.gateway_frames import CancelMode
+from skygw.protocol.json_text import BrokenJson, Opaque, read_object
+from skygw.protocol.node_frames import NodeType
+
+MAX_BODY_BYTES = 64 * 1024
+"""Of every JSON body here: what a command or a request carries must fit into one frame."""
+
+Wait = Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)]
+RequestIdText = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
+
+
+class Body(BaseModel):
+    """What a caller sends. Unknown keys are refused: a misspelt safety option must not be ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+class View(BaseModel):
+    """What the gateway answers."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class ActorBody(Body):
+    """The person behind the service; needs the scope `act_as`."""
+
+    uid: Annotated[str, Field(min_length=1, max_length=100)]
+    kind: Annotated[str, Field(min_length=1, max_length=50)]
+
+
+class DirectBody(Body):
+    """A direct request. `timeoutS` is for everything, `connectWaitS` is part of it."""
+
+    operation: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z][a-z0-9_.]*$")]
+    params: OpaqueObject
+    timeout_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
+    connect_wait_s: Wait = 0.0
+    offset: Counter | None = None
+    length: Counter | None = None
+    if_digest: Sha256 | None = None
+    request_id: RequestIdText | None = None
+    actor: ActorBody | None = None
+
+
+class CommandBody(Body):
+    """A command for a telescope or a device. `timeoutS` is the whole budget of the node and the way there."""
+
+    telescope_uid: TelescopeUid | None = None
+    device_uid: DeviceUid | None = None
+    command_id: CommandId
+    command: OpaqueObject
+    origin: OpaqueObject | None = None
+    actor: ActorBody | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
+    wait_s: Wait = 0.0
+    graph_revision: Counter | None = None
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "CommandBody":
+        if (self.telescope_uid is None) == (self.device_uid is None):
+            raise ValueError("name either telescopeUid or deviceUid")
+        return self
+
+
+class CancelBody(Body):
+    """How to cancel. `graceS` is what a graceful cancel may take before it becomes immediate."""
+
+    mode: CancelMode = CancelMode.GRACEFUL
+    grace_s: Wait | None = None
+    wait_s: Wait = 0.0
+
+
+class TransferBody(Body):
+    """The machine that may take the installation over."""
+
+    instance_uid: InstanceUid
+
+
+class TransitionView(View):
+    at: datetime
+    state: CommandState
+    hop: Hop
+    detail: str | None
+
+
+class CommandView(View):
+    """A command as known now. `result`, `error` and `proof` are the node's own words, byte for byte."""
+
+    command_id: CommandId
+    install_id: UUID
+    telescope_uid: TelescopeUid | None
+    device_uid: DeviceUid | None
+    command: Opaque
+    origin: Opaque | None
+    service: str
+    actor: dict[str, str] | None
+    state: CommandState
+    outcome: Outcome
+    progress: float | None
+    result: Opaque | None
+    error: Opaque | None
+    proof: Opaque | None
+    canceled: str | None
+    epoch: int | None
+    trace_id: str | None
+    created_at: datetime
+    deadline_at: datetime
+    ended_at: datetime | None
+    recorded_late: bool
+    duplicate: bool
+    transitions: list[TransitionView]
+
+
+class Receipt(View):
+    """What became of a cancel."""
+
+    command_id: CommandId
+    receipt: Literal[
+        "canceled_before_start", "interrupted", "finished_anyway", "already_ended", "not_cancelable", "unknown"
+    ]
+    state: CommandState
+    proof: Opaque | None
+
+
+class CallView(View):
+    """What became of a direct request."""
+
+    request_id: str
+    install_id: UUID
+    operation: str
+    outcome: Outcome
+    reached: Reached | None
+    reason: str | None
+    epoch: int | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class StreamView(View):
+    """The latest snapshot of one resource. `ageS` counts from its arrival."""
+
+    stream: str
+    uid: str
+    observed_at: datetime
+    age_s: float
+    max_silence_s: float | None
+
+
+class CloseView(View):
+    at: datetime
+    code: int | None
+    reason: str
+    by_node: bool
+
+
+class RefusalView(View):
+    at: datetime
+    code: int
+    reason: str
+    address: str
+
+
+class NodeView(View):
+    """An installation and its connection. Everything below `connected` is of this process."""
+
+    id: int | None
+    uid: UUID
+    name: str
+    node_type: NodeType
+    connected: bool
+    replica: str | None
+    epoch: int | None
+    since: datetime | None
+    last_seen: datetime | None
+    address: str | None
+    round_trip_s: float | None
+    calls_in_flight: int
+    queue_bytes: dict[str, int]
+    unacked_reports: int
+    token_expires_at: datetime | None
+    token_in_grace: bool
+    instance_uid: UUID | None
+    boot_id: UUID | None
+    software_version: str | None
+    features: list[str]
+    telescopes: list[TelescopeUid]
+    devices: list[DeviceUid]
+    streams: list[StreamView]
+    last_close: CloseView | None
+    last_refusal: RefusalView | None
+
+
+class NodePage(View):
+    items: list[NodeView]
+    total: int
+    page: int
+    size: int
+    pages: int
+
+
+class CommandPage(View):
+    items: list[CommandView]
+    total: int
+    page: int
+    size: int
+    pages: int
+
+
+class InstallationView(View):
+    """What an installation is told of itself."""
+
+    uid: UUID
+    name: str
+    node_type: NodeType
+    telescope_uid: TelescopeUid | None
+    observatory_uid: UUID
+    telescopes: list[TelescopeUid]
+    devices: list[DeviceUid]
+    may: list[str]
+
+
+class ProblemView(View):
+    """Every error."""
+
+    detail: Any
+    code: str
+    outcome: Outcome
+    retry: str
+    hop: Hop
+    reached: Reached | None
+    request_id: str | None
+
+
+def read_body(model: type[BodyT], raw: bytes) -> BodyT:
+    """Validates a JSON body. Raises `Invalid`, which names the fields."""
+    try:
+        source = read_object(raw.decode())
+    except UnicodeDecodeError:
+        raise Invalid("The body is not UTF-8.") from None
+    except BrokenJson as error:
+        raise Invalid(f"The body is not a JSON object: {error}.") from None
+    return read_model(model, source)

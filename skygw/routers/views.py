@@ -1,0 +1,160 @@
+"""How records of the services look on the wire."""
+
+from datetime import UTC, datetime
+
+import trio
+
+from skygw.control.direct_rpc import CallRecord
+from skygw.control.ledger import ENDS, CommandRecord, CommandState
+from skygw.nodes.connection_registry import Memory
+from skygw.nodes.outbox import Lane
+from skygw.nodes.ports import Binding
+from skygw.nodes.session import NodeSession
+from skygw.protocol.json_text import Opaque, read_value
+from skygw.routers.schemas import (
+    CallView,
+    CloseView,
+    CommandView,
+    NodeView,
+    Receipt,
+    RefusalView,
+    StreamView,
+    TransitionView,
+)
+from skygw.telemetry.retained import RetainedSnapshots
+
+
+def node_view(
+    binding: Binding,
+    *,
+    key: int | None,
+    session: NodeSession | None,
+    memory: Memory,
+    snapshots: RetainedSnapshots,
+) -> NodeView:
+    """An installation, and what is known of its connection to this process."""
+    now = datetime.now(UTC)
+    close, refusal = memory.last_close, memory.last_refusal
+    return NodeView(
+        id=key,
+        uid=binding.install_id,
+        name=binding.name,
+        node_type=binding.node_type,
+        connected=session is not None,
+        replica=None if session is None else "local",
+        epoch=session and session.epoch,
+        since=session and session.since,
+        last_seen=session and _wall_clock(session.last_received_at),
+        address=session and session.address,
+        round_trip_s=session and session.round_trip_s,
+        calls_in_flight=0 if session is None else len(session.calls),
+        queue_bytes={} if session is None else {lane.name.lower(): session.queued_bytes(lane) for lane in Lane},
+        unacked_reports=0 if session is None else session.unacked,
+        token_expires_at=session and datetime.fromtimestamp(session.token_expires_at, UTC),
+        token_in_grace=session is not None and session.in_grace,
+        instance_uid=session and session.hello.instance_uid,
+        boot_id=session and session.hello.boot_id,
+        software_version=session and session.hello.software_version,
+        features=[] if session is None else list(session.hello.features),
+        telescopes=sorted(binding.telescopes),
+        devices=sorted(binding.devices),
+        streams=[
+            StreamView(
+                stream=held.stream,
+                uid=held.uid,
+                observed_at=held.observed_at,
+                age_s=(now - held.received_at).total_seconds(),
+                max_silence_s=held.max_silence_s,
+            )
+            for held in snapshots.of(binding.install_id)
+        ],
+        last_close=close and CloseView(at=close.at, code=close.code, reason=close.reason, by_node=close.by_node),
+        last_refusal=refusal
+        and RefusalView(at=refusal.at, code=refusal.code, reason=refusal.reason, address=refusal.address),
+    )
+
+
+def _wall_clock(at: float) -> datetime:
+    """A moment on trio's clock as a date."""
+    return datetime.fromtimestamp(datetime.now(UTC).timestamp() - (trio.current_time() - at), UTC)
+
+
+def command_view(record: CommandRecord, *, duplicate: bool = False) -> CommandView:
+    """A command as known now; the opaque members keep their bytes."""
+    return CommandView(
+        command_id=record.command_id,
+        install_id=record.install_id,
+        telescope_uid=record.telescope_uid,
+        device_uid=record.device_uid,
+        command=_opaque(record.command) or Opaque.of({}),
+        origin=_opaque(record.origin),
+        service=record.service,
+        actor=record.actor,
+        state=record.state,
+        outcome=record.outcome,
+        progress=record.progress,
+        result=_opaque(record.result),
+        error=_opaque(record.error),
+        proof=_opaque(record.proof),
+        canceled=record.canceled,
+        epoch=record.epoch,
+        trace_id=record.trace_id,
+        created_at=record.created_at,
+        deadline_at=record.deadline_at,
+        ended_at=record.ended_at,
+        recorded_late=record.recorded_late,
+        duplicate=duplicate,
+        transitions=[
+            TransitionView(at=step.at, state=step.state, hop=step.hop, detail=step.detail)
+            for step in record.transitions
+        ],
+    )
+
+
+def _opaque(text: str | None) -> Opaque | None:
+    return None if text is None else Opaque(text, read_value(text))
+
+
+def receipt(record: CommandRecord, *, had_ended: bool) -> Receipt:
+    """What became of a cancel. `interrupted` is said only when a device was read back: drivers lie."""
+    said: str
+    if had_ended:
+        said = "already_ended"
+    elif record.state not in ENDS:
+        said = "unknown"
+    elif record.state is CommandState.CANCELED and record.canceled == "before_start":
+        said = "canceled_before_start"
+    elif record.state is CommandState.CANCELED and record.canceled == "interrupted":
+        said = "interrupted" if _read_back(record.proof) else "unknown"
+    elif record.state is CommandState.COMPLETED or record.canceled == "too_late":
+        said = "finished_anyway"
+    else:
+        said = "unknown"
+    return Receipt.model_validate(
+        {"command_id": record.command_id, "receipt": said, "state": record.state, "proof": _opaque(record.proof)}
+    )
+
+
+def _read_back(proof: str | None) -> bool:
+    """Whether every device in the proof was read back, and there is one."""
+    found = None if proof is None else read_value(proof)
+    devices = found.get("devices") if isinstance(found, dict) else None
+    return (
+        isinstance(devices, list)
+        and len(devices) > 0
+        and all(isinstance(device, dict) and device.get("basis") == "read_back" for device in devices)
+    )
+
+
+def call_view(record: CallRecord) -> CallView:
+    return CallView(
+        request_id=record.request_id,
+        install_id=record.install_id,
+        operation=record.operation,
+        outcome=record.outcome,
+        reached=record.reached,
+        reason=record.reason,
+        epoch=record.epoch,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+    )

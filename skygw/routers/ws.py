@@ -1,0 +1,163 @@
+"""The node socket as a Quart-Trio WebSocket: handshake refusals, then one session (contract §5)."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import trio
+from quart import Response, Websocket, websocket
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIWebsocketConnection
+
+from skygw.errors import Draining, GatewayError
+from skygw.ids import InstallId
+from skygw.nodes.admission import Arrival, NodeDoor
+from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
+from skygw.nodes.link import LinkClosed
+from skygw.nodes.ports import SessionMetrics
+from skygw.routers.gates import NodeGate
+from skygw.routers.problems import JSON_TYPE, problem, status_of
+from skygw.serving.handle import EXTENSION, ConnectionHandle
+
+log = logging.getLogger("skygw.routers")
+
+SUBPROTOCOL = "skynet.node.v1"
+_GOODBYE = "skygw.goodbye"
+
+
+@dataclass(slots=True)
+class Goodbye:
+    """How the peer's side ended, once it has."""
+
+    code: int | None = None
+    reason: str = ""
+
+
+class NodeWebsocketConnection(TrioASGIWebsocketConnection):
+    """Quart-Trio's, but a disconnect ends the handler's `receive` with the peer's code instead of cancelling it, and an
+    empty binary message stays one. The handler is over when it returns.
+    """
+
+    def __init__(self, app: QuartTrio, scope: Any) -> None:
+        super().__init__(app, scope)
+        self.goodbye = Goodbye()
+        scope[_GOODBYE] = self.goodbye
+
+    async def handle_messages(  # type: ignore[override] # as quart-trio itself overrides it
+        self,
+        nursery: trio.Nursery,  # noqa: ARG002 - theirs cancels it
+        receive: Any,
+    ) -> None:
+        while True:
+            event = await receive()
+            if event["type"] == "websocket.receive":
+                text = event.get("text")
+                try:
+                    await self.send_channel.send(event.get("bytes") or b"" if text is None else text)
+                except trio.BrokenResourceError:
+                    return  # the handler has left
+            elif event["type"] == "websocket.disconnect":
+                self.goodbye.code = event.get("code")
+                self.goodbye.reason = event.get("reason") or ""
+                self.send_channel.close()
+                return
+
+
+class QuartLink:
+    """A Quart WebSocket as the seam a session knows. Until the socket layer knows better, «handed over» means that the
+    framework's `send` returned and the connection was still open.
+    """
+
+    def __init__(self, socket: Websocket, handle: ConnectionHandle, goodbye: Goodbye) -> None:
+        self._socket = socket
+        self._handle = handle
+        self._goodbye = goodbye
+
+    async def receive(self) -> str | bytes:
+        try:
+            message: str | bytes = await self._socket.receive()
+        except trio.EndOfChannel:
+            raise LinkClosed(self._goodbye.code, self._goodbye.reason) from None
+        return message
+
+    async def send(self, message: str | bytes) -> None:
+        await self._socket.send(message)
+        if not self._handle.is_open:
+            raise LinkClosed(self._goodbye.code, self._goodbye.reason)
+
+    async def close(self, code: int, reason: str) -> None:
+        if not self._handle.is_open:
+            raise LinkClosed(self._goodbye.code, self._goodbye.reason)
+        await self._socket.close(code, reason)
+
+    def abort(self) -> None:
+        self._handle.abort()
+
+    @property
+    def last_received_at(self) -> float:
+        return self._handle.last_received_at
+
+
+def current_websocket() -> Websocket:
+    """The WebSocket of this handler itself: the proxy is dead outside the handler's context."""
+    return cast("Websocket", cast("Any", websocket)._get_current_object())  # noqa: SLF001 - werkzeug's documented way
+
+
+class SocketRouter:
+    """`/v1/ws/node`."""
+
+    def __init__(
+        self, *, gate: NodeGate, door: NodeDoor, registry: ConnectionRegistry, metrics: SessionMetrics
+    ) -> None:
+        self._gate = gate
+        self._door = door
+        self._registry = registry
+        self._metrics = metrics
+
+    def add_to(self, app: QuartTrio) -> None:
+        app.asgi_websocket_class = NodeWebsocketConnection
+        app.add_websocket("/v1/ws/node", "node_socket", self.node_socket)
+        app.add_url_rule("/v1/ws/node", "node_socket_plain", self.node_socket_plain)
+
+    async def node_socket_plain(self) -> Response:
+        """A request that does not ask for a WebSocket."""
+        body = f'{{"detail":"This is a WebSocket: ask for an upgrade and offer {SUBPROTOCOL}.","code":"invalid"}}'
+        return Response(body, 426, {"content-type": JSON_TYPE, "upgrade": "websocket", "connection": "upgrade"})
+
+    async def node_socket(self) -> Response | None:
+        socket: Websocket = current_websocket()
+        scope: dict[str, Any] = cast("dict[str, Any]", socket.scope)
+        address = self._gate.address(scope)
+        if SUBPROTOCOL not in socket.requested_subprotocols:
+            self._metrics.refused("subprotocol")
+            detail = f'{{"detail":"The subprotocol {SUBPROTOCOL} must be offered.","code":"invalid"}}'
+            return Response(detail, 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": SUBPROTOCOL})
+        install_id: InstallId | None = None
+        try:
+            principal = await self._gate.verified(scope)
+            install_id = principal.install_id
+            installation = await self._gate.admitted(principal)
+            if self._door.draining:
+                raise Draining("This gateway is draining; connect again soon.", retry_after_s=1.0)
+        except GatewayError as error:
+            self._note(install_id, error, address)
+            status, headers, body = problem(error)
+            return Response(body, status, dict(headers))
+        await socket.accept(subprotocol=SUBPROTOCOL)
+        link = QuartLink(socket, scope["extensions"][EXTENSION], scope[_GOODBYE])
+        await self._door.serve(
+            Arrival(
+                link=link,
+                binding=installation.binding,
+                token_expires_at=principal.expires_at,
+                address=address,
+            )
+        )
+        return None
+
+    def _note(self, install_id: InstallId | None, error: GatewayError, address: str) -> None:
+        self._metrics.refused(error.reason)
+        log.info("node refused", extra={"reason": error.reason, "address": address})
+        if install_id is not None:
+            self._registry.refused(install_id, Refusal(datetime.now(UTC), status_of(error), error.reason, address))

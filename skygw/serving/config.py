@@ -1,0 +1,83 @@
+"""What one listener is told: where it listens, how patient it is, how much it takes."""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from skygw.errors import StartupError
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files. With `client_ca` every client must show a certificate signed by it."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerConfig:
+    """One listener. Times are seconds, sizes are bytes. Port 0 picks a free one."""
+
+    name: str
+    """Names the listener in logs and metrics: `node`, `internal`."""
+    host: str
+    port: int
+    tls: TlsFiles | None = None
+    allow_cleartext: bool = False
+    """Cleartext beyond loopback was asked for (`SKYGW_ALLOW_CLEARTEXT`)."""
+    behind_tls_proxy: bool = False
+    """A proxy in front ends TLS (`SKYGW_BEHIND_TLS_PROXY`); all peers then share its address."""
+
+    header_timeout_s: float = 10.0
+    """From the first byte of a request head (or the connect) to its last."""
+    keep_alive_timeout_s: float = 75.0
+    """How long a connection may rest between two requests."""
+    body_idle_timeout_s: float = 20.0
+    """The longest silence within a request body."""
+    body_min_bytes_per_s: float = 1024.0
+    """A body slower than this over `body_grace_s` and more is given up. Time the app takes is not counted."""
+    body_grace_s: float = 20.0
+    send_timeout_s: float = 10.0
+    """For each 64 KiB handed to the socket: a peer that takes less is not reading."""
+    tls_handshake_timeout_s: float = 10.0
+    linger_s: float = 2.0
+    """After our last byte, how long the peer's leftovers are read so that it can see that byte."""
+
+    max_connections: int = 4096
+    max_connections_per_address: int | None = 1024
+    """None: no cap per address."""
+    max_header_bytes: int = 16 * KIB
+    websocket_max_message_bytes: int = MIB
+    websocket_violation_code: int = 4500
+    """Close code for broken framing and oversize messages (contract §5)."""
+
+    @property
+    def address_cap(self) -> int | None:
+        """A proxy's one address stands for everybody behind it and is not capped."""
+        return None if self.behind_tls_proxy else self.max_connections_per_address
+
+
+def refuse_open_cleartext(config: ListenerConfig) -> None:
+    """Raise `StartupError` if tokens would cross a network in the clear and nobody asked for that."""
+    if config.tls is not None or config.allow_cleartext or config.behind_tls_proxy or is_loopback(config.host):
+        return
+    raise StartupError(
+        f"the {config.name} listener would serve cleartext on {config.host}: "
+        "give it a certificate (SKYGW_TLS_*), set SKYGW_BEHIND_TLS_PROXY if a proxy in front ends TLS, "
+        "or set SKYGW_ALLOW_CLEARTEXT if this is meant"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether binding to this name or address stays on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

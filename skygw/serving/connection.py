@@ -1,0 +1,269 @@
+"""One accepted socket from first byte to last: the shell around the protocol, and how patient it is."""
+
+import socket
+import ssl
+import struct
+from typing import Any
+
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.trio.worker_context import WorkerContext
+
+from skygw.serving.asgi import App
+from skygw.serving.config import ListenerConfig
+from skygw.serving.ends import End, Ending, PeerFaultError
+from skygw.serving.exchange import Exchanges
+from skygw.serving.handle import ConnectionHandle
+from skygw.serving.hypercorn_seam import Awaiting, Ends, Http11
+
+READ_BYTES = 64 * 1024
+WRITE_BYTES = 64 * 1024  # each such piece has the send deadline to itself
+LINGER_READS = 64  # at READ_BYTES each, 4 MiB are read and forgotten after our last byte
+
+
+class Connection:
+    """Owns the socket. Its reader is the task that called `run`; that task and the app's write.
+
+    Nothing here raises for what a peer does: that is in `ending` once `run` is over. What does come out of
+    `run` is a fault of ours.
+    """
+
+    def __init__(
+        self,
+        transport: trio.SocketStream,
+        *,
+        peer: tuple[str, int],
+        config: ListenerConfig,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._transport = transport
+        self._stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = transport
+        if tls is not None:
+            self._stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
+        self._peer = peer
+        self._config = config
+        self._ending: Ending | None = None
+        self._is_open = True
+        self._everything = trio.CancelScope()
+        self._reading = trio.CancelScope()
+        self._waiting = trio.CancelScope()
+        self._write_lock = trio.Lock()
+        self._protocol: Http11 | None = None
+        self._last_received_at = trio.current_time()
+        self._head_begun = False
+        self._head_deadline = trio.current_time() + config.header_timeout_s
+        self._body_bytes = 0
+        self._body_waited_s = 0.0
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Address and port of the socket's other end."""
+        return self._peer
+
+    @property
+    def ending(self) -> Ending:
+        """Why it ended; `aborted` for one that was cancelled from outside."""
+        return self._ending or Ending(End.ABORTED)
+
+    async def run(self, app: App, *, context: WorkerContext, state: dict[str, Any]) -> None:
+        """Serve until the connection ends. Cancelling resets it."""
+        try:
+            with self._everything:
+                await self._shake_hands()
+                async with trio.open_nursery() as apps:
+                    await self._converse(self._make_protocol(app, context, state, apps))
+        except PeerFaultError as fault:
+            self._end(fault.ending)
+        finally:
+            self._is_open = False
+            _reset(self._transport.socket)
+
+    def abort(self, ending: Ending | None = None) -> None:
+        """Reset the socket now, from any task; the app is told through its disconnect."""
+        self._end(ending or Ending(End.ABORTED))
+        self._is_open = False
+        _reset(self._transport.socket)
+        self._reading.cancel()
+
+    def kill(self, ending: Ending) -> None:
+        """Abort, and cancel the app as well."""
+        self.abort(ending)
+        self._everything.cancel()
+
+    def end_if_idle(self) -> None:
+        """Close cleanly if the peer rests between requests; a busy one is left alone."""
+        if self._protocol is None:
+            self.kill(Ending(End.DRAINED))
+        elif self._protocol.awaiting is Awaiting.HEAD and not self._head_begun:
+            self._hang_up(Ending(End.DRAINED))
+
+    # --- the life of the connection, in the task of `run`
+
+    async def _shake_hands(self) -> None:
+        if not isinstance(self._stream, trio.SSLStream):
+            return
+        try:
+            with trio.fail_after(self._config.tls_handshake_timeout_s):
+                await self._stream.do_handshake()
+        except trio.TooSlowError:
+            raise PeerFaultError(End.TLS, "the TLS handshake took too long") from None
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise PeerFaultError(End.TLS, f"the TLS handshake failed: {error.__cause__ or 'peer left'}") from error
+
+    def _make_protocol(self, app: App, context: WorkerContext, state: dict[str, Any], apps: trio.Nursery) -> Http11:
+        handle = ConnectionHandle(
+            listener=self._config.name,
+            peer=self._peer,
+            abort=self.abort,
+            is_open=lambda: self._is_open,
+            last_received_at=lambda: self._last_received_at,
+        )
+        here = self._transport.socket.getsockname()
+        self._protocol = protocol = Http11(
+            app,
+            self._config,
+            context=context,
+            exchanges=Exchanges(apps, handle, before_receive=self._send_continue),
+            state=state,
+            ends=Ends(peer=self._peer, here=(here[0], here[1]), is_tls=self._stream is not self._transport),
+            send=self._take,
+        )
+        return protocol
+
+    async def _converse(self, protocol: Http11) -> None:
+        try:
+            with self._reading:
+                await self._read_to_the_end(protocol)
+        except PeerFaultError as fault:
+            self._end(fault.ending)
+        self._is_open = False
+        await protocol.handle(Closed())  # tells the app
+        if protocol.answer_is_cut:
+            _reset(self._transport.socket)
+        else:
+            await self._leave()
+
+    async def _read_to_the_end(self, protocol: Http11) -> None:
+        while True:
+            try:
+                data = await self._receive(protocol)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                self._end(Ending(End.PEER_LEFT))
+                return
+            await protocol.handle(RawData(data))
+            if protocol.awaiting is Awaiting.HEAD and protocol.has_partial_head and not self._head_begun:
+                self._head_begun = True
+                self._head_deadline = trio.current_time() + self._config.header_timeout_s
+
+    async def _receive(self, protocol: Http11) -> bytes:
+        began = trio.current_time()
+        with trio.CancelScope(deadline=self._read_deadline(protocol.awaiting)) as self._waiting:
+            data = bytes(await self._stream.receive_some(READ_BYTES))
+            self._last_received_at = trio.current_time()
+            if protocol.awaiting is Awaiting.BODY:
+                self._body_waited_s += trio.current_time() - began
+                self._body_bytes += len(data)
+            return data
+        if protocol.awaiting is Awaiting.BODY:
+            await protocol.refuse(408, "The body comes too slowly.", why=End.SLOW_BODY)
+        if self._head_begun:
+            await protocol.refuse(408, "The request head comes too slowly.", why=End.SLOW_HEADER)
+        self._end(Ending(End.IDLE))
+        return b""
+
+    def _read_deadline(self, awaiting: Awaiting) -> float:
+        """In trio's clock. A WebSocket's silence is its session's affair, an answer's time the app's."""
+        if awaiting is Awaiting.HEAD:
+            return self._head_deadline
+        if awaiting is Awaiting.BODY:
+            earned = self._config.body_grace_s + self._body_bytes / self._config.body_min_bytes_per_s
+            return trio.current_time() + min(self._config.body_idle_timeout_s, earned - self._body_waited_s)
+        return float("inf")
+
+    async def _leave(self) -> None:
+        """Say that we are done, then read what still comes for a moment.
+
+        Closing over unread bytes would reset the connection and take our last answer away from the peer.
+        """
+        with trio.move_on_after(self._config.linger_s):
+            async with self._write_lock:  # the app may still be in the middle of a write
+                try:
+                    if isinstance(self._stream, trio.SSLStream):
+                        await self._stream.unwrap()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass  # the peer has left, or goes on sending: no clean goodbye with it
+                try:
+                    await self._transport.send_eof()
+                    for _ in range(LINGER_READS):
+                        if not await self._transport.receive_some(READ_BYTES):
+                            break
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
+        self._transport.socket.close()
+
+    # --- what the protocol asks of the shell, in the reader's or the app's task
+
+    async def _take(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            await self._write(event.data)
+        elif isinstance(event, Closed):
+            self._hang_up(Ending(End.FINISHED))
+        elif isinstance(event, Updated):
+            self._next_phase(is_idle=event.idle)
+
+    def _next_phase(self, *, is_idle: bool) -> None:
+        self._head_begun = False
+        self._body_bytes = 0
+        self._body_waited_s = 0.0
+        if is_idle:
+            # The reader may already be waiting, with the patience of the exchange that has just ended.
+            self._head_deadline = trio.current_time() + self._config.keep_alive_timeout_s
+            self._waiting.deadline = self._head_deadline
+
+    async def _send_continue(self) -> None:
+        if self._protocol is not None and self._is_open:
+            await self._protocol.send_continue()
+
+    async def _write(self, data: bytes) -> None:
+        """Hand bytes to the socket, in order. Raises nothing for what the peer does: the connection ends.
+
+        Cancelling a write that has begun resets the connection, since nobody can know how much of it was
+        sent.
+        """
+        begun = False
+        try:
+            async with self._write_lock:
+                begun = True
+                view = memoryview(data)
+                for start in range(0, len(data), WRITE_BYTES):
+                    if not self._is_open:
+                        return
+                    with trio.fail_after(self._config.send_timeout_s):
+                        await self._stream.send_all(view[start : start + WRITE_BYTES])
+        except trio.TooSlowError:
+            self.abort(Ending(End.NOT_READING, f"took nothing for {self._config.send_timeout_s:g} s"))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._hang_up(Ending(End.PEER_LEFT))
+        except trio.Cancelled:
+            if begun or self._is_open:
+                self.abort()
+            raise
+
+    def _hang_up(self, ending: Ending) -> None:
+        """Stop reading; the reader's task then tells the app and closes."""
+        self._end(ending)
+        self._is_open = False
+        self._reading.cancel()
+
+    def _end(self, ending: Ending) -> None:
+        if self._ending is None:
+            self._ending = ending
+
+
+def _reset(sock: trio.socket.SocketType) -> None:
+    """Close with RST: what waits in the send buffer is thrown away, and every pending operation is woken."""
+    if sock.fileno() != -1:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()

@@ -1,0 +1,77 @@
+"""One call of the ASGI app for one request or one WebSocket, with what it may not break."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from skygw.serving.asgi import App, Message, Receive, Scope
+from skygw.serving.handle import EXTENSION, ConnectionHandle
+from skygw.serving.inbox import Inbox
+
+logger = logging.getLogger("skygw.serving")
+
+StreamSend = Callable[[Message | None], Awaitable[None]]
+"""The protocol's end of ASGI `send`; None says that the app has returned."""
+
+
+class Exchanges:
+    """Runs app calls in the connection's nursery; in Hypercorn's eyes this is its `TaskGroup`.
+
+    `before_receive` is awaited each time an HTTP app asks for its body: only then is `100 Continue` due.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        handle: ConnectionHandle,
+        *,
+        before_receive: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._nursery = nursery
+        self._handle = handle
+        self._before_receive = before_receive
+
+    async def spawn_app(
+        self, app: App, _config: object, scope: Scope, send: StreamSend
+    ) -> Callable[[Message], Awaitable[None]]:
+        """Start the app on this scope; returns where its incoming messages are put."""
+        scope["extensions"][EXTENSION] = self._handle
+        inbox = Inbox()
+        self._nursery.start_soon(self._run, app, scope, inbox, send)
+        return inbox.put
+
+    async def _run(self, app: App, scope: Scope, inbox: Inbox, send: StreamSend) -> None:
+        receive: Receive = inbox.get
+        if scope["type"] == "http":
+            receive = partial(self._receive_body, inbox)
+        try:
+            await app(scope, receive, partial(_send_while_open, inbox, send))
+        except* Exception as errors:
+            logger.exception(
+                "%s: the app failed on %s: %s",
+                self._handle.listener,
+                scope["path"].encode("unicode_escape").decode(),
+                errors.exceptions[0],
+                exc_info=errors,
+            )
+        # What is left open is closed by the protocol: 500, or close code 1011, or a cut response.
+        await send(None)
+
+    async def _receive_body(self, inbox: Inbox) -> Message:
+        await self._before_receive()
+        return await inbox.get()
+
+
+async def _send_while_open(inbox: Inbox, send: StreamSend, message: Message) -> None:
+    """Cancelling before the protocol has seen the message loses that message and nothing else.
+
+    After the end of the exchange messages go nowhere; the checkpoint keeps an app that loops on `send` from
+    freezing every other connection.
+    """
+    if inbox.is_closed:
+        await trio.lowlevel.checkpoint()
+        return
+    await trio.lowlevel.checkpoint_if_cancelled()
+    await send(message)

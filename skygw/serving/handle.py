@@ -1,0 +1,46 @@
+"""What an app may know of and do to the connection below it."""
+
+from collections.abc import Callable
+
+EXTENSION = "skygw.connection"
+"""Its key in the ASGI scope's `extensions`."""
+
+
+class ConnectionHandle:
+    """Handed to the app as `scope["extensions"]["skygw.connection"]`."""
+
+    def __init__(
+        self,
+        *,
+        listener: str,
+        peer: tuple[str, int],
+        abort: Callable[[], None],
+        is_open: Callable[[], bool],
+        last_received_at: Callable[[], float],
+    ) -> None:
+        self.listener = listener
+        self.peer = peer
+        """The socket's peer: what a proxy says about others is not looked at here."""
+        self._abort = abort
+        self._is_open = is_open
+        self._last_received_at = last_received_at
+
+    @property
+    def is_open(self) -> bool:
+        """False once bytes no longer reach the socket.
+
+        ASGI `send` returns normally on a dead link: to know whether a message was written, ask this after it.
+        """
+        return self._is_open()
+
+    @property
+    def last_received_at(self) -> float:
+        """When the last bytes came, of whatever kind, on trio's clock."""
+        return self._last_received_at()
+
+    def abort(self) -> None:
+        """Reset the connection at once: a send that is stuck returns, and the app is told of the disconnect.
+
+        Synchronous, idempotent, callable from any task. Nothing that was not yet sent is sent.
+        """
+        self._abort()

@@ -1,0 +1,67 @@
+"""The role the gateway runs as can do its work and nothing else."""
+
+import psycopg
+import pytest
+
+from tests.fakes.postgres import PostgresServer
+
+MAY_NOT = {
+    "make a table in its schema": "CREATE TABLE skygw.mine (id int)",
+    "make a table beside the platform's": "CREATE TABLE public.mine (id int)",
+    "make a schema": "CREATE SCHEMA mine",
+    "make a role": "CREATE ROLE mine",
+    "make a database": "CREATE DATABASE mine",
+    "make a function": "CREATE FUNCTION skygw.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "make a trigger": "CREATE TRIGGER t BEFORE INSERT ON skygw.command EXECUTE FUNCTION suppress_redundant_updates_trigger()",  # noqa: E501
+    "alter its tables": "ALTER TABLE skygw.command ADD COLUMN mine int",
+    "drop its tables": "DROP TABLE skygw.command",
+    "drop its schema": "DROP SCHEMA skygw CASCADE",
+    "empty its tables": "TRUNCATE skygw.node_report",
+    "become the owner": "SET ROLE skynet_owner",
+    "make itself a superuser": "ALTER ROLE skynet_gateway SUPERUSER",
+    "read password hashes": "SELECT rolpassword FROM pg_authid",
+    "read files of the server": "SELECT pg_read_file('postgresql.conf')",
+    "run programs on the server": "COPY skygw.registry TO PROGRAM 'cat'",
+    "reload the server's settings": "SELECT pg_reload_conf()",
+    "change a transition": "UPDATE skygw.command_transition SET state = 'completed'",
+    "delete a transition": "DELETE FROM skygw.command_transition",
+    "change a report": "UPDATE skygw.node_report SET body = '{}'",
+    "delete a report": "DELETE FROM skygw.node_report",
+    "delete a command": "DELETE FROM skygw.command",
+    "change what a command was": "UPDATE skygw.command SET command = '{}'",
+    "change who sent a command": "UPDATE skygw.command SET actor = NULL",
+    "change which moves a command may make": "INSERT INTO skygw.command_step VALUES ('completed', 'running')",
+    "delete an epoch": "DELETE FROM skygw.node_session",
+    "delete a fence": "DELETE FROM skygw.fence",
+    "delete an outbox": "DELETE FROM skygw.node_outbox",
+    "change the ledger's name": "UPDATE skygw.registry SET registry_uid = gen_random_uuid()",
+    "make the migrations forget": "DELETE FROM skygw._yoyo_migration",
+    "change an installation": "UPDATE sky_node_installation SET is_active = true",
+    "add an installation": "INSERT INTO sky_node_installation (uid) VALUES (gen_random_uuid())",
+    "delete an installation": "DELETE FROM sky_node_installation",
+    "change a telescope": "UPDATE telescope SET control_authority = 'manual'",
+    "change a device": "UPDATE device SET name = ''",
+    "change an observatory": "UPDATE observatory SET name = ''",
+}
+
+
+@pytest.mark.parametrize("statement", MAY_NOT.values(), ids=MAY_NOT.keys())
+def test_the_gateways_role_may_not(postgres: PostgresServer, statement: str) -> None:
+    with (
+        psycopg.connect(postgres.gateway_url, autocommit=True) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement.encode())
+
+
+def test_the_gateways_role_has_no_attribute_and_no_membership(postgres: PostgresServer) -> None:
+    with psycopg.connect(postgres.gateway_url) as connection:
+        attributes = connection.execute(
+            "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls FROM pg_roles "
+            "WHERE rolname = current_user"
+        ).fetchone()
+        memberships = connection.execute(
+            "SELECT count(*) FROM pg_auth_members WHERE member = current_user::regrole"
+        ).fetchone()
+    assert attributes == (False,) * 5
+    assert memberships == (0,)

@@ -1,0 +1,84 @@
+"""A pair of link ends in memory: what a session sees of a socket, and what a test plays the node with."""
+
+import trio
+
+from skygw.nodes.link import LinkClosed
+from skygw.protocol.codec import BadFrame, encode, from_gateway
+from skygw.protocol.frame import Frame
+from skygw.protocol.gateway_frames import GatewayFrame
+
+CAPACITY = 10_000
+
+
+class MemoryLink:
+    """The gateway's end. `stall()` makes sends wait, as a peer that does not read does."""
+
+    def __init__(self) -> None:
+        self._to_gateway, self._from_node = trio.open_memory_channel[str | bytes](CAPACITY)
+        self._to_node, self.sent = trio.open_memory_channel[str | bytes](CAPACITY)
+        self._flowing = trio.Event()
+        self._flowing.set()
+        self.closed_with: tuple[int, str] | None = None
+        self.aborted = trio.Event()
+        self._peer_closed: LinkClosed | None = None
+        self._last_received_at = trio.current_time()
+
+    # What the session calls.
+
+    async def receive(self) -> str | bytes:
+        try:
+            message = await self._from_node.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise self._peer_closed or LinkClosed(1006) from None
+        self._last_received_at = trio.current_time()
+        return message
+
+    async def send(self, message: str | bytes) -> None:
+        await self._flowing.wait()
+        await trio.lowlevel.checkpoint()
+        try:
+            self._to_node.send_nowait(message)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise LinkClosed(1006) from None
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._flowing.wait()
+        if self._peer_closed is not None:
+            raise self._peer_closed
+        self.closed_with = (code, reason)
+        self.abort()
+
+    def abort(self) -> None:
+        self._to_node.close()
+        self._to_gateway.close()
+        self.aborted.set()
+
+    @property
+    def last_received_at(self) -> float:
+        return self._last_received_at
+
+    # What a test calls.
+
+    def stall(self) -> None:
+        self._flowing = trio.Event()
+
+    def flow(self) -> None:
+        self._flowing.set()
+
+    def say(self, message: str | bytes | Frame) -> None:
+        """Sends as the node; a frame is encoded."""
+        self._to_gateway.send_nowait(encode(message) if isinstance(message, Frame) else message)
+
+    def hang_up(self, code: int | None = 1006, reason: str = "") -> None:
+        """Ends the connection from the node's side."""
+        self._peer_closed = LinkClosed(code, reason)
+        self._to_gateway.close()
+        self._to_node.close()
+
+    async def hear(self) -> GatewayFrame:
+        """The next frame the gateway sent."""
+        message = await self.sent.receive()
+        assert isinstance(message, str)
+        (item,) = from_gateway.decode(message)
+        assert not isinstance(item, BadFrame), item
+        return item.frame

@@ -1,0 +1,241 @@
+"""Whatever one peer sends, its connection alone ends: a bystander on HTTP and one on a WebSocket go on."""
+
+import json
+import logging
+import struct
+
+import pytest
+import trio
+import trio_websocket
+
+from skygw.serving import End
+from tests.serving.apps import UPGRADE, EchoApp
+from tests.serving.served import PATIENCE_S, Served, serving
+
+MASKED_HELLO = b"\x81\x85\x00\x00\x00\x00hello"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+HOSTILE = {
+    "a frame right behind the upgrade": (UPGRADE + b"\r\n" + MASKED_HELLO, 400),
+    "an upgrade with a body": (UPGRADE + b"Content-Length: 5\r\n\r\nhello", 400),
+    "an upgrade with a chunked body": (
+        UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        400,
+    ),
+    "an upgrade without a key": (UPGRADE.replace(b"Sec-WebSocket-Key", b"X-Key") + b"\r\n", 400),
+    "an upgrade to another version": (UPGRADE.replace(b"Version: 13", b"Version: 8") + b"\r\n", 426),
+    "an upgrade in HTTP/1.0": (UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n", 400),
+    "HTTP/2 by prior knowledge": (PREFACE, 505),
+    "two lengths": (
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    "garbage": (b"\x16\x03\x01\x00\xff\x00\r\n\r\n" * 4, 400),
+    "a head without end": (b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 40_000, 431),
+    "a bad chunk": (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    "a bad length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: many\r\n\r\n", 400),
+    "a target that is no path": (b"GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a target of another scheme": (b"GET gopher://[ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+}
+
+
+@pytest.mark.parametrize(("sent", "status"), HOSTILE.values(), ids=HOSTILE.keys())
+async def test_it_is_refused_in_words_and_bystanders_go_on(
+    sent: bytes, status: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(EchoApp()) as served, served.peer() as bystander:
+        host, port = served.listener.address
+        async with trio_websocket.open_websocket_url(f"ws://{host}:{port}/socket", disconnect_timeout=2) as socket:
+            assert await bystander.ask() == (200, b"hello")
+            async with served.peer() as hostile:
+                await hostile.send(sent)
+                got, body = await hostile.response()
+                assert (got, json.loads(body)["outcome"]) == (status, "not_sent")
+                assert await hostile.read_to_end() == b""
+            await served.metrics.until_closed(End.PROTOCOL)
+            assert await bystander.ask() == (200, b"hello")
+            await socket.send_message("still here")
+            with trio.fail_after(PATIENCE_S):
+                assert await socket.get_message() == "still here"
+    warnings = [record for record in caplog.records if record.name == "skygw.serving"]
+    assert [record.levelno for record in warnings] == [logging.WARNING]
+    assert warnings[0].exc_info is None
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_an_offer_of_h2c_is_answered_in_http_1_1() -> None:
+    async with serving(EchoApp()) as served, served.peer() as bystander, served.peer() as peer:
+        await peer.send(
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+            b"HTTP2-Settings: ????\r\n\r\n"
+        )
+        assert await peer.response() == (200, b"hello")
+        assert await peer.ask() == (200, b"hello")
+        assert await bystander.ask() == (200, b"hello")
+
+
+async def test_a_client_that_offered_h2c_and_leaves_is_noticed() -> None:
+    app = EchoApp()
+    async with serving(app) as served:
+        async with served.peer() as peer:
+            await peer.send(
+                b"GET /hang HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+                b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+            )
+            await app.busy.wait()
+            handle = app.scopes[0]["extensions"]["skygw.connection"]
+            assert handle.is_open
+        with trio.fail_after(PATIENCE_S):
+            while handle.is_open:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"Connection: keep-alive\r\n",
+        b"Connection: \xff\r\n",
+        b"Sec-WebSocket-Protocol: \xff\r\n",
+        b"Sec-WebSocket-Extensions: \xff\r\n",
+    ],
+    ids=["two connection lines", "no ASCII", "a subprotocol in no ASCII", "an extension in no ASCII"],
+)
+async def test_an_odd_handshake_that_holds_is_taken(odd: bytes) -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(UPGRADE + odd + b"\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_a_handshake_of_two_minds_is_refused_and_not_held() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(UPGRADE + b"Sec-WebSocket-Version: 8\r\n\r\n")
+        assert (await peer.response())[0] == 400
+        assert await peer.read_to_end() == b""
+        await served.metrics.until_closed(End.PROTOCOL)
+
+
+async def test_compression_is_offered_and_not_accepted() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n")
+        head = await peer.read_until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"sec-websocket-extensions" not in head.lower()
+
+
+async def upgraded(served: Served, sent: bytes) -> bytes:
+    """Upgrade, send, and return all that comes after the 101."""
+    async with served.peer() as peer:
+        await peer.send(UPGRADE + b"\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        await peer.send(sent)
+        return await peer.read_to_end()
+
+
+def close_code(frame: bytes) -> int:
+    assert frame[0] == 0x88
+    return int(struct.unpack("!H", frame[2:4])[0])
+
+
+FRAMES = {
+    "a message over the bound": b"\x82\xff" + struct.pack("!Q", 3000) + b"\x00\x00\x00\x00" + b"x" * 3000,
+    "fragments over the bound": b"\x02\xfe\x03\xe8\x00\x00\x00\x00"
+    + b"x" * 1000
+    + b"\x00\xfe\x03\xe8\x00\x00\x00\x00"
+    + b"x" * 1000,
+    "an unmasked frame": b"\x81\x05hello",
+    "a reserved bit": b"\xc1\x85\x00\x00\x00\x00hello",
+    "text that is no UTF-8": b"\x81\x82\x00\x00\x00\x00\xff\xfe",
+    "an unknown opcode": b"\x83\x80\x00\x00\x00\x00",
+}
+
+
+@pytest.mark.parametrize("sent", FRAMES.values(), ids=FRAMES.keys())
+async def test_a_bad_frame_ends_its_socket_with_4500_and_a_reason(sent: bytes) -> None:
+    app = EchoApp()
+    async with serving(app, websocket_max_message_bytes=1024) as served, served.peer() as bystander:
+        frame = await upgraded(served, sent)
+        assert close_code(frame) == 4500
+        await served.metrics.until_closed(End.PROTOCOL)
+        assert [(told["code"], bool(told["reason"])) for told in app.disconnects] == [(4500, True)]
+        assert await bystander.ask() == (200, b"hello")
+
+
+async def test_the_peers_close_code_reaches_the_app() -> None:
+    app = EchoApp()
+    async with serving(app) as served:
+        frame = await upgraded(served, b"\x88\x82\x00\x00\x00\x00" + struct.pack("!H", 4242))
+        assert close_code(frame) == 4242
+        await served.metrics.until_closed(End.FINISHED)
+        assert [told["code"] for told in app.disconnects] == [4242]
+
+
+async def test_a_peer_that_never_reads_is_reset_after_the_send_deadline() -> None:
+    app = EchoApp()
+    async with (
+        serving(app, send_timeout_s=0.2) as served,
+        served.peer() as bystander,
+        served.peer(receive_buffer=4096) as deaf,
+    ):
+        await deaf.send(b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n")
+        await served.metrics.until_closed(End.NOT_READING)
+        assert app.flooded.is_set()
+        assert await bystander.ask() == (200, b"hello")
+
+
+async def test_a_head_that_trickles_is_refused_after_the_header_deadline() -> None:
+    async with serving(EchoApp(), header_timeout_s=0.2) as served, served.peer() as bystander:
+        assert await bystander.ask() == (200, b"hello")
+        async with served.peer() as slow:
+            await slow.send(b"GET / HTTP/1.1\r\nHost:")
+            assert (await slow.response())[0] == 408
+        await served.metrics.until_closed(End.SLOW_HEADER)
+        assert await bystander.ask() == (200, b"hello")
+
+
+async def test_a_body_that_stalls_is_given_up_and_the_app_is_told() -> None:
+    app = EchoApp()
+    async with serving(app, body_idle_timeout_s=0.2) as served, served.peer() as slow:
+        await slow.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+        assert (await slow.response())[0] == 408
+        await served.metrics.until_closed(End.SLOW_BODY)
+        assert app.disconnects == [{"type": "http.disconnect"}]
+
+
+async def test_a_body_below_the_floor_is_given_up_though_it_never_stalls() -> None:
+    async with (
+        serving(EchoApp(), body_grace_s=0.3, body_min_bytes_per_s=1e6) as served,
+        served.peer() as slow,
+    ):
+        await slow.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n")
+        with trio.fail_after(PATIENCE_S):
+            while not served.metrics.closed_by[End.SLOW_BODY]:
+                try:
+                    await slow.stream.send_all(b"x")
+                except trio.BrokenResourceError:
+                    await served.metrics.until_closed(End.SLOW_BODY)
+                await trio.testing.wait_all_tasks_blocked(0.02)
+        assert served.metrics.closed_by == {End.SLOW_BODY: 1}
+
+
+async def test_a_resting_connection_is_closed_without_blame(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(EchoApp(), keep_alive_timeout_s=0.2) as served, served.peer() as peer:
+        assert await peer.ask() == (200, b"hello")
+        assert await peer.read_to_end() == b""
+        await served.metrics.until_closed(End.IDLE)
+    assert [record.getMessage() for record in caplog.records if record.name == "skygw.serving"] == []
+
+
+async def test_garbage_after_a_head_request_is_refused_with_a_body() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        status, body = await peer.response()
+        assert (status, json.loads(body)["code"]) == (400, "invalid")
+
+
+async def test_a_refused_head_request_gets_no_body() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"HEAD ?a HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert await peer.read_to_end() == b""
