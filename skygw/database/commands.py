@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 import asyncpg
 
 from skygw.control.ledger import CommandQuery, CommandRecord, CommandState, Move, Transition
+from skygw.database.node_reports import apply_results
 from skygw.database.pool import Connection, Database
 from skygw.errors import Hop, IdReused
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+from skygw.protocol.node_frames import PublishCommandResult
 
 INSERT = """
     WITH stored AS (
@@ -95,11 +97,11 @@ class Commands:
             raise IdReused(f"The command id {record.command_id} belongs to another command.")
         return stored, True
 
-    async def record_late(self, record: CommandRecord) -> None:
-        """Store what was sent while the ledger was away, as it stands now. Once: a repeat changes nothing."""
-        record.recorded_late = True
-        async with self._database.connection() as connection:
+    async def record_sent(self, record: CommandRecord, results: Sequence[PublishCommandResult]) -> None:
+        """Store what was sent unrecorded, and what the node has said since. A repeat changes nothing."""
+        async with self._database.transaction() as connection:
             await _insert(connection, record)
+            await apply_results(connection, record.install_id, results)
 
     async def move(self, moves: Sequence[Move]) -> None:
         """Move states, all in one transaction; what the table does not let, and unknown ids, are passed over."""

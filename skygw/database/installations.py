@@ -124,9 +124,15 @@ class Installation:
     """Each with its device type."""
 
     @property
-    def may_connect(self) -> bool:
-        """Whether its node may be here, whatever its token says."""
-        return self.is_active and not self.is_deleted and not self.revoked
+    def refusal(self) -> str | None:
+        """Why its node may not be here whatever its token says, as a sentence."""
+        if self.is_deleted:
+            return "This installation is deleted."
+        if self.revoked:
+            return "This installation's access is revoked."
+        if not self.is_active:
+            return "This installation is inactive."
+        return None
 
     @property
     def binding(self) -> Binding:
@@ -147,14 +153,15 @@ class Installations:
         self._database = database
 
     async def find(self, install_id: InstallId) -> Installation | None:
-        """The installation of this uid, also if it is deleted or revoked: see `may_connect`."""
+        """The installation of this uid, also if it is deleted or revoked: see `refusal`."""
         return await self._find(FIND, install_id)
 
-    async def by_client_id(self, client_id: str) -> Installation | None:
+    async def by_client_id(self, client_id: str) -> InstallId | None:
         """The installation an OAuth client belongs to."""
         if "\0" in client_id:  # PostgreSQL has no such text
             return None
-        return await self._find(FIND_BY_CLIENT_ID, client_id)
+        found = await self._find(FIND_BY_CLIENT_ID, client_id)
+        return None if found is None else found.install_id
 
     async def find_by_any(self, id_or_uid: str) -> Installation | None:
         """By the platform's integer key or by uid, as a path has it; None for anything else."""

@@ -89,14 +89,13 @@ class NodeReports:
                 [report.text for report in new],
                 [report.nacked for report in new],
             )
-            await _apply_results(connection, install_id, [report.result for report in new if report.result])
+            await apply_results(connection, install_id, [report.result for report in new if report.result])
             await connection.execute(MOVE_CURSOR, install_id, outbox_uid, new[-1].seq)
             return new[-1].seq
 
 
-async def _apply_results(
-    connection: Connection, install_id: InstallId, results: Sequence[PublishCommandResult]
-) -> None:
+async def apply_results(connection: Connection, install_id: InstallId, results: Sequence[PublishCommandResult]) -> None:
+    """Move the commands these results tell of; an unknown one, or another installation's, is passed over."""
     if not results:
         return
     # By command, so that two writers take their rows in one order; within a command the order stays.

@@ -9,6 +9,7 @@ from pydantic import Field
 from skygw.ids import BootId, CallId, CommandId, InstallId, InstanceUid, OutboxUid
 from skygw.protocol.frame import (
     Counter,
+    Fraction,
     Frame,
     Message,
     Milliseconds,
@@ -120,7 +121,7 @@ class PublishCommandResult(Frame):
     seq: Seq
     command_id: CommandId
     status: CommandStatus
-    progress: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    progress: Fraction | None = None
     result: Opaque | None = None
     error: OpaqueObject | None = None
     proof: OpaqueObject | None = None

@@ -16,7 +16,7 @@ from skygw.control.ledger import ENDS, CommandQuery, CommandState
 from skygw.errors import Invalid, NodeOffline, NotFound
 from skygw.ids import CommandId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
-from skygw.nodes.ports import InstallationDirectory
+from skygw.nodes.ports import EpochLedger, InstallationDirectory
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.frame import write_body
 from skygw.routers.gates import InternalGate
@@ -38,6 +38,7 @@ class InternalRouter:
         gate: InternalGate,
         registry: ConnectionRegistry,
         directory: InstallationDirectory,
+        epochs: EpochLedger,
         rpc: DirectRpc,
         commands: CommandService,
         snapshots: RetainedSnapshots,
@@ -48,6 +49,7 @@ class InternalRouter:
         self._gate = gate
         self._registry = registry
         self._directory = directory
+        self._epochs = epochs
         self._rpc = rpc
         self._commands = commands
         self._snapshots = snapshots
@@ -79,7 +81,7 @@ class InternalRouter:
         """`GET /internal/nodes` (`nodes:read`)."""
         await self._service(Scope.NODES_READ)
         page, size = _page(50)
-        found, total = await self._directory.page(page=page, size=size)
+        found, total = await self._directory.list_page(page=page, size=size)
         items = [
             node_view(
                 installation.binding,
@@ -125,7 +127,7 @@ class InternalRouter:
         await self._service(Scope.NODES_ADMIN)
         body = read_body(TransferBody, await body_bytes())
         install_id = await find_install_id(id, registry=self._registry, directory=self._directory)
-        await self._directory.transfer(install_id, body.instance_uid)
+        await self._epochs.transfer(install_id, body.instance_uid)
         rival = self._registry.rival(install_id, body.instance_uid)
         if rival is not None:
             rival.end(CloseCode.SUPERSEDED, "an administrator transferred this installation to another machine")

@@ -130,7 +130,7 @@ class SocketRouter:
         scope: dict[str, Any] = cast("dict[str, Any]", socket.scope)
         address = self._gate.address(scope)
         if SUBPROTOCOL not in socket.requested_subprotocols:
-            self._metrics.refused("subprotocol")
+            self._metrics.node_refused("subprotocol")
             detail = f'{{"detail":"The subprotocol {SUBPROTOCOL} must be offered.","code":"invalid"}}'
             return Response(detail, 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": SUBPROTOCOL})
         install_id: InstallId | None = None
@@ -157,7 +157,7 @@ class SocketRouter:
         return None
 
     def _note(self, install_id: InstallId | None, error: GatewayError, address: str) -> None:
-        self._metrics.refused(error.reason)
+        self._metrics.node_refused(error.reason)
         log.info("node refused", extra={"reason": error.reason, "address": address})
         if install_id is not None:
             self._registry.refused(install_id, Refusal(datetime.now(UTC), status_of(error), error.reason, address))

@@ -188,18 +188,19 @@ class Connection:
         Closing over unread bytes would reset the connection and take our last answer away from the peer.
         """
         with trio.move_on_after(self._config.linger_s):
-            try:
-                if isinstance(self._stream, trio.SSLStream):
-                    await self._stream.unwrap()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # the peer has left, or goes on sending: no clean goodbye with it
-            try:
-                await self._transport.send_eof()
-                for _ in range(LINGER_READS):
-                    if not await self._transport.receive_some(READ_BYTES):
-                        break
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
+            async with self._write_lock:  # the app may still be in the middle of a write
+                try:
+                    if isinstance(self._stream, trio.SSLStream):
+                        await self._stream.unwrap()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass  # the peer has left, or goes on sending: no clean goodbye with it
+                try:
+                    await self._transport.send_eof()
+                    for _ in range(LINGER_READS):
+                        if not await self._transport.receive_some(READ_BYTES):
+                            break
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
         self._transport.socket.close()
 
     # --- what the protocol asks of the shell, in the reader's or the app's task

@@ -21,6 +21,8 @@ from skygw.database.commands import Commands
 from skygw.database.pool import Database
 from skygw.errors import Hop, IdReused
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.node_frames import CommandStatus, PublishCommandResult
 from tests.fakes.postgres import PostgresServer
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -155,16 +157,34 @@ async def test_moves_of_several_commands_keep_their_order(commands: Commands) ->
 
 async def test_what_was_sent_without_the_ledger_is_recorded_once_as_it_stands(commands: Commands) -> None:
     record = a_command()
+    record.recorded_late = True
     record.state, record.ended_at, record.proof = CommandState.COMPLETED, NOW, '{"devices": []}'
     record.transitions += [
         Transition(NOW, CommandState.WRITTEN, Hop.GATEWAY),
         Transition(NOW, CommandState.COMPLETED, Hop.NODE, "stopped"),
     ]
-    await commands.record_late(record)
-    await commands.record_late(record)
+    await commands.record_sent(record, [])
+    await commands.record_sent(record, [])
+    assert await commands.get(record.command_id) == record
+
+
+async def test_what_the_node_said_while_a_sent_command_was_being_recorded_is_recorded_too(commands: Commands) -> None:
+    record = a_command()
+    record.transitions.append(Transition(NOW, CommandState.WRITTEN, Hop.GATEWAY))
+    record.state = CommandState.WRITTEN
+    said = PublishCommandResult(
+        seq=1,
+        command_id=record.command_id,
+        status=CommandStatus.COMPLETED,
+        proof=Opaque('{"devices":[]}', {"devices": []}),
+    )
+    await commands.record_sent(record, [])
+    await commands.record_sent(record, [said])
+    await commands.record_sent(record, [said])
     stored = await commands.get(record.command_id)
-    assert stored == record
-    assert stored.recorded_late
+    assert stored is not None
+    assert (stored.state, stored.proof) == (CommandState.COMPLETED, '{"devices":[]}')
+    assert [step.state for step in stored.transitions] == ["received", "written", "completed"]
 
 
 async def test_pages_have_the_newest_first_and_the_total(commands: Commands) -> None:

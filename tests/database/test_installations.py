@@ -90,7 +90,7 @@ async def test_everything_is_found_by_uid_integer_key_and_client_id(
     installation = await found(installations, east.install_id)
     assert await installations.find_by_any(str(installation.id)) == installation
     assert await installations.find_by_any(str(installation.install_id)) == installation
-    assert await installations.by_client_id(str(east.client_id)) == installation
+    assert await installations.by_client_id(str(east.client_id)) == installation.install_id
 
 
 @pytest.mark.parametrize("nobody", ["0", "2147483648", "9" * 400, "²", "", "-1", str(UUID(int=0)), "\x00"])
@@ -123,8 +123,8 @@ async def test_an_installation_that_may_not_be_here_is_told_from_those_that_may(
     change(postgres, statement, east)
     assert await installations.refused_among([east, west]) == {east}
     left = await installations.find(east)
-    assert left is None or not left.may_connect
-    assert (await found(installations, west)).may_connect
+    assert left is None or left.refusal is not None
+    assert (await found(installations, west)).refusal is None
     assert await installations.controller_of(telescope_uid=site.telescopes[0].uid, device_uid=None) is None
 
 

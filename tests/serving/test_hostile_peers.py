@@ -34,13 +34,15 @@ HOSTILE = {
     "a head without end": (b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 40_000, 431),
     "a bad chunk": (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     "a bad length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: many\r\n\r\n", 400),
+    "a target that is no path": (b"GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a target of another scheme": (b"GET gopher://[ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
 }
 
 
 @pytest.mark.parametrize(("sent", "status"), HOSTILE.values(), ids=HOSTILE.keys())
 async def test_it_is_refused_in_words_and_bystanders_go_on(
-    sent: bytes, status: int, caplog: pytest.LogCaptureFixture
+    sent: bytes, status: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(EchoApp()) as served, served.peer() as bystander:
         host, port = served.listener.address
@@ -59,6 +61,7 @@ async def test_it_is_refused_in_words_and_bystanders_go_on(
     warnings = [record for record in caplog.records if record.name == "skygw.serving"]
     assert [record.levelno for record in warnings] == [logging.WARNING]
     assert warnings[0].exc_info is None
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_an_offer_of_h2c_is_answered_in_http_1_1() -> None:
@@ -86,6 +89,30 @@ async def test_a_client_that_offered_h2c_and_leaves_is_noticed() -> None:
         with trio.fail_after(PATIENCE_S):
             while handle.is_open:
                 await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"Connection: keep-alive\r\n",
+        b"Connection: \xff\r\n",
+        b"Sec-WebSocket-Protocol: \xff\r\n",
+        b"Sec-WebSocket-Extensions: \xff\r\n",
+    ],
+    ids=["two connection lines", "no ASCII", "a subprotocol in no ASCII", "an extension in no ASCII"],
+)
+async def test_an_odd_handshake_that_holds_is_taken(odd: bytes) -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(UPGRADE + odd + b"\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_a_handshake_of_two_minds_is_refused_and_not_held() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(UPGRADE + b"Sec-WebSocket-Version: 8\r\n\r\n")
+        assert (await peer.response())[0] == 400
+        assert await peer.read_to_end() == b""
+        await served.metrics.until_closed(End.PROTOCOL)
 
 
 async def test_compression_is_offered_and_not_accepted() -> None:
@@ -197,3 +224,18 @@ async def test_a_resting_connection_is_closed_without_blame(caplog: pytest.LogCa
         assert await peer.read_to_end() == b""
         await served.metrics.until_closed(End.IDLE)
     assert [record.getMessage() for record in caplog.records if record.name == "skygw.serving"] == []
+
+
+async def test_garbage_after_a_head_request_is_refused_with_a_body() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        status, body = await peer.response()
+        assert (status, json.loads(body)["code"]) == (400, "invalid")
+
+
+async def test_a_refused_head_request_gets_no_body() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"HEAD ?a HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert await peer.read_to_end() == b""
