@@ -128,7 +128,6 @@ async def run(
             [
                 HealthRouter(),
                 SystemRouter(
-                    gate=internal_gate,
                     checks={
                         "draining": not_draining(draining),
                         "loopback": loopback_check(rpc),
@@ -158,6 +157,7 @@ async def run(
                 default_timeout_s=settings.direct_timeout_s,
                 max_timeout_s=settings.max_direct_timeout_s,
             ),
+            gate=internal_gate,
             count=lambda route, status: metrics.http_request(listener="internal", route=route, status=status),
         )
 
