@@ -157,6 +157,7 @@ class SocketRouter:
                 link=link,
                 binding=installation.binding,
                 token_expires_at=principal.expires_at,
+                token_to_recheck=self._gate.token_to_recheck(scope),
                 address=address,
             )
         )
