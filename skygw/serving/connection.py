@@ -41,6 +41,8 @@ class Connection:
         if tls is not None:
             self._stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
         self._peer = peer
+        host, port = transport.socket.getsockname()[:2]
+        self._here: tuple[str, int] = (host, port)
         self._config = config
         self._ending: Ending | None = None
         self._is_open = True
@@ -117,14 +119,13 @@ class Connection:
         handle = ConnectionHandle(
             listener=self._config.name, peer=self._peer, abort=self.abort, is_open=lambda: self._is_open
         )
-        here = self._transport.socket.getsockname()
         self._protocol = protocol = Http11(
             app,
             self._config,
             context=context,
             exchanges=Exchanges(apps, handle, before_receive=self._send_continue),
             state=state,
-            ends=Ends(peer=self._peer, here=(here[0], here[1]), is_tls=self._stream is not self._transport),
+            ends=Ends(peer=self._peer, here=self._here, is_tls=self._stream is not self._transport),
             send=self._take,
         )
         return protocol

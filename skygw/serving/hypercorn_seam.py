@@ -1,6 +1,7 @@
-"""The one place that knows Hypercorn: its HTTP/1.1 and WebSocket protocols, without what ends processes.
+"""The one place that reaches into Hypercorn: its HTTP/1.1 and WebSocket protocols, made safe to stand on.
 
-Hypercorn's own shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
+The shell around them (`connection.py`) knows Hypercorn's events and worker context only; Hypercorn's own
+shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
 
 - HTTP/2 by prior knowledge is refused; `Upgrade: h2c` is ignored, as RFC 9110 §7.8 allows, and answered in
   HTTP/1.1.
