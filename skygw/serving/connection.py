@@ -222,8 +222,10 @@ class Connection:
             self._waiting.deadline = self._head_deadline
 
     async def _send_continue(self) -> None:
-        if self._protocol is not None and self._is_open:
+        if self._protocol is not None and self._is_open and self._protocol.owes_continue:
             await self._protocol.send_continue()
+            # The reader is already waiting, for nothing in particular: from now on it waits for a body.
+            self._waiting.deadline = self._read_deadline(self._protocol.awaiting)
 
     async def _write(self, data: bytes) -> None:
         """Hand bytes to the socket, in order. Raises nothing for what the peer does: the connection ends.
