@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
+import h11
 import trio
 from trio_websocket import (
     ConnectionClosed,
@@ -87,6 +88,8 @@ async def open_link(
     No compression is offered: trio-websocket offers no extension. The stream is ours, because the library leaves it
     open when it is refused, cancelled while connecting, or closed by the peer.
     """
+    if not (token.isascii() and token.isprintable()):
+        raise LinkEnded("The token holds characters that no header can carry.")
     ends: list[LinkEnded] = []
     try:
         async with trio.open_nursery() as nursery, AsyncExitStack() as cleanup:
@@ -111,12 +114,16 @@ async def open_link(
             )
             for refusal in leaves(refusals)
         ]
-    # The library lets these out of its reader (trio-websocket #184) or of its first request.
-    except* (ProtocolError, ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, OSError) as group:
-        ends += [
-            LinkEnded(f"The connection to {url} failed: {str(error) or type(error).__name__}.")
-            for error in leaves(group)
-        ]
+    # The library lets these out of its reader (trio-websocket #184), and h11's when the answer is no handshake.
+    except* (
+        ProtocolError,
+        h11.ProtocolError,
+        ConnectionClosed,
+        trio.BrokenResourceError,
+        trio.ClosedResourceError,
+        OSError,
+    ) as group:
+        ends += [LinkEnded(f"The connection to {url} failed: {_why(error)}.") for error in leaves(group)]
     if ends:
         raise ends[0]
 
@@ -138,6 +145,8 @@ async def _connect(
     else:
         stream = await trio.open_tcp_stream(host, port)
     cleanup.push_async_callback(trio.aclose_forcefully, stream)
+    if isinstance(stream, trio.SSLStream):
+        await stream.do_handshake()  # left to the library, a refused certificate would only be seen as a silence
     connection = await wrap_client_stream(
         nursery,
         stream,
@@ -170,6 +179,11 @@ def _ended(closed: ConnectionClosed) -> LinkEnded:
     if reason is None:
         return LinkEnded("The connection ended without a word.")
     return LinkEnded(f"The gateway closed with {reason.code}: {reason.reason or 'no reason given'}.", code=reason.code)
+
+
+def _why(error: Exception) -> str:
+    told = error.__cause__ or error
+    return str(told) or type(told).__name__
 
 
 def _retry_after(headers: tuple[tuple[bytes, bytes], ...]) -> float:

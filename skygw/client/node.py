@@ -222,6 +222,7 @@ class NodeClient:
             token=token,
             connect_timeout_s=self._config.connect_timeout_s,
             disconnect_timeout_s=self._config.disconnect_timeout_s,
+            ssl_context=self._config.ssl_context,
         )
 
     async def _keep_connected(self, needs: SessionNeeds) -> None:
