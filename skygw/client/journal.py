@@ -73,8 +73,7 @@ class Journal:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_TABLES)
-            connection.execute("BEGIN IMMEDIATE")
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES}")
             for key, value in (("outbox_uid", str(uuid4())), ("next_seq", 1), ("acked", 0), ("dropped", 0)):
                 connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
             connection.execute("COMMIT")
