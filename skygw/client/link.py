@@ -1,5 +1,6 @@
 """The node's end of one WebSocket, over trio-websocket, with that library's hazards kept inside."""
 
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +24,7 @@ RECEIVE_BYTES = 64 * 1024
 QUEUED_MESSAGES = 8
 """Read ahead by the library: 8 × 64 KiB at most."""
 
+MAX_DETAIL_CHARS = 300
 MAX_RETRY_AFTER_S = 15 * 60.0
 
 
@@ -108,7 +110,7 @@ async def open_link(
     except* ConnectionRejected as refusals:
         ends += [
             LinkEnded(
-                f"{url} refused the connection with HTTP {refusal.status_code}.",
+                f"{url} refused the connection with HTTP {refusal.status_code}{_detail(refusal.body)}",
                 status=refusal.status_code,
                 retry_after_s=_retry_after(refusal.headers),
             )
@@ -179,6 +181,18 @@ def _ended(closed: ConnectionClosed) -> LinkEnded:
     if reason is None:
         return LinkEnded("The connection ended without a word.")
     return LinkEnded(f"The gateway closed with {reason.code}: {reason.reason or 'no reason given'}.", code=reason.code)
+
+
+def _detail(body: bytes | None) -> str:
+    """What the refusal says of itself, to be shown on site: one printable line."""
+    try:
+        found = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return "."
+    said = found.get("detail") if isinstance(found, dict) else None
+    if not isinstance(said, str):
+        return "."
+    return ": " + "".join(character for character in said if character.isprintable())[:MAX_DETAIL_CHARS]
 
 
 def _why(error: Exception) -> str:

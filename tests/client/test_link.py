@@ -66,13 +66,16 @@ async def test_a_token_that_no_header_can_carry_is_a_link_that_ended_and_is_not_
     assert "cret" not in str(caught.value)
 
 
-async def test_a_refusal_carries_its_status_and_how_long_to_wait() -> None:
-    async with answering(b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\nContent-Length: 2\r\n\r\nno") as url:
+async def test_a_refusal_carries_its_status_its_own_words_and_how_long_to_wait() -> None:
+    body = b'{"detail":"Draining.\\u001b[2J"}'
+    answer = b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    async with answering(answer) as url:
         with pytest.raises(LinkEnded) as caught:
             async with open_link(url, token="t", connect_timeout_s=1, disconnect_timeout_s=0.1):
                 raise AssertionError
 
     assert (caught.value.status, caught.value.retry_after_s) == (503, 9.0)
+    assert str(caught.value).endswith("HTTP 503: Draining.[2J")
 
 
 async def test_a_link_over_tls_trusts_the_given_authority_and_no_other() -> None:
