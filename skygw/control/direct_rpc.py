@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -121,8 +121,9 @@ class DirectAnswer:
         self._call = call
         self._deadline = deadline
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The payload in order. The last piece is held back until the node's `end` agrees with what came.
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The payload in order. The last piece is held back until the node's `end` agrees with what came. Close it
+        (`aclosing`) where it may be left early.
 
         Raises `BadResponse`, `NodeFailed`, `LinkLost`, `DeadlineExceeded`. What was yielded before an error is what the
         node sent, unverified. Time in which the caller does not take pieces counts against its deadline too.

@@ -8,6 +8,7 @@ never ends cleanly: the connection is reset.
 import json
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
@@ -126,8 +127,9 @@ class DirectRouter:
             async with self._rpc.call(order) as answer:
                 await send(_head(order, answer))
                 started = True
-                async for piece in answer.pieces():
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                async with aclosing(answer.pieces()) as pieces:  # the caller may leave in the middle of one
+                    async for piece in pieces:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except GatewayError as error:
             if started:

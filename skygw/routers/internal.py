@@ -24,11 +24,9 @@ from skygw.protocol.frame import write_body
 from skygw.routers.gates import InternalGate
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
-from skygw.routers.schemas import CancelBody, CommandBody, TransferBody, invalid, read_body
+from skygw.routers.schemas import MAX_PAGE_SIZE, CancelBody, CommandBody, TransferBody, invalid, read_body
 from skygw.routers.views import call_view, command_view, node_view, receipt
 from skygw.telemetry.retained import RetainedSnapshots
-
-MAX_PAGE_SIZE = 500
 
 
 class InternalRouter:

@@ -19,6 +19,8 @@ from skygw.protocol.node_frames import NodeType
 MAX_BODY_BYTES = MAX_TEXT_BYTES - 4 * KIB
 """Of every JSON body here: what a command or a request carries must fit into one frame, with what the frame adds."""
 
+MAX_PAGE_SIZE = 500
+
 Wait = Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)]
 RequestIdText = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
 
@@ -236,16 +238,40 @@ class InstallationView(View):
     may: list[str]
 
 
-class ProblemView(View):
-    """Every error."""
+class FieldProblem(View):
+    """One thing wrong with a request: `loc` leads to it, from `body` or `query` on."""
 
-    detail: Any
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class ProblemView(View):
+    """Every error. `detail` is one sentence, in a 422 the list of what is wrong; `code` is the reason."""
+
+    detail: str | list[FieldProblem]
     code: str
     outcome: Outcome
     retry: str
     hop: Hop
     reached: Reached | None
     request_id: str | None
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class HealthView(View):
+    status: Literal["ok"]
+
+
+class ReadinessView(View):
+    """`checks` says `ok` of each, or what is wrong."""
+
+    ready: bool
+    checks: dict[str, str]
+
+
+class DrainView(View):
+    draining: Literal[True]
 
 
 def read_body(model: type[BodyT], raw: bytes) -> BodyT:
