@@ -76,7 +76,5 @@ class PostgresServer:
 
     @staticmethod
     def _keep_a_template(owner_url: str) -> None:
-        with psycopg.connect(
-            owner_url.replace(f"@/{DATABASE}?", "@/template1?"), autocommit=True
-        ) as connection:
+        with psycopg.connect(owner_url.replace(f"@/{DATABASE}?", "@/template1?"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE prepared TEMPLATE {DATABASE}".encode())
