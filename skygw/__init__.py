@@ -1,1 +1,3 @@
 """The SkyNode gateway."""
+
+__version__ = "0.1.0"

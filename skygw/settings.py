@@ -176,6 +176,7 @@ class Settings(BaseSettings):
     internal_audiences: Names = _is("Audiences a service's token may name", ("sky-node-gateway-internal",))
     jwks_url: TrustedUrl | None = _is("Where the issuer publishes its keys")
     jwks_file: Location | None = _is("The issuer's keys as a local file")
+    issuer_ca: Location | None = _is("PEM bundle the issuer's certificate must come from, if not the well-known ones")
     introspection_url: TrustedUrl | None = _is("Where opaque tokens are asked about (RFC 7662)")
     introspection_client_id: str | None = _is("Client id for the introspection endpoint")
     introspection_client_secret: SecretStr | None = _is("Client secret for the introspection endpoint")

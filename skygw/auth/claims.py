@@ -78,9 +78,7 @@ def node_principal(claims: Claims, *, uid_claim: str) -> NodePrincipal:
     install_id = _canonical_uuid(text) if isinstance(text, str) else None
     if install_id is None:
         raise Forbidden(f"The token names no installation: its claim “{uid_claim}” is not a UUID.")
-    return NodePrincipal(
-        install_id=InstallId(install_id), expires_at=claims.expires_at, client_id=claims.client_id
-    )
+    return NodePrincipal(install_id=InstallId(install_id), expires_at=claims.expires_at, client_id=claims.client_id)
 
 
 def service_principal(claims: Claims) -> ServicePrincipal:

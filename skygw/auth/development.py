@@ -56,9 +56,7 @@ def load_or_make(data_dir: Path) -> DevelopmentKey:
 
 def key_source(key: DevelopmentKey) -> FixedKeys:
     """What the gateway verifies development tokens with."""
-    verification = VerificationKey(
-        kid=key.kid, algorithms=frozenset({_ALGORITHM}), public=key.private.public_key()
-    )
+    verification = VerificationKey(kid=key.kid, algorithms=frozenset({_ALGORITHM}), public=key.private.public_key())
     return FixedKeys(KeySet([verification]))
 
 
@@ -88,9 +86,7 @@ def mint(
 def _make(path: Path) -> None:
     """Write a whole file under a name of its own first: whoever sees `path` sees a finished key."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, MODE)
     try:

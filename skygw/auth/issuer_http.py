@@ -49,9 +49,7 @@ def open_issuer_client(*, ca_file: str | None = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(follow_redirects=False, trust_env=False, verify=authorities)
 
 
-async def ask_issuer(
-    client: httpx.AsyncClient, request: httpx.Request, *, max_bytes: int, timeout_s: float
-) -> bytes:
+async def ask_issuer(client: httpx.AsyncClient, request: httpx.Request, *, max_bytes: int, timeout_s: float) -> bytes:
     """The body of a 200 answer. Anything else, later or larger raises `IssuerUnavailable`.
 
     Cancelling closes the connection. Nothing of the request or the answer is in the message.
@@ -67,9 +65,7 @@ async def ask_issuer(
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                     await response.aclose()
     except trio.TooSlowError:
-        raise IssuerUnavailable(
-            f"The token issuer at {host} did not answer within {timeout_s:g} s."
-        ) from None
+        raise IssuerUnavailable(f"The token issuer at {host} did not answer within {timeout_s:g} s.") from None
     except httpx.HTTPError as error:
         kind = type(error).__name__
         raise IssuerUnavailable(f"The token issuer at {host} cannot be reached ({kind}).") from None

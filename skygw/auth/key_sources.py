@@ -81,9 +81,7 @@ class JwksFile:
             self._complained = False
         except OSError as error:
             if not self._complained:
-                log.warning(
-                    "The key file %s cannot be read, its last keys stay: %s.", self._path, error.strerror
-                )
+                log.warning("The key file %s cannot be read, its last keys stay: %s.", self._path, error.strerror)
             self._complained = True
         return self._keys
 
@@ -183,9 +181,7 @@ class JwksUrl:
     async def _fetch(self) -> None:
         request = self._client.build_request("GET", self._address, headers=_PLAIN_JSON)
         try:
-            body = await ask_issuer(
-                self._client, request, max_bytes=MAX_JWKS_BYTES, timeout_s=self._timeout_s
-            )
+            body = await ask_issuer(self._client, request, max_bytes=MAX_JWKS_BYTES, timeout_s=self._timeout_s)
             keys = parse_jwks(body)
         except IssuerUnavailable as error:
             self._note_failure(error)
@@ -201,9 +197,7 @@ class JwksUrl:
 
     def _note_failure(self, failure: IssuerUnavailable) -> None:
         if self._reachable:
-            log.warning(
-                "%s %s", failure, "The last good keys stay in use." if self._keys else "There are no keys."
-            )
+            log.warning("%s %s", failure, "The last good keys stay in use." if self._keys else "There are no keys.")
         self._reachable, self._failure = False, failure
 
 

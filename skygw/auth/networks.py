@@ -55,9 +55,7 @@ def allowed(address: Address | None, networks: Collection[Network]) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
-def client_address(
-    peer: str, forwarded_for: Sequence[str], trusted_proxies: Collection[Network]
-) -> Address | None:
+def client_address(peer: str, forwarded_for: Sequence[str], trusted_proxies: Collection[Network]) -> Address | None:
     """The address a request really comes from, as far as trusted parties vouch for it.
 
     `peer` is the socket's other end; `forwarded_for` the values of every `X-Forwarded-For` header in the

@@ -29,7 +29,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
         # The library's own message is dropped, and with it the exception that carries the whole document.
         raise ValueError("it is not JSON") from None
     if not isinstance(value, dict):
-        raise ValueError("it is not a JSON object")  # noqa: TRY004 - wrong content, not a wrong argument
+        raise ValueError("it is not a JSON object")
     _refuse_unstorable_text(value)
     return value
 

@@ -49,6 +49,7 @@ MAX_LIVE_COMMANDS = 20_000
 """Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
 
 LEDGER_RETRY_S = 1.0
+MOVES_AT_ONCE = 500
 KEEP_AFTER_DEADLINE_S = 3_600.0
 """How long a command without an end stays in memory after its deadline; the ledger keeps it for good."""
 
@@ -92,6 +93,8 @@ class LiveCommand:
         self.record = record
         self.safing = safing
         self.in_ledger = not safing
+        self.results: list[PublishCommandResult] = []
+        """What the node said before the ledger knew of this command."""
         self.forget_at = trio.current_time() + KEEP_AFTER_DEADLINE_S
         self._changed = trio.Event()
 
@@ -135,7 +138,7 @@ class CommandService:
         self._finished = finished
         self._live: dict[CommandId, LiveCommand] = {}
         self._moves: list[Move] = []
-        self._late: list[LiveCommand] = []
+        self._unrecorded: list[LiveCommand] = []
         self._wake = trio.Event()
         self._draining = False
 
@@ -249,7 +252,7 @@ class CommandService:
         except GatewayError:
             del self._live[order.command_id]
             raise
-        self._late.append(live)
+        self._unrecorded.append(live)
         self._wake.set()
         return live.record, False
 
@@ -318,6 +321,8 @@ class CommandService:
             record.error = result.error.text if result.error is not None else record.error
             record.proof = result.proof.text if result.proof is not None else record.proof
             record.canceled = result.canceled or record.canceled
+        if not live.in_ledger:
+            live.results.append(result)
         # The ledger moves by the committed report itself; here only memory does.
         if live.move(CommandState(result.status.value), Hop.NODE) is not None and live.ended:
             self._finished(record.outcome)
@@ -328,43 +333,52 @@ class CommandService:
             return
         if live.ended:
             self._finished(live.record.outcome)
-        if live.in_ledger:
-            self._moves.append(Move(live.record.command_id, step))
-            self._wake.set()
+        # Also for what is not in the ledger yet: `run` records that first, and a step the ledger has is passed over.
+        self._moves.append(Move(live.record.command_id, step))
+        self._wake.set()
 
     # The ledger.
 
     async def run(self) -> None:
         """Writes to the ledger until cancelled. What could not be written yet waits, in order."""
         while True:
-            while not self._moves and not self._late:
+            while not self._moves and not self._unrecorded:
                 self._wake = trio.Event()
                 with trio.move_on_after(KEEP_AFTER_DEADLINE_S / 60):
                     await self._wake.wait()
                 self._forget()
             try:
-                await self._record_late()
+                await self._record_sent()
                 await self._write_moves()
             except RoutingUnavailable as error:
-                log.warning("the ledger is away", extra={"waiting": len(self._moves) + len(self._late)})
+                log.warning("the ledger is away", extra={"waiting": len(self._moves) + len(self._unrecorded)})
                 await trio.sleep(error.retry_after_s or LEDGER_RETRY_S)
 
     async def _write_moves(self) -> None:
-        while self._moves:
-            batch = self._moves[:500]
-            await self._ledger.move(batch)
-            del self._moves[: len(batch)]
-            for move in batch:
-                live = self._live.get(move.command_id)
-                if live is not None and live.ended:
-                    del self._live[move.command_id]
+        """One batch: what comes meanwhile may be of commands that have to be recorded first."""
+        batch = self._moves[:MOVES_AT_ONCE]
+        if not batch:
+            return
+        await self._ledger.move(batch)
+        del self._moves[: len(batch)]
+        for move in batch:
+            live = self._live.get(move.command_id)
+            if live is not None and live.ended and live.in_ledger:
+                del self._live[move.command_id]
 
-    async def _record_late(self) -> None:
-        while self._late:
-            live = self._late[0]
-            await self._ledger.record_late(live.record)
-            self._late.pop(0)
-            live.in_ledger = True
+    async def _record_sent(self) -> None:
+        while self._unrecorded:
+            live = self._unrecorded[0]
+            told = len(live.results)
+            try:
+                await self._ledger.record_sent(live.record, live.results[:told])
+            except RoutingUnavailable:
+                live.record.recorded_late = True
+                raise
+            if len(live.results) == told:  # else the node said more while the ledger wrote: tell it that too
+                self._unrecorded.pop(0)
+                live.in_ledger = True
+                live.results.clear()
 
     def _forget(self) -> None:
         now = trio.current_time()

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -163,18 +163,33 @@ class DirectAnswer:
             self._session.put(Lane.CONTROL, DirectCredit(id=self._call.id, bytes=size))
 
 
-class DirectRpc:
-    """The proxy between callers and nodes. `finished(outcome, reason, seconds)` is told of every call."""
+class CallMetrics(Protocol):
+    """What is counted of calls. `reason` is empty when nothing was wrong."""
 
-    def __init__(self, registry: ConnectionRegistry, *, finished: Callable[[Outcome, str, float], None]) -> None:
+    def call_started(self) -> None: ...
+
+    def call_ended(self, *, outcome: str, reason: str, seconds: float) -> None: ...
+
+
+class DirectRpc:
+    """The proxy between callers and nodes."""
+
+    def __init__(self, registry: ConnectionRegistry, *, metrics: CallMetrics) -> None:
         self._registry = registry
-        self._finished = finished
+        self._metrics = metrics
         self._draining = False
         self.log = CallLog()
         self.in_flight = 0
+        self._idle = trio.Event()
 
     def drain(self) -> None:
         self._draining = True
+
+    async def idle(self) -> None:
+        """Waits until no call is in flight. The caller brings the deadline."""
+        while self.in_flight:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     @asynccontextmanager
     async def call(self, order: DirectOrder) -> AsyncGenerator[DirectAnswer, None]:
@@ -185,7 +200,8 @@ class DirectRpc:
         deadline = began + order.timeout_s
         record = self.log.open(order)
         self.in_flight += 1
-        reason = "ok"
+        self._metrics.call_started()
+        reason = ""
         try:
             if self._draining:
                 raise Draining("This gateway is draining; ask another, or again soon.", retry_after_s=OFFLINE_RETRY_S)
@@ -211,9 +227,11 @@ class DirectRpc:
             raise
         finally:
             self.in_flight -= 1
-            record.reason = None if reason == "ok" else reason
+            record.reason = reason or None
+            if self.in_flight == 0:
+                self._idle.set()
             self.log.close(order, record)
-            self._finished(record.outcome, reason, trio.current_time() - began)
+            self._metrics.call_ended(outcome=record.outcome, reason=reason, seconds=trio.current_time() - began)
 
     async def _session(self, order: DirectOrder, deadline: float) -> NodeSession:
         session = self._registry.current(order.install_id)

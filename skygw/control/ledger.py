@@ -10,6 +10,7 @@ from uuid import UUID
 
 from skygw.errors import Hop, Outcome
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+from skygw.protocol.node_frames import PublishCommandResult
 
 
 class CommandState(StrEnum):
@@ -147,8 +148,11 @@ class CommandLedger(Protocol):
         """Stores a new command, or returns the stored one and `True`. Raises `IdReused` for another command's id."""
         ...
 
-    async def record_late(self, record: CommandRecord) -> None:
-        """Stores what was sent while the ledger was away, as it stands now, marked `recorded_late`."""
+    async def record_sent(self, record: CommandRecord, results: Sequence[PublishCommandResult]) -> None:
+        """Stores what was sent before the ledger was asked, as it stands, and what the node has said of it since.
+
+        Both may be repeated: what is stored stays, and a result moves the state as far as `may_move` lets it.
+        """
         ...
 
     async def move(self, moves: Sequence[Move]) -> None:

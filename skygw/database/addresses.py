@@ -17,8 +17,6 @@ def name_database(url: str) -> str:
         raise StartupError("a database URL begins with postgresql://")
     port = host.rpartition("]")[2].partition(":")[2]
     if "@" in user + parts.path or user.count(":") > 1 or not (port == "" or port.isdecimal()):
-        raise StartupError(
-            "the database URL is not understood: write @, / and : in a password as %40, %2F, %3A"
-        )
+        raise StartupError("the database URL is not understood: write @, / and : in a password as %40, %2F, %3A")
     host = host or next(iter(parse_qs(parts.query).get("host", [])), "localhost")
     return f"{parts.username}@{host}{parts.path}" if parts.username else f"{host}{parts.path}"

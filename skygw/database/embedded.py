@@ -146,9 +146,7 @@ class EmbeddedCluster:
             await trio.sleep(RESTART_BACKOFF_S[min(failures, len(RESTART_BACKOFF_S) - 1)])
             failures += 1
             if self._held is None:
-                log.warning(
-                    "the embedded PostgreSQL ended (%s) and is started again", self._process.returncode
-                )
+                log.warning("the embedded PostgreSQL ended (%s) and is started again", self._process.returncode)
                 try:
                     await self._launch()
                 except StartupError as error:

@@ -92,9 +92,7 @@ async def prepare_development(owner_url: str) -> list[str]:
 def known_migrations() -> list[str]:
     """The ids of the migrations in this package, in order."""
     folder = files("skygw.database").joinpath("migrations")
-    return sorted(
-        entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql")
-    )
+    return sorted(entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql"))
 
 
 def _migrate(owner_url: str) -> list[str]:
@@ -106,9 +104,7 @@ def _migrate(owner_url: str) -> list[str]:
                 f"the gateway needs {LOWEST_SERVER_VERSION} or later"
             )
         if missing := check_platform_blocking(connection):
-            raise StartupError(
-                f"{name_database(owner_url)} is not the platform's database: {'; '.join(missing)}"
-            )
+            raise StartupError(f"{name_database(owner_url)} is not the platform's database: {'; '.join(missing)}")
         connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'".encode())
         connection.execute(LOCK, [LOCK_KEY])
         connection.execute(MAKE_SCHEMA)
@@ -133,9 +129,7 @@ def _pending(url: str) -> list[str]:
 
 
 def _connect(url: str) -> psycopg.Connection:
-    return psycopg.connect(
-        url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="skygw migrate"
-    )
+    return psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="skygw migrate")
 
 
 @contextmanager
@@ -144,9 +138,7 @@ def _said_as_a_sentence(url: str) -> Iterator[None]:
         yield
     except psycopg.OperationalError as error:
         # What libpq says of a failed connection names the server and the user, never the password.
-        raise StartupError(
-            f"the database {name_database(url)} cannot be used: {_first_line(error)}"
-        ) from error
+        raise StartupError(f"the database {name_database(url)} cannot be used: {_first_line(error)}") from error
     except psycopg.errors.Error as error:
         said = error.diag.message_primary or "its URL is not understood"
         raise StartupError(f"the database {name_database(url)} cannot be used: {said}") from error

@@ -21,7 +21,9 @@ from skygw.errors import RoutingUnavailable, StartupError
 
 POOL_SIZE = 10
 WAIT_S = 2.0
-"""How long a caller waits for a connection, the making of one included."""
+"""How long a connection may take to be made, and how long anybody waits while the database is away."""
+BUSY_WAIT_S = 10.0
+"""How long a caller waits for its turn while the database answers: a whole fleet may come at once."""
 STATEMENT_TIMEOUT_S = 5.0
 """The server ends a statement after this; a second later we no longer believe in the server."""
 RETRY_AFTER_S = 2.0
@@ -42,10 +44,13 @@ class Connection(Protocol):
 class Database:
     """The gateway's way to PostgreSQL. Opened by `open_database`; used inside a trio-asyncio loop."""
 
-    def __init__(self, url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S) -> None:
+    def __init__(
+        self, url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S, busy_wait_s: float = BUSY_WAIT_S
+    ) -> None:
         self.name = name_database(url)
         self._url = url
         self._wait_s = wait_s
+        self._busy_wait_s = busy_wait_s
         self._slots = trio.Semaphore(size)
         self._idle: list[Any] = []
         self._closed = False
@@ -61,14 +66,17 @@ class Database:
         """A connection for this block alone; each statement commits by itself.
 
         Raises `RoutingUnavailable`, from the block too, when the database is away, hangs or is overloaded:
-        within `WAIT_S` for a connection, within `STATEMENT_TIMEOUT_S` + 1 for a statement. Cancelling cuts
-        the connection; whether the statement was done is then not known.
+        within `WAIT_S` for a connection (`BUSY_WAIT_S` for a turn at one), within `STATEMENT_TIMEOUT_S` + 1
+        for a statement. Cancelling cuts the connection; whether the statement was done is then not known.
         """
         connection = await self._take()
         sound = False
         try:
             yield connection
             sound = True
+        except asyncpg.TransactionRollbackError as error:
+            # A deadlock: it was somebody else's turn, and is ours the next time.
+            raise RoutingUnavailable(f"the database gave up: {error}", retry_after_s=RETRY_AFTER_S) from error
         except asyncpg.PostgresError as error:
             if isinstance(error, _AWAY):
                 raise self._away(error) from error
@@ -115,17 +123,26 @@ class Database:
             self._idle.pop().terminate()
 
     async def _take(self) -> Any:
-        with trio.move_on_after(self._wait_s):
+        began = trio.current_time()
+        with trio.move_on_after(self._busy_wait_s if self._available else self._wait_s) as turn:
             await self._slots.acquire()
-            try:
-                while self._idle:
-                    connection = self._idle.pop()
-                    if not connection.is_closed():
-                        return connection
+        if turn.cancelled_caught:
+            raise RoutingUnavailable("the database has too much to do", retry_after_s=RETRY_AFTER_S)
+        try:
+            return await self._idle_or_new(began)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def _idle_or_new(self, began: float) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        # Those who stood in line while the database went away need not try one after the other.
+        if self._available or trio.current_time() - began < self._wait_s:
+            with trio.move_on_after(self._wait_s):
                 return await self._connect()
-            except BaseException:
-                self._slots.release()
-                raise
         raise self._away(TimeoutError(f"no connection within {self._wait_s:g} s"))
 
     async def _connect(self) -> Any:
@@ -170,7 +187,6 @@ _AWAY = (
     asyncpg.OperatorInterventionError,  # shutting down, starting up, statement timeout
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.ReadOnlySQLTransactionError,  # a standby, for now
-    asyncpg.TransactionRollbackError,  # a deadlock: somebody else's turn
 )
 _CANNOT_CONNECT = (
     OSError,  # TLS and time limits are among them
@@ -183,13 +199,13 @@ _CANNOT_CONNECT = (
 
 @asynccontextmanager
 async def open_database(
-    url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S
+    url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S, busy_wait_s: float = BUSY_WAIT_S
 ) -> AsyncIterator[Database]:
     """The database, answering now. Needs a trio-asyncio loop around it; needs no nursery.
 
     Raises `StartupError` if it does not answer or the URL is not understood; the sentence holds no password.
     """
-    database = Database(url, size=size, wait_s=wait_s)
+    database = Database(url, size=size, wait_s=wait_s, busy_wait_s=busy_wait_s)
     try:
         try:
             await database.ping()
@@ -203,7 +219,7 @@ async def open_database(
 
 @asynccontextmanager
 async def open_loop_and_database(
-    url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S
+    url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S, busy_wait_s: float = BUSY_WAIT_S
 ) -> AsyncIterator[Database]:
     """`open_database` in a trio-asyncio loop of its own: what a process with one database opens, once.
 
@@ -212,7 +228,7 @@ async def open_loop_and_database(
     body_error: Exception | None = None
     async with trio_asyncio.open_loop():
         try:
-            async with open_database(url, size=size, wait_s=wait_s) as database:
+            async with open_database(url, size=size, wait_s=wait_s, busy_wait_s=busy_wait_s) as database:
                 yield database
         except Exception as error:  # noqa: BLE001 -- raised below, where no nursery wraps it
             body_error = error

@@ -61,7 +61,7 @@ class NodeDoor:
             hello = await self._hello(arrival)
             session = await self._open(arrival, hello)
         except _TurnedAway as refusal:
-            self._ports.metrics.refused(refusal.code.name.lower())
+            self._ports.metrics.node_refused(refusal.code.name.lower())
             self._registry.refused(
                 arrival.binding.install_id,
                 Refusal(datetime.now(UTC), int(refusal.code), refusal.reason, arrival.address),
@@ -75,13 +75,14 @@ class NodeDoor:
         except BaseException:
             arrival.link.abort()
             raise
+        self._ports.metrics.session_started()
         try:
             await session.run()
         finally:
             ending = session.ending_or_lost()
             self._registry.release(session, ending)
             self._ports.results.session_ended(session.binding.install_id, session.epoch)
-            self._ports.metrics.session_ended(ending.code or 1006)
+            self._ports.metrics.session_ended(ending.code)
             log.info("node gone", extra={"epoch": session.epoch, "code": ending.code, "reason": ending.reason})
 
     async def _hello(self, arrival: Arrival) -> Hello:

@@ -34,12 +34,13 @@ class Memory:
 
 
 class ConnectionRegistry:
-    """The sessions of this process. Everything here is synchronous but `connected`."""
+    """The sessions of this process. Everything here is synchronous but `connected` and `empty`."""
 
     def __init__(self) -> None:
         self._sessions: dict[InstallId, NodeSession] = {}
         self._memory: OrderedDict[InstallId, Memory] = OrderedDict()
         self._arrival = trio.Event()
+        self._emptied = trio.Event()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -55,6 +56,12 @@ class ConnectionRegistry:
         while (session := self._sessions.get(install_id)) is None or session.ending is not None:
             await self._arrival.wait()
         return session
+
+    async def empty(self) -> None:
+        """Waits until nobody is connected. The caller brings the deadline."""
+        while self._sessions:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
 
     def controlling(self, target: TelescopeUid | DeviceUid) -> NodeSession | None:
         """The live session that controls a telescope or device; needs no database, so that safing does not."""
@@ -93,6 +100,8 @@ class ConnectionRegistry:
         install_id = session.binding.install_id
         if self._sessions.get(install_id) is session:
             del self._sessions[install_id]
+            if not self._sessions:
+                self._emptied.set()
         self._remembered(install_id).last_close = ending
 
     def refused(self, install_id: InstallId, refusal: Refusal) -> None:

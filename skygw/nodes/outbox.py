@@ -2,7 +2,7 @@
 
 from collections import deque
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
@@ -18,6 +18,17 @@ class Lane(IntEnum):
     SAFING = 0
     CONTROL = 1
     DATA = 2
+
+    @property
+    def label(self) -> Literal["safing", "control", "data"]:
+        """Its name for people and numbers."""
+        match self:
+            case Lane.SAFING:
+                return "safing"
+            case Lane.CONTROL:
+                return "control"
+            case Lane.DATA:
+                return "data"
 
 
 LANE_BYTES: dict[Lane, int] = {Lane.SAFING: 1024 * KIB, Lane.CONTROL: 1024 * KIB, Lane.DATA: 4096 * KIB}
@@ -104,7 +115,7 @@ class Outbox:
             raise OutboxClosed
         parcel = Parcel(lane, message)
         if self._bytes[lane] + parcel.cost > LANE_BYTES[lane]:
-            raise OutboxFull(f"{self._bytes[lane]} bytes wait in the {lane.name.lower()} lane already")
+            raise OutboxFull(f"{self._bytes[lane]} bytes wait in the {lane.label} lane already")
         self._bytes[lane] += parcel.cost
         self._lanes[lane].append(parcel)
         self._wake.set()

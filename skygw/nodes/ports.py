@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from skygw.ids import DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
 from skygw.protocol.node_frames import NodeType, PublishCommandResult, PublishSnapshot
+
+Direction = Literal["in", "out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class EpochLedger(Protocol):
         last_fences: Mapping[UUID, int],
     ) -> Claim: ...
 
+    async def transfer(self, install_id: InstallId, instance_uid: InstanceUid) -> None:
+        """Records that the installation belongs to another machine from now on."""
+        ...
+
 
 class ReportStore(Protocol):
     """Where durable frames are committed. Raises `RoutingUnavailable` when it cannot be asked."""
@@ -92,54 +98,55 @@ class ResultSink(Protocol):
 
 
 class SessionMetrics(Protocol):
-    def frame(self, direction: str, kind: str, size: int) -> None: ...
+    """What sessions count. Cheap; never raises."""
+
+    def session_started(self) -> None: ...
+
+    def session_ended(self, code: int | None) -> None: ...
+
+    def node_refused(self, reason: str) -> None: ...
+
+    def frame(self, direction: Direction, kind: str) -> None: ...
+
+    def message(self, direction: Direction, size: int) -> None: ...
 
     def late_reply(self) -> None: ...
 
-    def session_ended(self, code: int) -> None: ...
 
-    def refused(self, reason: str) -> None: ...
+class InstallationRecord(Protocol):
+    """The hub's record of an installation, as far as the gateway needs it. `id` is the hub's integer key."""
 
+    @property
+    def id(self) -> int: ...
 
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """The hub's record of an installation, as far as the gateway needs it."""
+    @property
+    def binding(self) -> Binding: ...
 
-    id: int
-    binding: Binding
-    telescope_uid: TelescopeUid | None
-    observatory_uid: UUID
-    is_active: bool
-    is_deleted: bool
-    is_revoked: bool
+    @property
+    def telescope_uid(self) -> TelescopeUid | None: ...
+
+    @property
+    def observatory_uid(self) -> UUID: ...
 
     @property
     def refusal(self) -> str | None:
-        """Why it may not connect, whatever its token says."""
-        if self.is_deleted:
-            return "This installation is deleted."
-        if self.is_revoked:
-            return "This installation's access is revoked."
-        if not self.is_active:
-            return "This installation is inactive."
-        return None
+        """Why it may not connect whatever its token says, as a sentence."""
+        ...
 
 
 class InstallationDirectory(Protocol):
     """The hub's records of installations. Raises `RoutingUnavailable` when they cannot be asked."""
 
-    async def find(self, install_id: InstallId) -> Installation | None: ...
+    async def find(self, install_id: InstallId) -> InstallationRecord | None: ...
 
-    async def find_by_key(self, key: int) -> Installation | None: ...
+    async def find_by_any(self, id_or_uid: str) -> InstallationRecord | None:
+        """By integer key or uid; `None` for anything else."""
+        ...
 
-    async def page(self, *, page: int, size: int) -> tuple[list[Installation], int]:
-        """Ordered by key, without deleted ones; and how many there are in all."""
+    async def list_page(self, *, page: int, size: int) -> tuple[Sequence[InstallationRecord], int]:
+        """Ordered by key, without deleted ones, `page` from 1; and how many there are in all."""
         ...
 
     async def refused_among(self, install_ids: Collection[InstallId]) -> Collection[InstallId]:
         """Those that may not be connected any more."""
-        ...
-
-    async def transfer(self, install_id: InstallId, instance_uid: InstanceUid) -> None:
-        """Records that the installation now belongs to another machine."""
         ...

@@ -186,7 +186,7 @@ class NodeSession:
                 raise Busy(f"This node does not take what it is sent: {full}.", retry_after_s=1.0) from None
             self.end(CloseCode.SLOW_CONSUMER, f"the node does not take what it is sent: {full}")
             raise LinkLost("The node's socket is ending: it does not take what it is sent.") from None
-        self._ports.metrics.frame("out", frame.kind, len(parcel.message))
+        self._ports.metrics.frame("out", frame.kind)
         return parcel
 
     def say(self, frame: Frame) -> None:
@@ -196,10 +196,9 @@ class NodeSession:
         except LinkLost:
             log.debug("not said to a session that is ending: %s", frame.kind)
 
-    def go_away(self, reason: str, *, reconnect_after_ms: int, code: CloseCode) -> None:
-        """Announces the end, then ends."""
+    def announce_end(self, reason: str, *, reconnect_after_ms: int) -> None:
+        """Tells the node that the socket will be closed soon, and when to come back."""
         self.say(Goaway(reason=reason, reconnect_after_ms=reconnect_after_ms))
-        self.end(code, reason)
 
     def end(self, code: int, reason: str) -> None:
         """Ends the session soon. Idempotent; the first reason wins; the session's own task closes."""
@@ -296,6 +295,7 @@ class NodeSession:
                 finally:
                     self._writing_since = inf
                 parcel.settle(ParcelState.WRITTEN)
+                self._ports.metrics.message("out", len(parcel.message))
         finally:
             self._written_out.set()
 
@@ -310,6 +310,7 @@ class NodeSession:
             except LinkClosed as closed:
                 self._lost(closed)
                 return
+            self._ports.metrics.message("in", len(message))
             try:
                 if isinstance(message, bytes):
                     self._take_chunk(message)
@@ -324,7 +325,7 @@ class NodeSession:
         if len(message) > MAX_BINARY_BYTES:
             raise ProtocolViolation(f"a binary message of {len(message)} bytes, and {MAX_BINARY_BYTES} is the limit")
         chunk = unpack_chunk(message)
-        self._ports.metrics.frame("in", "direct_response_chunk", len(message))
+        self._ports.metrics.frame("in", "direct_response_chunk")
         self.calls.on_chunk(chunk)
 
     def _take_text(self, message: str) -> None:
@@ -332,10 +333,10 @@ class NodeSession:
             if self.ending is not None:
                 return  # what comes behind the end moves nothing
             if isinstance(item, BadFrame):
-                self._ports.metrics.frame("in", "bad", len(item.message))
+                self._ports.metrics.frame("in", "bad")
                 self._answer_bad(item)
             else:
-                self._ports.metrics.frame("in", item.frame.kind, len(item.text))
+                self._ports.metrics.frame("in", item.frame.kind)
                 self._take(item)
 
     def _answer_bad(self, bad: BadFrame) -> None:

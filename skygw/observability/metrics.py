@@ -97,9 +97,9 @@ class Metrics:
         """A WebSocket message of `size` bytes, which may hold several frames."""
         self._bytes.labels(direction).inc(size)
 
-    def queue_changed(self, lane: Lane, by_bytes: int) -> None:
-        """An outbox grew (positive) or shrank (negative); a session takes back what it leaves behind."""
-        self._queue_bytes.labels(lane).inc(by_bytes)
+    def queue_bytes(self, lane: Lane, size: int) -> None:
+        """What waits in all outboxes now; measured when somebody asks for the numbers."""
+        self._queue_bytes.labels(lane).set(size)
 
     def late_reply(self) -> None:
         self._late_replies.inc()

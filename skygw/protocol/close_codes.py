@@ -43,14 +43,16 @@ def comeback_delay(*, code: int | None, attempt: int, chance: float, at_least_s:
     """Seconds to wait before connecting again.
 
     `attempt` counts from 0 since the last welcome; `chance` is uniform in [0, 1). Soon: capped exponential back-off
-    with full jitter. Late: uniform in 5–15 min. `at_least_s` is what the gateway asked for (`goaway`, `Retry-After`).
+    with full jitter. Late: uniform in 5–15 min. `at_least_s` is what the gateway asked for;
+    more than 15 min is not granted, for a slip there must not keep a site away.
     """
+    asked_s = min(max(at_least_s, 0.0), LATE_TO_S)
     if comes_back_late(code):
-        return max(at_least_s, LATE_FROM_S + chance * (LATE_TO_S - LATE_FROM_S))
+        return max(asked_s, LATE_FROM_S + chance * (LATE_TO_S - LATE_FROM_S))
     ceiling = min(SOON_CAP_S, SOON_FIRST_S * 2.0 ** min(attempt, 16))
-    return at_least_s + chance * ceiling
+    return asked_s + chance * ceiling
 
 
 def fitted_reason(reason: str) -> str:
     """`reason` cut to what a close frame can carry, never inside a character."""
-    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+    return reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")

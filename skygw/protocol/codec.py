@@ -20,7 +20,10 @@ class ProtocolViolation(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BadFrame:
-    """A well-framed message that is no frame. `seq` is set on a durable publish: it is nacked, else `error`."""
+    """A well-framed message that is no frame. `seq` is set on a durable publish: it is nacked, else `error`.
+
+    `message`, `kind` and `id` are short, and can be said back whatever was sent.
+    """
 
     message: str
     kind: str | None
@@ -79,13 +82,18 @@ def _bad(source: JsonObject, message: str, kind: str | None, *, unknown_kind: bo
         seq = None
     about = next(
         (
-            value[:250]
+            _sayable(value[:250])
             for key in ("command_id", "commandId", "subscription_id", "subscriptionId", "id")
             if isinstance(value := source.value(key), str)
         ),
         None,
     )
-    return BadFrame(message[:2_000], kind and kind[:64], about, seq, unknown_kind)
+    return BadFrame(_sayable(message[:2_000]), kind and _sayable(kind[:64]), about, seq, unknown_kind)
+
+
+def _sayable(text: str) -> str:
+    """A refused frame may hold what no frame may carry; the answer to it must not."""
+    return text.encode(errors="replace").decode().replace("\x00", "?")
 
 
 from_node: _Direction[NodeFrame] = _Direction(NodeFrame)

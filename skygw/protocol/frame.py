@@ -1,7 +1,9 @@
 """What every frame is: frozen, snake_case on the wire, either spelling accepted, opaque members kept as text."""
 
 import json
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
 
@@ -29,19 +32,44 @@ def _an_object(opaque: Opaque) -> Opaque:
     return opaque
 
 
-def _text_only(value: Any) -> Any:
-    """JSON has no times; a number is not one, whatever pydantic makes of it."""
-    if isinstance(value, (int, float)):
-        raise ValueError("must be an ISO 8601 time with an offset")
+RFC3339 = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
+_RFC3339 = re.compile(RFC3339, re.ASCII)
+
+
+def _as_rfc3339(value: Any) -> Any:
+    """A number is no time, nor is a number in quotes, whatever pydantic makes of them."""
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or _RFC3339.fullmatch(value) is None:
+        raise ValueError("must be an RFC 3339 time with an offset")
     return value
 
 
-OpaqueObject = Annotated[Opaque, AfterValidator(_an_object)]
+def _with_a_utc(value: datetime) -> datetime:
+    """The first and last hours of the calendar have no UTC, and whoever converts them later would fail."""
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time that UTC has") from None
+    return value
+
+
+OpaqueObject = Annotated[
+    Opaque,
+    AfterValidator(_an_object),
+    WithJsonSchema({"type": "object", "description": "Carried byte for byte."}),
+]
 Counter = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
 Seq = Annotated[int, Field(strict=True, ge=1, le=MAX_SEQ)]
 Milliseconds = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Timestamp = Annotated[AwareDatetime, BeforeValidator(_text_only)]
+Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Timestamp = Annotated[
+    AwareDatetime,
+    BeforeValidator(_as_rfc3339),
+    AfterValidator(_with_a_utc),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": RFC3339}),
+]
 ShortText = Annotated[str, Field(max_length=250)]
 Message = Annotated[str, Field(max_length=2_000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from skygw.ids import CallId, CommandId, DeviceUid, Epoch, OutboxUid, RegistryUid, SessionUid, TelescopeUid
 from skygw.protocol.frame import (
+    MAX_SEQ,
     Counter,
     Frame,
     Message,
@@ -20,6 +21,8 @@ from skygw.protocol.frame import (
 )
 from skygw.protocol.limits import Limits
 from skygw.protocol.node_frames import Error, Ping, Pong
+
+EpochNumber = Annotated[Epoch, Field(strict=True, ge=0, le=MAX_SEQ)]
 
 
 class LinkLossPolicy(StrEnum):
@@ -45,7 +48,7 @@ class Welcome(Frame):
 
     kind: Literal["welcome"] = "welcome"
     session_uid: SessionUid
-    epoch: Epoch
+    epoch: EpochNumber
     registry_uid: RegistryUid
     heartbeat_s: Seconds
     limits: Limits
@@ -74,7 +77,10 @@ class Nack(Frame):
 
 
 class EventCommand(Frame):
-    """A command to run. `deadline_ms` is what remained of the caller's time at `t_ms`; the transit comes off it."""
+    """A command to run. `deadline_ms` is what remained of the caller's time at `t_ms`; the transit comes off it.
+
+    Without it (safing) the command is never late.
+    """
 
     kind: Literal["event_command"] = "event_command"
     command_id: CommandId
@@ -83,8 +89,8 @@ class EventCommand(Frame):
     command: OpaqueObject
     origin: OpaqueObject | None = None
     actor: OpaqueObject | None = None
-    deadline_ms: Milliseconds | None
-    epoch: Epoch
+    deadline_ms: Milliseconds | None = None
+    epoch: EpochNumber
     t_ms: Milliseconds
     fence: Counter | None = None
     graph_revision: Counter | None = None
@@ -99,7 +105,7 @@ class CancelCommand(Frame):
     command_id: CommandId
     mode: CancelMode
     grace_ms: Milliseconds | None = None
-    epoch: Epoch
+    epoch: EpochNumber
     t_ms: Milliseconds
 
 
@@ -122,7 +128,7 @@ class DirectRequest(Frame):
     if_digest: Sha256 | None = None
     deadline_ms: Milliseconds
     credit: Counter
-    epoch: Epoch
+    epoch: EpochNumber
     t_ms: Milliseconds
     traceparent: ShortText | None = None
 

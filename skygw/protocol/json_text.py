@@ -42,9 +42,11 @@ class Opaque:
 
     @classmethod
     def of(cls, value: Any) -> "Opaque":
-        """Writes `value` as compact JSON. Raises `ValueError` on NaN, infinities and lone surrogates."""
+        """Writes `value` as compact JSON. Raises `ValueError` on NaN, infinities, U+0000 and lone surrogates."""
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()  # lone surrogates end here, not in the socket
+        if "\\u0000" in text and (flaw := _unstorable(json.loads(text))):
+            raise ValueError(flaw)
         return cls(text, value)
 
     def __eq__(self, other: object) -> bool:
@@ -100,7 +102,10 @@ class _StrictReader:
     def __init__(self) -> None:
         self.flaw: str | None = None
         self.decoder = json.JSONDecoder(
-            object_pairs_hook=self._pairs, parse_constant=self._constant, parse_float=self._float
+            object_pairs_hook=self._pairs,
+            parse_constant=self._constant,
+            parse_float=self._float,
+            parse_int=self._int,
         )
 
     def _pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,6 +125,13 @@ class _StrictReader:
             self.flaw = self.flaw or f"the number {digits[:32]} is beyond a double"
             return 0.0
         return number
+
+    def _int(self, digits: str) -> int:
+        try:
+            return int(digits)
+        except ValueError:  # more digits than the interpreter converts: it would take time in their square
+            self.flaw = self.flaw or f"the number {digits[:32]}… has too many digits"
+            return 0
 
 
 _reader = _StrictReader()
@@ -141,8 +153,6 @@ def _value(document: str, at: int) -> tuple[Any, int]:
         _broken(error.msg, error.pos)
     except RecursionError:
         _broken("nested too deep", at)
-    except ValueError:  # an integer of more digits than the interpreter converts
-        _broken("a number of too many digits", at)
     return value, end
 
 
@@ -241,8 +251,12 @@ def read_objects(document: str, *, at_most: int) -> list[JsonObject]:
         while True:
             if len(found) == at_most:
                 raise BrokenJson(f"more than {at_most} frames in one message")
-            found.append(_object(document, at, flaw))
-            at = _skip(document, found[-1].end)
+            one = _object(document, at, flaw)
+            if flaw is not None and _measured(one.text) is None:
+                # Another frame of the array is too deep, or only the array around this one made it so.
+                one = _object(document, at, None)
+            found.append(one)
+            at = _skip(document, one.end)
             mark = document[at : at + 1]
             at += 1
             if mark == "]":

@@ -1,6 +1,6 @@
 """Who may come in by which door: networks, tokens, and the hub's word on an installation (contract §1, §2)."""
 
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from skygw.auth.networks import Network, allowed, client_address
@@ -8,9 +8,9 @@ from skygw.auth.principals import NodePrincipal, ServicePrincipal
 from skygw.auth.tokens import bearer_token
 from skygw.errors import Forbidden, Unauthenticated
 from skygw.ids import InstallId
-from skygw.nodes.ports import Installation, InstallationDirectory
+from skygw.nodes.ports import InstallationDirectory, InstallationRecord
 
-Scope = MutableMapping[str, Any]
+Scope = Mapping[str, Any]
 """An ASGI scope."""
 
 
@@ -88,7 +88,7 @@ class NodeGate(Door):
         """Whose token this is. Raises `Unauthenticated`, `Forbidden`, `RoutingUnavailable`."""
         return await self._verifier.node(_token(scope))
 
-    async def admitted(self, principal: NodePrincipal) -> Installation:
+    async def admitted(self, principal: NodePrincipal) -> InstallationRecord:
         """The hub's record of the installation. Raises `Forbidden` when it may not connect, `RoutingUnavailable`."""
         installation = await self._directory.find(principal.install_id)
         if installation is None:

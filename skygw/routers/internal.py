@@ -1,7 +1,7 @@
 """What hub services and operators ask: `/internal/*` (contract §6), but for direct requests (`direct.py`)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from skygw.control.ledger import ENDS, CommandQuery, CommandState
 from skygw.errors import Invalid, NodeOffline, NotFound
 from skygw.ids import CommandId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
-from skygw.nodes.ports import InstallationDirectory
+from skygw.nodes.ports import EpochLedger, InstallationDirectory
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.frame import write_body
 from skygw.routers.gates import InternalGate
@@ -38,6 +38,7 @@ class InternalRouter:
         gate: InternalGate,
         registry: ConnectionRegistry,
         directory: InstallationDirectory,
+        epochs: EpochLedger,
         rpc: DirectRpc,
         commands: CommandService,
         snapshots: RetainedSnapshots,
@@ -48,6 +49,7 @@ class InternalRouter:
         self._gate = gate
         self._registry = registry
         self._directory = directory
+        self._epochs = epochs
         self._rpc = rpc
         self._commands = commands
         self._snapshots = snapshots
@@ -79,7 +81,7 @@ class InternalRouter:
         """`GET /internal/nodes` (`nodes:read`)."""
         await self._service(Scope.NODES_READ)
         page, size = _page(50)
-        found, total = await self._directory.page(page=page, size=size)
+        found, total = await self._directory.list_page(page=page, size=size)
         items = [
             node_view(
                 installation.binding,
@@ -123,9 +125,9 @@ class InternalRouter:
     async def transfer(self, id: str) -> Response:  # noqa: A002
         """`POST /internal/nodes/{id}/transfer` (`nodes:admin`): another machine takes the installation over."""
         await self._service(Scope.NODES_ADMIN)
-        body = read_body(TransferBody, await request.get_data())
+        body = read_body(TransferBody, await body_bytes())
         install_id = await find_install_id(id, registry=self._registry, directory=self._directory)
-        await self._directory.transfer(install_id, body.instance_uid)
+        await self._epochs.transfer(install_id, body.instance_uid)
         rival = self._registry.rival(install_id, body.instance_uid)
         if rival is not None:
             rival.end(CloseCode.SUPERSEDED, "an administrator transferred this installation to another machine")
@@ -144,7 +146,7 @@ class InternalRouter:
     async def command_submit(self) -> Response:
         """`POST /internal/commands` (`nodes:command`)."""
         principal = await self._service(Scope.NODES_COMMAND)
-        body = read_body(CommandBody, await request.get_data())
+        body = read_body(CommandBody, await body_bytes())
         actor = actor_for(principal, None if body.actor is None else Actor(body.actor.uid, body.actor.kind))
         order = CommandOrder(
             command_id=body.command_id,
@@ -190,7 +192,7 @@ class InternalRouter:
     async def command_cancel(self, command_id: str) -> Response:
         """`POST /internal/commands/{id}/cancel` (`nodes:command`): safing; answers with a receipt."""
         await self._service(Scope.NODES_COMMAND)
-        body = read_body(CancelBody, await request.get_data() or b"{}")
+        body = read_body(CancelBody, await body_bytes() or b"{}")
         wanted = _command_id(command_id)
         record = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)
         had_ended = record.state in ENDS
@@ -203,6 +205,12 @@ class InternalRouter:
         await self._service(Scope.NODES_ADMIN)
         self._start_drain()
         return Response('{"draining":true}', 202, {"content-type": JSON_TYPE})
+
+
+async def body_bytes() -> bytes:
+    """The request's body, bounded by the app's `MAX_CONTENT_LENGTH` and the listener's body limit."""
+    data = await request.get_data(as_text=False)
+    return data.encode() if isinstance(data, str) else data
 
 
 def _command_id(text: str) -> CommandId:
@@ -230,7 +238,7 @@ def _json(view: BaseModel, status: int = 200) -> Response:
     return Response(write_body(view), status, {"content-type": JSON_TYPE})
 
 
-def _paged(items: list[BaseModel], total: int, page: int, size: int) -> Response:
+def _paged(items: Sequence[BaseModel], total: int, page: int, size: int) -> Response:
     written = ",".join(write_body(item) for item in items)
     tail = json.dumps({"total": total, "page": page, "size": size, "pages": ceil(total / size)})
     return Response(f'{{"items":[{written}],{tail[1:]}', 200, {"content-type": JSON_TYPE})

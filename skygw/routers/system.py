@@ -17,13 +17,18 @@ Check = Callable[[], Awaitable[str | None]]
 """Says what is wrong, or `None`. May raise nothing."""
 
 
-async def healthz() -> Response:
-    """The process answers."""
-    return Response('{"status":"ok"}', 200, {"content-type": JSON_TYPE})
+class HealthRouter:
+    """`/healthz`, on both listeners and for everybody: the process answers."""
+
+    def add_to(self, app: QuartTrio) -> None:
+        app.add_url_rule("/healthz", "healthz", self.healthz)
+
+    async def healthz(self) -> Response:
+        return Response('{"status":"ok"}', 200, {"content-type": JSON_TYPE})
 
 
 class SystemRouter:
-    """For the network only: no token is asked for."""
+    """`/readyz` and `/metrics`: for the allowed networks, without a token."""
 
     def __init__(
         self, *, gate: InternalGate, checks: Mapping[str, Check], metrics: Callable[[], tuple[str, bytes]]
@@ -33,7 +38,6 @@ class SystemRouter:
         self._metrics = metrics
 
     def add_to(self, app: QuartTrio) -> None:
-        app.add_url_rule("/healthz", "healthz", healthz)
         app.add_url_rule("/readyz", "readyz", self.readyz)
         app.add_url_rule("/metrics", "metrics", self.metrics)
 

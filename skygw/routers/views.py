@@ -48,7 +48,7 @@ def node_view(
         address=session and session.address,
         round_trip_s=session and session.round_trip_s,
         calls_in_flight=0 if session is None else len(session.calls),
-        queue_bytes={} if session is None else {lane.name.lower(): session.queued_bytes(lane) for lane in Lane},
+        queue_bytes={} if session is None else {lane.label: session.queued_bytes(lane) for lane in Lane},
         unacked_reports=0 if session is None else session.unacked,
         token_expires_at=session and datetime.fromtimestamp(session.token_expires_at, UTC),
         token_in_grace=session is not None and session.in_grace,

@@ -99,6 +99,11 @@ class QuartLink:
         return self._handle.last_received_at
 
 
+def current_websocket() -> Websocket:
+    """The WebSocket of this handler itself: the proxy is dead outside the handler's context."""
+    return cast("Websocket", cast("Any", websocket)._get_current_object())  # noqa: SLF001 - werkzeug's documented way
+
+
 class SocketRouter:
     """`/v1/ws/node`."""
 
@@ -121,11 +126,11 @@ class SocketRouter:
         return Response(body, 426, {"content-type": JSON_TYPE, "upgrade": "websocket", "connection": "upgrade"})
 
     async def node_socket(self) -> Response | None:
-        socket: Websocket = websocket._get_current_object()  # noqa: SLF001 - Quart's documented way out of a proxy
+        socket: Websocket = current_websocket()
         scope: dict[str, Any] = cast("dict[str, Any]", socket.scope)
         address = self._gate.address(scope)
         if SUBPROTOCOL not in socket.requested_subprotocols:
-            self._metrics.refused("subprotocol")
+            self._metrics.node_refused("subprotocol")
             detail = f'{{"detail":"The subprotocol {SUBPROTOCOL} must be offered.","code":"invalid"}}'
             return Response(detail, 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": SUBPROTOCOL})
         install_id: InstallId | None = None
@@ -152,7 +157,7 @@ class SocketRouter:
         return None
 
     def _note(self, install_id: InstallId | None, error: GatewayError, address: str) -> None:
-        self._metrics.refused(error.reason)
+        self._metrics.node_refused(error.reason)
         log.info("node refused", extra={"reason": error.reason, "address": address})
         if install_id is not None:
             self._registry.refused(install_id, Refusal(datetime.now(UTC), status_of(error), error.reason, address))

@@ -64,12 +64,7 @@ class ListenerConfig:
 
 def refuse_open_cleartext(config: ListenerConfig) -> None:
     """Raise `StartupError` if tokens would cross a network in the clear and nobody asked for that."""
-    if (
-        config.tls is not None
-        or config.allow_cleartext
-        or config.behind_tls_proxy
-        or is_loopback(config.host)
-    ):
+    if config.tls is not None or config.allow_cleartext or config.behind_tls_proxy or is_loopback(config.host):
         return
     raise StartupError(
         f"the {config.name} listener would serve cleartext on {config.host}: "

@@ -41,6 +41,8 @@ class Connection:
         if tls is not None:
             self._stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
         self._peer = peer
+        host, port = transport.socket.getsockname()[:2]
+        self._here: tuple[str, int] = (host, port)
         self._config = config
         self._ending: Ending | None = None
         self._is_open = True
@@ -49,6 +51,7 @@ class Connection:
         self._waiting = trio.CancelScope()
         self._write_lock = trio.Lock()
         self._protocol: Http11 | None = None
+        self._last_received_at = trio.current_time()
         self._head_begun = False
         self._head_deadline = trio.current_time() + config.header_timeout_s
         self._body_bytes = 0
@@ -107,24 +110,23 @@ class Connection:
         except trio.TooSlowError:
             raise PeerFaultError(End.TLS, "the TLS handshake took too long") from None
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise PeerFaultError(
-                End.TLS, f"the TLS handshake failed: {error.__cause__ or 'peer left'}"
-            ) from error
+            raise PeerFaultError(End.TLS, f"the TLS handshake failed: {error.__cause__ or 'peer left'}") from error
 
-    def _make_protocol(
-        self, app: App, context: WorkerContext, state: dict[str, Any], apps: trio.Nursery
-    ) -> Http11:
+    def _make_protocol(self, app: App, context: WorkerContext, state: dict[str, Any], apps: trio.Nursery) -> Http11:
         handle = ConnectionHandle(
-            listener=self._config.name, peer=self._peer, abort=self.abort, is_open=lambda: self._is_open
+            listener=self._config.name,
+            peer=self._peer,
+            abort=self.abort,
+            is_open=lambda: self._is_open,
+            last_received_at=lambda: self._last_received_at,
         )
-        here = self._transport.socket.getsockname()
         self._protocol = protocol = Http11(
             app,
             self._config,
             context=context,
             exchanges=Exchanges(apps, handle, before_receive=self._send_continue),
             state=state,
-            ends=Ends(peer=self._peer, here=(here[0], here[1]), is_tls=self._stream is not self._transport),
+            ends=Ends(peer=self._peer, here=self._here, is_tls=self._stream is not self._transport),
             send=self._take,
         )
         return protocol
@@ -160,6 +162,7 @@ class Connection:
         began = trio.current_time()
         with trio.CancelScope(deadline=self._read_deadline(protocol.awaiting)) as self._waiting:
             data = bytes(await self._stream.receive_some(READ_BYTES))
+            self._last_received_at = trio.current_time()
             if protocol.awaiting is Awaiting.BODY:
                 self._body_waited_s += trio.current_time() - began
                 self._body_bytes += len(data)
@@ -186,18 +189,19 @@ class Connection:
         Closing over unread bytes would reset the connection and take our last answer away from the peer.
         """
         with trio.move_on_after(self._config.linger_s):
-            try:
-                if isinstance(self._stream, trio.SSLStream):
-                    await self._stream.unwrap()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # the peer has left, or goes on sending: no clean goodbye with it
-            try:
-                await self._transport.send_eof()
-                for _ in range(LINGER_READS):
-                    if not await self._transport.receive_some(READ_BYTES):
-                        break
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
+            async with self._write_lock:  # the app may still be in the middle of a write
+                try:
+                    if isinstance(self._stream, trio.SSLStream):
+                        await self._stream.unwrap()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass  # the peer has left, or goes on sending: no clean goodbye with it
+                try:
+                    await self._transport.send_eof()
+                    for _ in range(LINGER_READS):
+                        if not await self._transport.receive_some(READ_BYTES):
+                            break
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
         self._transport.socket.close()
 
     # --- what the protocol asks of the shell, in the reader's or the app's task
@@ -220,8 +224,10 @@ class Connection:
             self._waiting.deadline = self._head_deadline
 
     async def _send_continue(self) -> None:
-        if self._protocol is not None and self._is_open:
+        if self._protocol is not None and self._is_open and self._protocol.owes_continue:
             await self._protocol.send_continue()
+            # The reader is already waiting, for nothing in particular: from now on it waits for a body.
+            self._waiting.deadline = self._read_deadline(self._protocol.awaiting)
 
     async def _write(self, data: bytes) -> None:
         """Hand bytes to the socket, in order. Raises nothing for what the peer does: the connection ends.

@@ -16,12 +16,14 @@ class ConnectionHandle:
         peer: tuple[str, int],
         abort: Callable[[], None],
         is_open: Callable[[], bool],
+        last_received_at: Callable[[], float],
     ) -> None:
         self.listener = listener
         self.peer = peer
         """The socket's peer: what a proxy says about others is not looked at here."""
         self._abort = abort
         self._is_open = is_open
+        self._last_received_at = last_received_at
 
     @property
     def is_open(self) -> bool:
@@ -30,6 +32,11 @@ class ConnectionHandle:
         ASGI `send` returns normally on a dead link: to know whether a message was written, ask this after it.
         """
         return self._is_open()
+
+    @property
+    def last_received_at(self) -> float:
+        """When the last bytes came, of whatever kind, on trio's clock."""
+        return self._last_received_at()
 
     def abort(self) -> None:
         """Reset the connection at once: a send that is stuck returns, and the app is told of the disconnect.

@@ -1,6 +1,7 @@
-"""The one place that knows Hypercorn: its HTTP/1.1 and WebSocket protocols, without what ends processes.
+"""The one place that reaches into Hypercorn: its HTTP/1.1 and WebSocket protocols, made safe to stand on.
 
-Hypercorn's own shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
+The shell around them (`connection.py`) knows Hypercorn's events and worker context only; Hypercorn's own
+shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
 
 - HTTP/2 by prior knowledge is refused; `Upgrade: h2c` is ignored, as RFC 9110 §7.8 allows, and answered in
   HTTP/1.1.
@@ -14,9 +15,11 @@ Hypercorn's own shell (`TCPServer`) and its HTTP/2 are not used. What is changed
 Written against Hypercorn 0.18; a test fails when one of the classes used here changes.
 """
 
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import h11
@@ -39,8 +42,10 @@ from skygw.serving.exchange import Exchanges
 from skygw.serving.problem import refusal_body
 
 WEBSOCKET_VERSION = b"13"
+LONGEST_QUOTE = 120  # characters of a parser's complaint, which quotes the peer
 
 
+@lru_cache(maxsize=8)
 def hypercorn_config(config: ListenerConfig) -> Config:
     """Hypercorn's settings as far as its protocols read them; its loggers write nothing."""
     theirs = Config()
@@ -48,6 +53,7 @@ def hypercorn_config(config: ListenerConfig) -> Config:
     theirs.errorlog = None
     theirs.include_server_header = False
     theirs.h11_max_incomplete_size = config.max_header_bytes
+    theirs.keep_alive_max_requests = sys.maxsize  # nothing here wears out
     theirs.websocket_max_message_size = config.websocket_max_message_bytes
     return theirs
 
@@ -132,10 +138,14 @@ class Http11(H11Protocol):
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
 
+    @property
+    def owes_continue(self) -> bool:
+        """The client waits to hear that its body is wanted."""
+        return self.connection is self._http and self._http.they_are_waiting_for_100_continue
+
     async def send_continue(self) -> None:
-        """Tell a client that asked that its body is wanted. Does nothing otherwise."""
-        if self.connection is self._http and self._http.they_are_waiting_for_100_continue:
-            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+        """Say that the body is wanted; only while `owes_continue`."""
+        await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
 
     async def refuse(
         self,
@@ -148,6 +158,8 @@ class Http11(H11Protocol):
         """End the running exchange, answer `status` if nothing was answered yet, and raise."""
         await self._close_stream()
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            # Idle: the request that cannot be read is not the one whose method was seen last.
+            has_no_body = self._method == b"HEAD" and self._http.our_state is h11.SEND_RESPONSE
             body = refusal_body(sentence)
             answer = h11.Response(
                 status_code=status,
@@ -160,7 +172,7 @@ class Http11(H11Protocol):
                 ],
             )
             data = self._http.send(answer) or b""
-            if self._method != b"HEAD":
+            if not has_no_body:
                 data += self._http.send(h11.Data(data=body)) or b""
             data += self._http.send(h11.EndOfMessage()) or b""
             await self.send(RawData(data=data))
@@ -171,7 +183,8 @@ class Http11(H11Protocol):
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
-                await self.refuse(error.error_status_hint, f"The request cannot be read: {error}.")
+                complaint = str(error)[:LONGEST_QUOTE]
+                await self.refuse(error.error_status_hint, f"The request cannot be read: {complaint}.")
             if isinstance(event, h11.Request):
                 self._method = event.method
                 await self.send(Updated(idle=False))
@@ -197,6 +210,8 @@ class Http11(H11Protocol):
         names = {name for name, _ in event.headers}
         if event.http_version not in (b"1.0", b"1.1"):
             await self.refuse(505, "Only HTTP/1.1 is spoken here.")
+        if _path_and_query(event.target) is None:
+            await self.refuse(400, "The request target is neither a path nor a URL.")
         if b"content-length" in names and b"transfer-encoding" in names:
             await self.refuse(400, "Content-Length and Transfer-Encoding exclude each other.")
         if not _wants_websocket(event):
@@ -227,8 +242,7 @@ class Http11(H11Protocol):
         )
         headers = list(request.headers)
         if _wants_websocket(request):
-            # Upstream's handshake accepts permessage-deflate whenever it sees it offered.
-            headers = [(name, value) for name, value in headers if name != b"sec-websocket-extensions"]
+            headers = _handshake_headers(headers)
             self.stream = BoundedWebSocket(*common, violation_code=self._violation_code)
             self.connection = H11WSConnection(self._http)
         else:
@@ -239,11 +253,14 @@ class Http11(H11Protocol):
                 headers=headers,
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
+                raw_path=_path_and_query(request.target) or b"/",
                 state=self.connection_state,
             )
         )
         self.keep_alive_requests += 1
+        if self.stream.closed:
+            # Upstream has refused the handshake with a bare 400 and would hold the connection for ever.
+            raise PeerFaultError(End.PROTOCOL, "The WebSocket handshake does not hold together.")
 
 
 class BoundedWebSocket(WSStream):
@@ -297,6 +314,31 @@ class BoundedWebSocket(WSStream):
         if self.app_put is not None:
             put, self.app_put = self.app_put, None
             await put({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+
+def _path_and_query(target: bytes) -> bytes | None:
+    """The request target in origin form, whole URLs included (RFC 9112 §3.2.2). None for anything else."""
+    if target.startswith(b"/") or target == b"*":
+        return target
+    if target.lower().startswith((b"http://", b"https://")):
+        _, _, after_scheme = target.partition(b"://")
+        authority, slash, path = after_scheme.partition(b"/")
+        return None if b"?" in authority else slash + path or b"/"
+    return None
+
+
+def _handshake_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """As upstream's handshake reads them: it keeps one line of each name, in ASCII.
+
+    It also accepts permessage-deflate wherever it sees it offered, so that the offer is taken out.
+    """
+    protocols = [value for name, value in headers if name == b"sec-websocket-protocol" and value.isascii()]
+    replaced = (b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol")
+    kept = [(name, value) for name, value in headers if name not in replaced]
+    kept.append((b"connection", b"upgrade"))
+    if protocols:
+        kept.append((b"sec-websocket-protocol", b", ".join(protocols)))
+    return kept
 
 
 def _wants_websocket(request: h11.Request) -> bool:

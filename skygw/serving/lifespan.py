@@ -79,9 +79,7 @@ class Lifespan:
             case "lifespan.shutdown.complete":
                 self._stopped.set()
             case "lifespan.shutdown.failed":
-                logger.error(
-                    "%s: the app failed to shut down: %s", self._listener, message.get("message", "")
-                )
+                logger.error("%s: the app failed to shut down: %s", self._listener, message.get("message", ""))
                 self._stopped.set()
             case other:
                 raise ValueError(f"{other} is no lifespan message")

@@ -88,9 +88,7 @@ class Listener:
         if failure is not None:
             raise failure
 
-    async def _serve_until_cancelled(
-        self, app: App, lifespan: Lifespan, task_status: trio.TaskStatus[None]
-    ) -> None:
+    async def _serve_until_cancelled(self, app: App, lifespan: Lifespan, task_status: trio.TaskStatus[None]) -> None:
         try:
             async with trio.open_nursery() as connections:
                 self._accepting = trio.SocketListener(trio.socket.from_stdlib_socket(self._listening))

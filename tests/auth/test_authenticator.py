@@ -95,9 +95,7 @@ async def test_an_opaque_token_is_asked_about(issuer: FakeIssuer, http: httpx.As
     assert (await auth.node("opaque")).install_id == UUID(INSTALL_ID)
 
 
-async def test_the_issuer_may_leave_itself_out_of_an_introspection(
-    issuer: FakeIssuer, http: httpx.AsyncClient
-) -> None:
+async def test_the_issuer_may_leave_itself_out_of_an_introspection(issuer: FakeIssuer, http: httpx.AsyncClient) -> None:
     issuer.introspected["opaque"] = claims(iss=None)
     assert (await authenticator(introspection=asking(issuer, http)).node("opaque")).expires_at == NOW + 600
 
@@ -162,9 +160,7 @@ async def test_a_token_of_a_rotated_key_is_taken_at_once(issuer: FakeIssuer, htt
         await auth.node(sign(claims()))
 
 
-async def test_garbage_never_makes_the_gateway_ask_for_keys(
-    issuer: FakeIssuer, http: httpx.AsyncClient
-) -> None:
+async def test_garbage_never_makes_the_gateway_ask_for_keys(issuer: FakeIssuer, http: httpx.AsyncClient) -> None:
     auth = authenticator(keys=JwksUrl(issuer.jwks_url, http))
     for garbage in ("", "a.b.c", "..", "x" * 9000, "opaque"):
         with pytest.raises(Unauthenticated):
@@ -182,9 +178,7 @@ async def test_an_issuer_that_is_away_gives_grace(issuer: FakeIssuer, http: http
     assert await authenticator().issuer_reachable()
 
 
-async def test_an_issuer_that_never_answered_is_neither_yes_nor_no(
-    issuer: FakeIssuer, http: httpx.AsyncClient
-) -> None:
+async def test_an_issuer_that_never_answered_is_neither_yes_nor_no(issuer: FakeIssuer, http: httpx.AsyncClient) -> None:
     await issuer.become(Mood.HANGING_UP)
     with pytest.raises(IssuerUnavailable):
         await authenticator(keys=JwksUrl(issuer.jwks_url, http)).node(sign(claims()))

@@ -56,17 +56,13 @@ async def test_the_gateway_shows_its_own_credentials_and_the_token_in_the_body(
     assert request.path == INTROSPECTION_PATH
 
 
-async def test_a_token_that_is_not_active_is_refused(
-    issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock
-) -> None:
+async def test_a_token_that_is_not_active_is_refused(issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock) -> None:
     with pytest.raises(Unauthenticated, match="not active"):
         await client_of(issuer, http, clock).claims("unknown")
 
 
 @pytest.mark.parametrize("active", ["true", 1, None, {}, [True]])
-async def test_only_true_is_active(
-    issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock, active: object
-) -> None:
+async def test_only_true_is_active(issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock, active: object) -> None:
     issuer.raw_introspection = json.dumps({"active": active, **claims()}).encode()
     with pytest.raises(Unauthenticated):
         await client_of(issuer, http, clock).claims("opaque")

@@ -67,9 +67,7 @@ async def test_unknown_key_ids_make_one_fetch_in_thirty_seconds(
     assert issuer.hits[JWKS_PATH] == 3
 
 
-async def test_many_callers_at_once_share_one_fetch(
-    issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock
-) -> None:
+async def test_many_callers_at_once_share_one_fetch(issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock) -> None:
     issuer.publish(jwk("p256"))
     source = source_at(issuer, http, clock)
     answers: list[KeySet] = []
@@ -107,9 +105,7 @@ async def test_a_caller_who_hangs_up_does_not_waste_the_fetch(
     assert issuer.hits[JWKS_PATH] == 2
 
 
-@pytest.mark.parametrize(
-    "mood", [Mood.SERVER_ERROR, Mood.HANGING_UP, Mood.ENDLESS, Mood.COMPRESSED, Mood.STALLED]
-)
+@pytest.mark.parametrize("mood", [Mood.SERVER_ERROR, Mood.HANGING_UP, Mood.ENDLESS, Mood.COMPRESSED, Mood.STALLED])
 async def test_a_misbehaving_issuer_leaves_the_last_good_keys_in_use(
     issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock, mood: Mood
 ) -> None:
@@ -271,9 +267,7 @@ async def test_an_address_that_is_not_safe_to_ask_stops_the_start(http: httpx.As
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["https://auth.example.test/jwks", "http://localhost:1/jwks", "http://[::1]:1/jwks"]
-)
+@pytest.mark.parametrize("url", ["https://auth.example.test/jwks", "http://localhost:1/jwks", "http://[::1]:1/jwks"])
 def test_https_and_loopback_addresses_are_fine(url: str) -> None:
     assert str(issuer_address(url, what="the key set")) == url
 

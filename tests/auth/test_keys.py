@@ -110,9 +110,7 @@ def test_two_keys_under_one_id_are_ambiguous_and_the_others_still_work() -> None
     found = verify(good, keys=keys, audiences=[AUDIENCE], issuer=ISSUER, now=NOW, leeway_s=0)
     assert found.subject == INSTALL_ID
     with pytest.raises(Unauthenticated, match="which of several keys"):
-        verify(
-            sign(claims(), kid="twice"), keys=keys, audiences=[AUDIENCE], issuer=ISSUER, now=NOW, leeway_s=0
-        )
+        verify(sign(claims(), kid="twice"), keys=keys, audiences=[AUDIENCE], issuer=ISSUER, now=NOW, leeway_s=0)
 
 
 def test_the_same_key_listed_twice_is_one_key() -> None:

@@ -34,9 +34,7 @@ def keys() -> KeySet:
     return parse_jwks(jwks(jwk("p256"), jwk("rsa"), jwk("ed"), jwk("p384")))
 
 
-def verified(
-    token: str, keys: KeySet, *, now: float = NOW, audiences: tuple[str, ...] = (AUDIENCE,)
-) -> Claims:
+def verified(token: str, keys: KeySet, *, now: float = NOW, audiences: tuple[str, ...] = (AUDIENCE,)) -> Claims:
     return verify(token, keys=keys, audiences=audiences, issuer=ISSUER, now=now, leeway_s=5)
 
 
@@ -65,9 +63,7 @@ def test_other_kinds_of_jwt_are_refused(keys: KeySet, typ: Any) -> None:
         verified(token, keys)
 
 
-@pytest.mark.parametrize(
-    "algorithm", ["none", "None", "NONE", "", "HS256", "ES256K", "ES521", None, 5, ["ES256"]]
-)
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", "HS256", "ES256K", "ES521", None, 5, ["ES256"]])
 def test_an_algorithm_off_the_list_is_refused(keys: KeySet, algorithm: Any) -> None:
     for signature in (b"", b"x" * 64):
         with pytest.raises(Unauthenticated, match=r"accepted algorithm|not a signed JWT"):
@@ -168,9 +164,7 @@ def test_a_token_as_long_as_the_limit_is_read_and_a_longer_one_is_not(keys: KeyS
         verified("\u2603" * (MAX_TOKEN_BYTES + 1), keys)
 
 
-@pytest.mark.parametrize(
-    "token", ["", ".", "..", "...", "a.b", "a.b.", ".b.c", "a..c", "a.b.c.d", "a.b.c.d.e"]
-)
+@pytest.mark.parametrize("token", ["", ".", "..", "...", "a.b", "a.b.", ".b.c", "a..c", "a.b.c.d", "a.b.c.d.e"])
 def test_missing_or_empty_segments_are_refused(keys: KeySet, token: str) -> None:
     with pytest.raises(Unauthenticated, match="not a signed JWT"):
         verified(token, keys)
@@ -212,9 +206,7 @@ def test_another_issuer_is_refused(keys: KeySet, issuer: Any) -> None:
         verified(sign(claims(iss=issuer)), keys)
 
 
-@pytest.mark.parametrize(
-    "audience", [None, "", [], "sky-node", "sky-node-gateway-internal", [5], {"a": 1}, 5]
-)
+@pytest.mark.parametrize("audience", [None, "", [], "sky-node", "sky-node-gateway-internal", [5], {"a": 1}, 5])
 def test_another_audience_is_refused(keys: KeySet, audience: Any) -> None:
     with pytest.raises(Unauthenticated, match=r"audience|not meant for"):
         verified(sign(claims(aud=audience)), keys)
@@ -268,9 +260,7 @@ def test_a_time_that_is_none_is_refused(keys: KeySet, claim: str, value: str) ->
         verified(sign(f'{rest}, "{claim}": {value}}}'.encode()), keys)
 
 
-@pytest.mark.parametrize(
-    "payload", [b"", b"[]", b'"text"', b'{"iss": "a", "iss": "b"}', b'{"sub": "\\u0000"}']
-)
+@pytest.mark.parametrize("payload", [b"", b"[]", b'"text"', b'{"iss": "a", "iss": "b"}', b'{"sub": "\\u0000"}'])
 def test_a_payload_that_is_no_sane_object_is_refused(keys: KeySet, payload: bytes) -> None:
     with pytest.raises(Unauthenticated, match=r"cannot be read|not a signed JWT"):
         verified(sign(payload), keys)
@@ -353,11 +343,7 @@ def test_no_text_is_anything_but_a_token_or_unauthenticated(text: str) -> None:
     assert len(text) < 8 or text not in str(refused.value)
 
 
-@given(
-    st.dictionaries(
-        st.text(max_size=5), st.none() | st.integers() | st.text(max_size=9) | st.lists(st.text())
-    )
-)
+@given(st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=9) | st.lists(st.text())))
 def test_no_signed_claims_raise_anything_but_unauthenticated(values: dict[str, Any]) -> None:
     keys = parse_jwks(jwks(jwk("p256")))
     with pytest.raises(Unauthenticated):

@@ -1,9 +1,12 @@
 """Tests of the command line see only the variables they set, and no settings file of whoever runs them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.cli.fake_gateway import FakeGateway, fake_gateway
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +16,12 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGateway]:
+    """A gateway of canned answers, found through the environment."""
+    with fake_gateway() as fake:
+        monkeypatch.setenv("SKYGW_URL", fake.url)
+        monkeypatch.setenv("SKYGW_TOKEN", "a-token")
+        yield fake

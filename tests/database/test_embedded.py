@@ -154,9 +154,7 @@ async def test_a_server_of_somebody_else_under_a_noted_pid_is_left_alone(data_di
     bystander = subprocess.Popen(["sleep", "60"])
     try:
         noted = data_dir / "postgres" / "data" / "postmaster.pid"
-        noted.write_text(
-            f"{bystander.pid}\n{noted.parent}\n1700000000\n5432\n{data_dir}\n\n  1 1\nready   \n"
-        )
+        noted.write_text(f"{bystander.pid}\n{noted.parent}\n1700000000\n5432\n{data_dir}\n\n  1 1\nready   \n")
         async with embedded_postgres(data_dir) as cluster:
             assert ask(cluster, "SELECT 1") == 1
             assert bystander.poll() is None
@@ -180,9 +178,7 @@ async def test_a_long_path_gets_a_short_socket_folder_that_is_removed(data_dir: 
     (data_dir / "postgres").rename(long / "postgres")
     async with embedded_postgres(long) as cluster:
         assert ask(cluster, "SELECT 1") == 1
-        run = Path(
-            str(ask(cluster, "SELECT trim(both '\"' from current_setting('unix_socket_directories'))"))
-        )
+        run = Path(str(ask(cluster, "SELECT trim(both '\"' from current_setting('unix_socket_directories'))")))
         assert stat.S_IMODE(run.stat().st_mode) == 0o700
     assert not run.exists()
 

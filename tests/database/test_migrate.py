@@ -111,3 +111,12 @@ async def test_the_check_names_what_is_missing_and_what_may_not_be_read(postgres
             for column in ("name", "telescope_id", "observatory_id", "is_deleted")
         ],
     ]
+
+
+async def test_a_server_that_is_too_old_is_refused_with_both_versions(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, _ = postgres.new_database()
+    monkeypatch.setattr("skygw.database.migrate.LOWEST_SERVER_VERSION", 99)
+    with pytest.raises(StartupError, match="runs PostgreSQL 18; the gateway needs 99 or later"):
+        await migrate(owner)

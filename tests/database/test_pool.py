@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
-from skygw.database.pool import Database, open_database, open_loop_and_database
+from skygw.database.pool import STATEMENT_TIMEOUT_S, Database, open_database, open_loop_and_database
 from skygw.errors import Retry, RoutingUnavailable, StartupError
 from tests.fakes.postgres import PostgresServer
 
@@ -37,12 +37,27 @@ async def test_borrowers_at_the_same_time_have_connections_of_their_own(database
         assert await one.fetchval(BACKEND) != await other.fetchval(BACKEND)
 
 
-async def test_nobody_waits_for_a_connection_longer_than_told(postgres: PostgresServer) -> None:
-    async with open_loop_and_database(postgres.gateway_url, size=1, wait_s=0.5) as small:
+async def test_nobody_waits_for_a_turn_longer_than_told(postgres: PostgresServer) -> None:
+    async with open_loop_and_database(postgres.gateway_url, size=1, busy_wait_s=0.05) as small:
         async with small.connection():
-            with pytest.raises(RoutingUnavailable, match=r"no connection within 0\.5 s"):
+            with pytest.raises(RoutingUnavailable, match="too much to do"):
                 await small.ping()
         await small.ping()
+        assert small.available
+
+
+async def test_many_more_callers_than_connections_all_have_their_turn(postgres: PostgresServer) -> None:
+    answered = 0
+
+    async def ask() -> None:
+        nonlocal answered
+        await small.ping()
+        answered += 1
+
+    async with open_loop_and_database(postgres.gateway_url, size=2) as small, trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(ask)
+    assert answered == 100
 
 
 async def test_a_borrower_that_is_cancelled_leaves_nothing_behind(database: Database) -> None:
@@ -64,6 +79,16 @@ async def test_a_statement_the_server_refuses_leaves_its_connection_in_use(datab
                 await connection.execute("SELECT * FROM no_such_table")
     assert len(backends) == 1
     assert database.available
+
+
+async def test_a_statement_that_takes_too_long_is_ended_by_the_server(database: Database) -> None:
+    with pytest.raises(RoutingUnavailable, match="statement timeout"):
+        async with database.connection() as connection:
+            assert await connection.fetchval("SHOW statement_timeout") == f"{STATEMENT_TIMEOUT_S:.0f}s"
+            await connection.execute("SET statement_timeout = '10ms'")
+            await connection.fetchval("SELECT pg_sleep(60)")
+    async with database.connection() as connection:
+        assert await connection.fetchval("SHOW statement_timeout") == f"{STATEMENT_TIMEOUT_S:.0f}s"
 
 
 async def test_a_transaction_is_done_whole_or_not_at_all(postgres: PostgresServer) -> None:
@@ -143,8 +168,20 @@ async def test_a_server_that_hangs_holds_nobody(own_cluster: EmbeddedCluster) ->
                 async with database.transaction() as connection:
                     await connection.fetchval("SELECT 1")
             assert scope.cancelled_caught
-            with pytest.raises(RoutingUnavailable, match="no connection within"):
-                await database.ping()
+            refusals: list[RoutingUnavailable] = []
+
+            async def ask() -> None:
+                try:
+                    await database.ping()
+                except RoutingUnavailable as error:
+                    refusals.append(error)
+
+            with trio.move_on_after(10) as patience:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(100):
+                        nursery.start_soon(ask)
+            assert not patience.cancelled_caught
+            assert len(refusals) == 100
         finally:
             os.kill(backend, signal.SIGCONT)
             os.kill(postmaster, signal.SIGCONT)

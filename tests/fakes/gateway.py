@@ -1,7 +1,7 @@
 """A gateway's rooms without doors: registry, sessions, direct requests and commands over memory links and twins."""
 
 from time import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import trio
@@ -37,9 +37,6 @@ from tests.fakes.ports import (
     MemoryTokens,
     Switch,
 )
-
-if TYPE_CHECKING:
-    from skygw.errors import Outcome
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
@@ -112,16 +109,13 @@ class Gateway:
         self.snapshots = RetainedSnapshots()
         self.metrics = CountedMetrics()
         self.command_outcomes: list[str] = []
-        self.call_outcomes: list[tuple[Outcome, str]] = []
         self.commands = CommandService(
             registry=self.registry,
             ledger=self.ledger,
             controllers=self.controllers,
             finished=self.command_outcomes.append,
         )
-        self.rpc = DirectRpc(
-            self.registry, finished=lambda outcome, reason, _: self.call_outcomes.append((outcome, reason))
-        )
+        self.rpc = DirectRpc(self.registry, metrics=self.metrics)
         self.rules = rules or SessionRules()
         self.door = NodeDoor(
             registry=self.registry,
@@ -136,6 +130,11 @@ class Gateway:
             ),
         )
         self._nursery = nursery
+
+    @property
+    def call_outcomes(self) -> list[tuple[str, str]]:
+        """Outcome and reason of every call that ended; the reason is empty when nothing was wrong."""
+        return self.metrics.calls
 
     def accept(self, site: Site, *, token_lasts_s: float = 1e6) -> PlayedLink:
         """A socket of the site that has said nothing yet."""

@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import trio
 
-from skygw.control.ledger import CommandQuery, CommandRecord, CommandState, Move, Transition, may_move
+from skygw.control.ledger import ENDS, CommandQuery, CommandRecord, CommandState, Move, Transition, may_move
 from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
-from skygw.nodes.ports import Claim, DurableReport
+from skygw.nodes.ports import Claim, Direction, DurableReport
+from skygw.protocol.node_frames import PublishCommandResult
 
 
 class Switch:
@@ -47,6 +49,9 @@ class MemoryEpochs:
             self.fences[uid] = max(self.fences.get(uid, 0), fence)
         return Claim(Epoch(epoch), self.registry_uid)
 
+    async def transfer(self, install_id: InstallId, instance_uid: InstanceUid) -> None:
+        await self._switch.asked()
+
 
 class MemoryCommands:
     """`CommandLedger` in memory. Rows are copies: what a caller changes later is not in the ledger."""
@@ -67,11 +72,21 @@ class MemoryCommands:
             raise IdReused("This command id belongs to another command.")
         return deepcopy(stored), True
 
-    async def record_late(self, record: CommandRecord) -> None:
+    async def record_sent(self, record: CommandRecord, results: Sequence[PublishCommandResult]) -> None:
         row = deepcopy(record)  # a statement carries its values from when it was sent
         await self._switch.asked()
-        row.recorded_late = True
         self.rows.setdefault(row.command_id, row)
+        for result in results:
+            self.apply(record.install_id, result)
+
+    def apply(self, install_id: InstallId, result: PublishCommandResult) -> None:
+        """What a committed result does to its row; an unknown one, or another installation's, is passed over."""
+        row = self.rows.get(result.command_id)
+        if row is None or row.install_id != install_id:
+            return
+        if row.state not in ENDS:
+            row.result = row.result if result.result is None else result.result.text
+        self.step(row, Transition(datetime.now(UTC), CommandState(result.status.value), Hop.NODE))
 
     async def move(self, moves: Sequence[Move]) -> None:
         await self._switch.asked()
@@ -130,10 +145,8 @@ class MemoryReports:
                 continue
             assert report.seq == len(rows) + 1, "a run that is not contiguous"
             rows.append(report)
-            result = report.result
-            row = None if result is None else self._commands.rows.get(result.command_id)
-            if result is not None and row is not None and result.observed_at is not None:
-                self._commands.step(row, Transition(result.observed_at, CommandState(result.status.value), Hop.NODE))
+            if report.result is not None:
+                self._commands.apply(install_id, report.result)
         self.commits += 1
         return len(rows)
 
@@ -173,22 +186,38 @@ class MemoryControllers:
 
 
 class CountedMetrics:
-    """`SessionMetrics` that can be asked."""
+    """`SessionMetrics` and `CallMetrics` that can be asked."""
 
     def __init__(self) -> None:
         self.frames: Counter[tuple[str, str]] = Counter()
+        self.bytes: Counter[str] = Counter()
         self.late_replies = 0
-        self.ended_with: list[int] = []
+        self.sessions = 0
+        self.ended_with: list[int | None] = []
         self.refusals: list[str] = []
+        self.calls_begun = 0
+        self.calls: list[tuple[str, str]] = []
 
-    def frame(self, direction: str, kind: str, size: int) -> None:
+    def session_started(self) -> None:
+        self.sessions += 1
+
+    def session_ended(self, code: int | None) -> None:
+        self.ended_with.append(code)
+
+    def node_refused(self, reason: str) -> None:
+        self.refusals.append(reason)
+
+    def frame(self, direction: Direction, kind: str) -> None:
         self.frames[direction, kind] += 1
+
+    def message(self, direction: Direction, size: int) -> None:
+        self.bytes[direction] += size
 
     def late_reply(self) -> None:
         self.late_replies += 1
 
-    def session_ended(self, code: int) -> None:
-        self.ended_with.append(code)
+    def call_started(self) -> None:
+        self.calls_begun += 1
 
-    def refused(self, reason: str) -> None:
-        self.refusals.append(reason)
+    def call_ended(self, *, outcome: str, reason: str, seconds: float) -> None:
+        self.calls.append((outcome, reason))

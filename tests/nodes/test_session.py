@@ -232,7 +232,8 @@ async def test_the_first_reason_to_end_wins_and_is_what_the_node_is_told(
 async def test_going_away_is_announced_before_the_close(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     gateway, site = Gateway(nursery), Site()
     link = await gateway.connect(site)
-    gateway.session(site).go_away("draining", reconnect_after_ms=1_500, code=CloseCode.DRAINING)
+    gateway.session(site).announce_end("draining", reconnect_after_ms=1_500)
+    gateway.session(site).end(CloseCode.DRAINING, "draining")
     goaway = await link.hear_next(Goaway)
     await link.served.wait()
     assert goaway.reconnect_after_ms == 1_500

@@ -72,8 +72,8 @@ def test_a_call_is_in_flight_until_it_ends_with_its_outcome() -> None:
 
 def test_queues_bytes_and_the_rest_are_counted() -> None:
     metrics = fresh()
-    metrics.queue_changed("safing", 500)
-    metrics.queue_changed("safing", -200)
+    metrics.queue_bytes("safing", 500)
+    metrics.queue_bytes("safing", 300)
     metrics.message("out", 1024)
     metrics.late_reply()
     metrics.unhandled()

@@ -25,7 +25,7 @@ async def read_body(receive: Receive) -> bytes | None:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        body += message["body"]
+        body += bytes(message["body"])
         if not message["more_body"]:
             return body
 
@@ -38,12 +38,14 @@ class EchoApp:
         self.disconnects: list[Message] = []
         self.flooded = trio.Event()
         self.busy = trio.Event()
+        self._calls = trio.lowlevel.ParkingLot()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
         self.scopes.append(scope)
+        self._calls.unpark_all()
         if scope["type"] == "websocket":
             await self._echo_messages(receive, send)
         elif scope["path"] == "/flood":
@@ -63,6 +65,11 @@ class EchoApp:
             else:
                 await answer(send, body or b"hello")
 
+    async def until_called(self, count: int) -> None:
+        """Wait until so many requests and sockets have reached the app."""
+        while len(self.scopes) < count:
+            await self._calls.park()
+
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -78,12 +85,19 @@ class EchoApp:
                 self.flooded.set()
                 return
 
+    async def _flood_messages(self, send: Send) -> None:
+        while self.scopes[-1]["extensions"]["skygw.connection"].is_open:
+            await send({"type": "websocket.send", "bytes": b"x" * 65536})
+        self.flooded.set()
+
     async def _echo_messages(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "websocket.connect":
                 await send({"type": "websocket.accept"})
                 self.busy.set()
+            elif message.get("text") == "flood me":
+                await self._flood_messages(send)
             elif message["type"] == "websocket.disconnect":
                 self.disconnects.append(message)
                 return

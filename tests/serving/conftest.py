@@ -15,7 +15,5 @@ def expects_errors() -> None:
 def no_unexpected_errors(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     if "expects_errors" not in request.fixturenames:
-        errors = [
-            record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR
-        ]
+        errors = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
         assert errors == []

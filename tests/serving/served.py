@@ -37,6 +37,11 @@ class CountingMetrics:
         self.refused_by[why] += 1
         self._changes.unpark_all()
 
+    async def until_opened(self, count: int) -> None:
+        with trio.fail_after(PATIENCE_S):
+            while self.opened_count < count:
+                await self._changes.park()
+
     async def until_closed(self, why: End, count: int = 1) -> None:
         with trio.fail_after(PATIENCE_S):
             while self.closed_by[why] < count:

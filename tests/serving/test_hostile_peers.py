@@ -34,19 +34,19 @@ HOSTILE = {
     "a head without end": (b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 40_000, 431),
     "a bad chunk": (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     "a bad length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: many\r\n\r\n", 400),
+    "a target that is no path": (b"GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a target of another scheme": (b"GET gopher://[ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
 }
 
 
 @pytest.mark.parametrize(("sent", "status"), HOSTILE.values(), ids=HOSTILE.keys())
 async def test_it_is_refused_in_words_and_bystanders_go_on(
-    sent: bytes, status: int, caplog: pytest.LogCaptureFixture
+    sent: bytes, status: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(EchoApp()) as served, served.peer() as bystander:
         host, port = served.listener.address
-        async with trio_websocket.open_websocket_url(
-            f"ws://{host}:{port}/socket", disconnect_timeout=2
-        ) as socket:
+        async with trio_websocket.open_websocket_url(f"ws://{host}:{port}/socket", disconnect_timeout=2) as socket:
             assert await bystander.ask() == (200, b"hello")
             async with served.peer() as hostile:
                 await hostile.send(sent)
@@ -61,6 +61,7 @@ async def test_it_is_refused_in_words_and_bystanders_go_on(
     warnings = [record for record in caplog.records if record.name == "skygw.serving"]
     assert [record.levelno for record in warnings] == [logging.WARNING]
     assert warnings[0].exc_info is None
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_an_offer_of_h2c_is_answered_in_http_1_1() -> None:
@@ -90,11 +91,33 @@ async def test_a_client_that_offered_h2c_and_leaves_is_noticed() -> None:
                 await trio.testing.wait_all_tasks_blocked(0.01)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"Connection: keep-alive\r\n",
+        b"Connection: \xff\r\n",
+        b"Sec-WebSocket-Protocol: \xff\r\n",
+        b"Sec-WebSocket-Extensions: \xff\r\n",
+    ],
+    ids=["two connection lines", "no ASCII", "a subprotocol in no ASCII", "an extension in no ASCII"],
+)
+async def test_an_odd_handshake_that_holds_is_taken(odd: bytes) -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(UPGRADE + odd + b"\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_a_handshake_of_two_minds_is_refused_and_not_held() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(UPGRADE + b"Sec-WebSocket-Version: 8\r\n\r\n")
+        assert (await peer.response())[0] == 400
+        assert await peer.read_to_end() == b""
+        await served.metrics.until_closed(End.PROTOCOL)
+
+
 async def test_compression_is_offered_and_not_accepted() -> None:
     async with serving(EchoApp()) as served, served.peer() as peer:
-        await peer.send(
-            UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
-        )
+        await peer.send(UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n")
         head = await peer.read_until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"sec-websocket-extensions" not in head.lower()
@@ -179,6 +202,14 @@ async def test_a_body_that_stalls_is_given_up_and_the_app_is_told() -> None:
         assert app.disconnects == [{"type": "http.disconnect"}]
 
 
+async def test_a_body_that_was_asked_for_and_never_comes_is_given_up() -> None:
+    async with serving(EchoApp(), body_idle_timeout_s=0.2) as served, served.peer() as slow:
+        await slow.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        assert (await slow.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        assert (await slow.response())[0] == 408
+        await served.metrics.until_closed(End.SLOW_BODY)
+
+
 async def test_a_body_below_the_floor_is_given_up_though_it_never_stalls() -> None:
     async with (
         serving(EchoApp(), body_grace_s=0.3, body_min_bytes_per_s=1e6) as served,
@@ -201,3 +232,18 @@ async def test_a_resting_connection_is_closed_without_blame(caplog: pytest.LogCa
         assert await peer.read_to_end() == b""
         await served.metrics.until_closed(End.IDLE)
     assert [record.getMessage() for record in caplog.records if record.name == "skygw.serving"] == []
+
+
+async def test_garbage_after_a_head_request_is_refused_with_a_body() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        status, body = await peer.response()
+        assert (status, json.loads(body)["code"]) == (400, "invalid")
+
+
+async def test_a_refused_head_request_gets_no_body() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"HEAD ?a HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert await peer.read_to_end() == b""

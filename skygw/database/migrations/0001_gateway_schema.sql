@@ -33,8 +33,6 @@ CREATE TABLE IF NOT EXISTS skygw.node_report (
     kind text NOT NULL,
     -- text, not jsonb: kept byte for byte.
     body text NOT NULL,
-    -- As the node wrote it; its clock may be wrong.
-    observed_at text,
     received_at timestamptz NOT NULL DEFAULT now(),
     -- Why it will never be taken; null if it was taken.
     nacked text,
@@ -63,6 +61,8 @@ CREATE TABLE IF NOT EXISTS skygw.command (
     result text,
     error text,
     proof text,
+    -- How a cancel met it: before_start, interrupted or too_late.
+    canceled text,
     recorded_late boolean NOT NULL DEFAULT false,
     trace_id text
 );
@@ -81,8 +81,8 @@ CREATE TABLE IF NOT EXISTS skygw.command_transition (
 );
 
 -- The moves a command's state may make; whoever writes a state goes through this table. Completed, failed,
--- rejected, canceled and expired lead nowhere. Unknown is not the end: the node may still say what happened.
--- Running to running is news of its progress.
+-- rejected, canceled and expired lead nowhere. Only what was never written expires, and only what was written
+-- may become unknown; unknown is no end: the node may still say what happened.
 CREATE TABLE IF NOT EXISTS skygw.command_step (
     from_state text NOT NULL,
     to_state text NOT NULL,
@@ -91,10 +91,10 @@ CREATE TABLE IF NOT EXISTS skygw.command_step (
 INSERT INTO skygw.command_step (from_state, to_state)
 SELECT from_state, to_state
 FROM (VALUES
-    ('received', '{written,accepted,running,completed,failed,rejected,canceled,expired,unknown}'::text[]),
-    ('written', '{accepted,running,completed,failed,rejected,canceled,expired,unknown}'),
-    ('accepted', '{running,completed,failed,rejected,canceled,expired,unknown}'),
-    ('running', '{running,completed,failed,canceled,unknown}'),
-    ('unknown', '{accepted,running,completed,failed,rejected,canceled,expired}')
+    ('received', '{written,accepted,running,completed,failed,rejected,canceled,expired}'::text[]),
+    ('written', '{accepted,running,completed,failed,rejected,canceled,unknown}'),
+    ('accepted', '{running,completed,failed,rejected,canceled,unknown}'),
+    ('running', '{completed,failed,rejected,canceled,unknown}'),
+    ('unknown', '{accepted,running,completed,failed,rejected,canceled}')
 ) AS step (from_state, to_states), unnest(to_states) AS to_state
 ON CONFLICT DO NOTHING;

@@ -21,5 +21,5 @@ GRANT SELECT, INSERT, UPDATE ON skygw.node_session, skygw.fence, skygw.node_outb
 GRANT SELECT, INSERT ON skygw.node_report, skygw.command_transition TO skynet_gateway;
 -- What a command is and who sent it never changes; how it fares does.
 GRANT SELECT, INSERT ON skygw.command TO skynet_gateway;
-GRANT UPDATE (state, progress, epoch, deadline_at, updated_at, ended_at, result, error, proof)
+GRANT UPDATE (state, progress, epoch, deadline_at, updated_at, ended_at, result, error, proof, canceled)
     ON skygw.command TO skynet_gateway;

@@ -1,0 +1,63 @@
+"""The checks of this repository. `nox` alone runs what CI runs, in the environment nox itself lives in."""
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["style", "lint", "types", "imports", "tests"]
+nox.options.default_venv_backend = "none"
+
+BIN = Path(sys.executable).parent
+
+
+@nox.session
+def style(session: nox.Session) -> None:
+    """Formatting, unchanged."""
+    session.run(sys.executable, "-m", "ruff", "format", "--check", ".")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff's rules."""
+    session.run(sys.executable, "-m", "ruff", "check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types over package and tests."""
+    session.run(sys.executable, "-m", "mypy")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Who may import whom (docs/architecture.md)."""
+    session.run(str(BIN / "lint-imports"), "--no-cache", external=True)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The specification; arguments go to pytest."""
+    session.run(sys.executable, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Ratios measured side by side in one run; prints a table, asserts no times."""
+    session.run(sys.executable, "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session
+def fleet(session: nox.Session) -> None:
+    """The long version of the fleet tests: 500 installations on real sockets, and a tenth of them killed."""
+    session.run(
+        sys.executable, "-m", "pytest", "tests/fleet", *session.posargs, env={**os.environ, "SKYGW_TEST_FLEET": "500"}
+    )
+
+
+@nox.session(venv_backend="venv")
+def newest(session: nox.Session) -> None:
+    """The tests with the newest versions of everything the lower bounds allow."""
+    session.install("--upgrade", ".[dev]")
+    session.run("python", "-m", "pytest", *session.posargs)

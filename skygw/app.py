@@ -1,0 +1,354 @@
+"""The composition root: opens everything in one nursery, in a straight line, and ends it in order."""
+
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from math import inf
+
+import trio
+
+from skygw import __version__
+from skygw.auth import development
+from skygw.auth.authenticator import Authenticator
+from skygw.auth.introspection import Introspection
+from skygw.auth.issuer_http import open_issuer_client
+from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
+from skygw.control.commands import CommandService
+from skygw.control.direct_rpc import DirectRpc
+from skygw.database.commands import Commands
+from skygw.database.embedded import EmbeddedCluster, embedded_postgres
+from skygw.database.installations import Installations
+from skygw.database.migrate import pending, prepare_development
+from skygw.database.node_reports import NodeReports
+from skygw.database.node_sessions import NodeSessions
+from skygw.database.platform import check_platform
+from skygw.database.pool import Database, open_loop_and_database
+from skygw.draining import Drained, drain
+from skygw.errors import StartupError
+from skygw.nodes.admission import NodeDoor
+from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
+from skygw.nodes.outbox import Lane
+from skygw.nodes.revocation import watch_revocations
+from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
+from skygw.observability.metrics import CONTENT_TYPE, Metrics
+from skygw.protocol.close_codes import CloseCode
+from skygw.protocol.codec import from_gateway, from_node
+from skygw.protocol.gateway_frames import LinkLossPolicy
+from skygw.readiness import database_check, loopback_check, not_draining, registry_check
+from skygw.routers.apps import internal_app, node_app
+from skygw.routers.direct import DirectRouter
+from skygw.routers.gates import InternalGate, NodeGate
+from skygw.routers.internal import InternalRouter
+from skygw.routers.node import NodeRouter
+from skygw.routers.system import HealthRouter, SystemRouter
+from skygw.routers.ws import SocketRouter
+from skygw.serving.config import ListenerConfig, TlsFiles
+from skygw.serving.listener import Listener
+from skygw.settings import Listener as ListenerName
+from skygw.settings import Settings
+from skygw.telemetry.retained import RetainedSnapshots
+
+log = logging.getLogger("skygw.app")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A gateway that is ready. `cluster` is the embedded PostgreSQL, if it runs on one."""
+
+    node_url: str
+    internal_url: str
+    database: Database
+    cluster: EmbeddedCluster | None
+    start_drain: Callable[[], None]
+
+
+async def run(
+    settings: Settings,
+    *,
+    handle_signals: bool = True,
+    task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves until told to drain: by SIGTERM, Ctrl-C, `POST /internal/drain`, or `start_drain`. A second signal ends at
+    once. Cancelled, it drops every connection. Raises `StartupError` with one sentence when it cannot start.
+    """
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(
+            version=__version__,
+            frame_kinds=[*from_node.models, *from_gateway.models],
+            close_codes=[int(code) for code in CloseCode],
+        )
+        counting = ListenerMetrics(metrics)
+        node_listener = Listener.bind(_listener(settings, "node"), metrics=counting)
+        stack.callback(node_listener.stop_accepting)
+        internal_listener = Listener.bind(_listener(settings, "internal"), metrics=counting)
+        stack.callback(internal_listener.stop_accepting)
+        cluster = await stack.enter_async_context(_own_cluster(settings))
+        database = await stack.enter_async_context(open_loop_and_database(_database_url(settings, cluster)))
+        if cluster is None:
+            await _check_database(_database_url(settings, cluster), database)
+
+        # Services.
+        registry = ConnectionRegistry()
+        installations = Installations(database)
+        epochs = NodeSessions(database)
+        snapshots = RetainedSnapshots()
+        commands = CommandService(
+            registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
+        )
+        rpc = DirectRpc(registry, metrics=metrics)
+
+        # Doors.
+        authenticator, refreshing = await _authenticator(settings, installations, stack)
+        node_gate = NodeGate(
+            verifier=authenticator, directory=installations, trusted_proxies=settings.node_trusted_proxies
+        )
+        internal_gate = InternalGate(
+            verifier=authenticator,
+            networks=settings.internal_networks,
+            trusted_proxies=settings.internal_trusted_proxies,
+        )
+        rules = _rules(settings)
+        ports = SessionPorts(
+            reports=NodeReports(database), tokens=node_gate, snapshots=snapshots, results=commands, metrics=metrics
+        )
+        door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports)
+        draining = trio.Event()
+        node_side = node_app(
+            [
+                HealthRouter(),
+                NodeRouter(gate=node_gate),
+                SocketRouter(gate=node_gate, door=door, registry=registry, metrics=metrics),
+            ],
+            count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
+        )
+        internal_side = internal_app(
+            [
+                HealthRouter(),
+                SystemRouter(
+                    gate=internal_gate,
+                    checks={
+                        "draining": not_draining(draining),
+                        "loopback": loopback_check(rpc),
+                        "registry": registry_check(registry),
+                        "database": database_check(database),
+                    },
+                    metrics=lambda: (CONTENT_TYPE, _numbers(metrics, registry, database)),
+                ),
+                InternalRouter(
+                    gate=internal_gate,
+                    registry=registry,
+                    directory=installations,
+                    epochs=epochs,
+                    rpc=rpc,
+                    commands=commands,
+                    snapshots=snapshots,
+                    start_drain=draining.set,
+                    default_command_timeout_s=settings.command_timeout_s,
+                    max_command_timeout_s=settings.max_command_timeout_s,
+                ),
+            ],
+            DirectRouter(
+                gate=internal_gate,
+                rpc=rpc,
+                registry=registry,
+                directory=installations,
+                default_timeout_s=settings.direct_timeout_s,
+                max_timeout_s=settings.max_direct_timeout_s,
+            ),
+            count=lambda route, status: metrics.http_request(listener="internal", route=route, status=status),
+        )
+
+        # Everything that runs.
+        async with trio.open_nursery() as nursery:
+            if handle_signals:
+                await nursery.start(_watch_signals, draining, nursery.cancel_scope)
+            for refresh in refreshing:
+                await nursery.start(refresh)
+            nursery.start_soon(commands.run)
+            nursery.start_soon(watch_revocations, registry, installations)
+            nursery.start_soon(_run_loopback, registry, rules, ports)
+            await nursery.start(node_listener.run, node_side)
+            await nursery.start(internal_listener.run, internal_side)
+            task_status.started(
+                Running(
+                    node_url=_url(settings, "node", node_listener),
+                    internal_url=_url(settings, "internal", internal_listener),
+                    database=database,
+                    cluster=cluster,
+                    start_drain=draining.set,
+                )
+            )
+            await draining.wait()
+            everything = Drained(door, rpc, commands, registry, node_listener, internal_listener)
+            await drain(everything, within_s=settings.drain_s)
+            nursery.cancel_scope.cancel()
+
+
+# Settings become what each room takes.
+
+
+def _listener(settings: Settings, name: ListenerName) -> ListenerConfig:
+    files = settings.tls(name)
+    return ListenerConfig(
+        name=name,
+        host=settings.node_host if name == "node" else settings.internal_host,
+        port=settings.node_port if name == "node" else settings.internal_port,
+        tls=None if files is None else TlsFiles(files.certificate, files.key, files.client_ca),
+        allow_cleartext=settings.allow_cleartext,
+        behind_tls_proxy=settings.behind_tls_proxy,
+        send_timeout_s=settings.send_timeout_s,
+        max_connections=settings.max_connections,
+        max_connections_per_address=settings.max_connections_per_address,
+    )
+
+
+def _url(settings: Settings, name: ListenerName, listener: Listener) -> str:
+    public = settings.node_public_url if name == "node" else settings.internal_public_url
+    if public is not None:
+        return public
+    host, port = listener.address
+    return f"{'http' if settings.tls(name) is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _rules(settings: Settings) -> SessionRules:
+    return SessionRules(
+        heartbeat_s=settings.heartbeat_s,
+        dead_after_s=settings.dead_after_s,
+        hello_timeout_s=settings.hello_timeout_s,
+        issuer_grace_s=settings.issuer_grace_s,
+        max_calls=min(
+            settings.max_calls_per_node, settings.max_in_flight_bytes_per_node // settings.direct_credit_bytes
+        ),
+        call_credit=settings.direct_credit_bytes,
+        link_loss_policy=LinkLossPolicy(settings.link_loss_policy),
+    )
+
+
+@asynccontextmanager
+async def _own_cluster(settings: Settings) -> AsyncIterator[EmbeddedCluster | None]:
+    """The embedded PostgreSQL with the platform's tables as assumed, or nothing where a database is given."""
+    if settings.database_url is not None:
+        yield None
+        return
+    async with embedded_postgres(settings.data_dir) as cluster:
+        await prepare_development(cluster.owner_url)
+        yield cluster
+
+
+def _database_url(settings: Settings, cluster: EmbeddedCluster | None) -> str:
+    if cluster is not None:
+        return cluster.gateway_url
+    if settings.database_url is None:
+        raise RuntimeError("a database is given where none is embedded")
+    return settings.database_url.get_secret_value()
+
+
+async def _check_database(url: str, database: Database) -> None:
+    """A database of somebody else's is looked at and not touched."""
+    missing = await pending(url)
+    if missing:
+        raise StartupError(f"the database lacks {len(missing)} migrations ({missing[0]} first): run `skygw migrate`")
+    async with database.connection() as connection:
+        wrong = await check_platform(connection)
+    if wrong:
+        raise StartupError(f"the database is not the platform's: {wrong[0]} (`skygw doctor` lists all {len(wrong)})")
+
+
+async def _authenticator(
+    settings: Settings, installations: Installations, stack: AsyncExitStack
+) -> tuple[Authenticator, list[Callable[..., Awaitable[None]]]]:
+    """Who checks tokens, and what must run for it."""
+    keys: KeySource | None = None
+    introspection: Introspection | None = None
+    issuer = settings.token_issuer
+    refreshing: list[Callable[..., Awaitable[None]]] = []
+    client = await stack.enter_async_context(open_issuer_client())
+    if settings.jwks_file is not None:
+        keys = JwksFile(settings.jwks_file)
+    elif settings.jwks_url is not None:
+        keys = published = JwksUrl(settings.jwks_url, client)
+        refreshing.append(published.run)
+    if settings.introspection_url and settings.introspection_client_id and settings.introspection_client_secret:
+        introspection = Introspection(
+            settings.introspection_url,
+            client,
+            client_id=settings.introspection_client_id,
+            client_secret=settings.introspection_client_secret.get_secret_value(),
+        )
+    if not settings.has_keys:
+        key = await trio.to_thread.run_sync(development.load_or_make, settings.data_dir)
+        keys, issuer = development.key_source(key), development.ISSUER
+        log.warning("no issuer is set: tokens of the development key in the data directory are accepted")
+    authenticator = Authenticator(
+        issuer=issuer or "",
+        node_audiences=settings.node_audiences,
+        service_audiences=settings.internal_audiences,
+        keys=keys,
+        introspection=introspection,
+        uid_claim=settings.install_uid_claim,
+        installations=installations if settings.uid_from_client_id else None,
+    )
+    return authenticator, refreshing
+
+
+class ListenerMetrics:
+    """The listeners' counts in the process's numbers."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def opened(self, listener: str) -> None:
+        self._metrics.connection_opened(listener)
+
+    def closed(self, listener: str, why: str) -> None:  # noqa: ARG002 - the log says why
+        self._metrics.connection_closed(listener)
+
+    def refused(self, listener: str, why: str) -> None:
+        self._metrics.connection_refused(listener, str(why))
+
+
+# What runs beside the listeners.
+
+
+async def _watch_signals(
+    draining: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+) -> None:
+    """The first signal drains, the second ends at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            if draining.is_set():
+                log.warning("ending at once", extra={"signal": signal.Signals(number).name})
+                everything.cancel()
+                return
+            log.info("draining", extra={"signal": signal.Signals(number).name})
+            draining.set()
+
+
+async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports: SessionPorts) -> None:
+    session = NodeSession(
+        link=LoopbackLink(),
+        hello=loopback_hello(),
+        binding=loopback_binding(),
+        claim=LOOPBACK_CLAIM,
+        acked_seq=0,
+        token_expires_at=inf,
+        address="loopback",
+        rules=rules,
+        ports=ports,
+    )
+    registry.take_over(session)
+    try:
+        await session.run()
+    finally:
+        registry.release(session, session.ending_or_lost())
+
+
+def _numbers(metrics: Metrics, registry: ConnectionRegistry, database: Database) -> bytes:
+    for lane in Lane:
+        metrics.queue_bytes(lane.label, sum(session.queued_bytes(lane) for session in registry))
+    metrics.database_up(database.available)
+    return metrics.render()

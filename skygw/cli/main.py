@@ -1,0 +1,106 @@
+"""`skygw`: which commands there are, and what becomes of whatever they raise. Each is loaded when it is called."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from cyclopts import App, CycloptsError
+
+from skygw.cli.terminal import CommandFailed, ExitCode, Terminal
+from skygw.errors import StartupError
+
+COMMANDS = {
+    "serve": ("skygw.cli.serve:serve", "Run the gateway."),
+    "nodes": ("skygw.cli.nodes:nodes", "List the installations and whether they are connected."),
+    "why": ("skygw.cli.nodes:why", "Say what is the matter with a node, and what to do about it."),
+    "call": ("skygw.cli.call:call", "Ask a node directly and print or save what it answers."),
+    "stop": ("skygw.cli.stop:stop", "Bring telescopes into a safe state, with proof per device."),
+    "token": ("skygw.cli.token:token", "Make a token with the development key of this machine."),
+    "migrate": ("skygw.cli.migrate:migrate", "Bring the database up to date, as its owner."),
+    "doctor": ("skygw.cli.doctor:doctor", "Check everything the gateway needs before it starts."),
+}
+
+
+def installed_version() -> str:
+    """The version of the package, or `0` where it runs from a checkout that was never installed."""
+    try:
+        return version("skygw")
+    except PackageNotFoundError:
+        return "0"
+
+
+def application() -> App:
+    """The command line, nothing of it loaded yet."""
+    app = App(
+        name="skygw",
+        help="The SkyNode gateway: one WebSocket per telescope installation, honest round trips on it.",
+        version=installed_version,
+        suppress_keyboard_interrupt=False,
+        help_format="plaintext",
+    )
+    for name, (target, summary) in COMMANDS.items():
+        app.command(target, name=name, help=summary)
+    return app
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command; its exit code. What a person can put right is a sentence; our own faults keep a traceback."""
+    terminal = Terminal(as_json="--json" in argv)
+    try:
+        ended = application()(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _refused(terminal, " ".join(str(error).split()), code="usage")
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. The interpreter flushes stdout once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except (Exception, BaseExceptionGroup) as error:
+        cause = _only_cause(error)
+        if isinstance(cause, KeyboardInterrupt):
+            return ExitCode.INTERRUPTED
+        if isinstance(cause, StartupError):
+            return _refused(terminal, str(cause), code="startup")
+        if isinstance(cause, CommandFailed):
+            return _failed(terminal, cause)
+        raise
+    return ended if isinstance(ended, int) else ExitCode.OK
+
+
+def _only_cause(error: BaseException) -> BaseException:
+    """What a nursery wrapped, if it is one thing; a `StartupError` says more than what it brought down with it."""
+    while isinstance(error, BaseExceptionGroup):
+        startup, _ = error.split(StartupError)
+        inside = (startup or error).exceptions
+        if len(inside) != 1:
+            return error
+        error = inside[0]
+    return error
+
+
+def _refused(terminal: Terminal, sentence: str, *, code: str) -> int:
+    terminal.complaint(sentence)
+    if terminal.as_json:
+        terminal.json({"detail": sentence, "code": code})
+    return ExitCode.USAGE
+
+
+def _failed(terminal: Terminal, error: CommandFailed) -> int:
+    terminal.complaint(str(error))
+    if terminal.as_json:
+        terminal.json({"detail": str(error), **error.problem})
+    return ExitCode.FAILED
+
+
+def main() -> None:
+    """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its number; nothing dies of a name.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Talks to the internal listener of a running gateway, for the commands that look and act.
+
+Addresses, paths and problems only: what an answer means is each command's business.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+from uuid import UUID
+
+import httpx
+from cyclopts import Parameter
+
+from skygw.cli.configuration import load_settings
+from skygw.cli.terminal import CommandFailed
+from skygw.cli.token import OPERATOR, OPERATOR_SCOPES, SESSION_S, mint
+from skygw.errors import StartupError
+from skygw.settings import is_loopback
+
+DEFAULT_URL = "http://127.0.0.1:5003"
+PAGE_SIZE = 100
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 15.0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """How a command finds its gateway and shows who is asking."""
+
+    url: Annotated[str | None, Parameter(help=f"Internal base URL; SKYGW_URL, else {DEFAULT_URL}")] = None
+    token: Annotated[str | None, Parameter(help="Bearer token; SKYGW_TOKEN, else the development key's")] = None
+    data_dir: Annotated[Path | None, Parameter(help="Where the development key lies, if not where settings say")] = None
+    config: Annotated[Path | None, Parameter(help="Settings file, for the development key")] = None
+
+
+class RunningGateway:
+    """One connection pool to one gateway. Every method raises `CommandFailed`."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def get(self, path: str, **query: str | int) -> dict[str, Any]:
+        """The JSON object at `path`."""
+        return await self._ask("GET", path, params=query, timeout_s=ANSWER_TIMEOUT_S)
+
+    async def post(self, path: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        """The JSON object that answers `body`; `timeout_s` is the longest silence waited through."""
+        return await self._ask("POST", path, json=body, timeout_s=timeout_s)
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Every installation, page by page."""
+        items: list[dict[str, Any]] = []
+        page, pages = 1, 1
+        while page <= pages:
+            answer = await self.get("/internal/nodes", page=page, size=PAGE_SIZE)
+            items += answer["items"]
+            pages = int(answer["pages"])
+            page += 1
+        return items
+
+    async def node(self, which: str) -> dict[str, Any]:
+        """An installation by its number, its uid or, failing that, its name."""
+        if is_id(which):
+            return await self.get(f"/internal/nodes/{which}")
+        named = [node for node in await self.nodes() if node.get("name") == which]
+        if len(named) != 1:
+            say = "No installation has" if not named else f"{len(named)} installations have"
+            raise CommandFailed(f"{say} the name “{which}”; “skygw nodes” lists them.", {"code": "not_found"})
+        return named[0]
+
+    @asynccontextmanager
+    async def stream(self, path: str, body: dict[str, Any], *, timeout_s: float) -> AsyncIterator[httpx.Response]:
+        """The answer to `body` as it comes. An answer cut midway raises `CommandFailed` from inside the block."""
+        try:
+            async with self._client.stream("POST", path, json=body, timeout=_timeout(timeout_s)) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _refused(response)
+                yield response
+        except httpx.HTTPError as error:
+            raise _unreachable(error, self._client.base_url) from error
+
+    async def _ask(self, method: str, path: str, *, timeout_s: float, **request: Any) -> dict[str, Any]:
+        try:
+            response = await self._client.request(method, path, timeout=_timeout(timeout_s), **request)
+        except httpx.HTTPError as error:
+            raise _unreachable(error, self._client.base_url) from error
+        if response.is_error:
+            raise _refused(response)
+        answer = _json_object(response)
+        if answer is None:
+            raise CommandFailed(
+                f"What answers at {self._client.base_url} is no gateway: it sent no JSON object.",
+                {"code": "bad_response"},
+            )
+        return answer
+
+
+@asynccontextmanager
+async def reach(options: Reach | None) -> AsyncIterator[RunningGateway]:
+    """A gateway as the options and the environment say. Raises `StartupError` if there is no way to be let in."""
+    options = options or Reach()
+    url = options.url or os.environ.get("SKYGW_URL") or DEFAULT_URL
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise StartupError(f"the gateway's address is “{url}”, but should look like {DEFAULT_URL}: correct --url")
+    token = options.token or os.environ.get("SKYGW_TOKEN")
+    if not token:
+        if not is_loopback(parts.hostname):
+            raise StartupError(
+                f"{parts.hostname} is another machine, where the development key opens nothing: set SKYGW_TOKEN"
+            )
+        token = mint(
+            load_settings({"data_dir": options.data_dir}, config=options.config),
+            kind="internal",
+            subject=OPERATOR,
+            scopes=OPERATOR_SCOPES,
+            lifetime_s=SESSION_S,
+        )
+    # No proxy from the environment: the token is for the gateway alone.
+    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as client:
+        yield RunningGateway(client)
+
+
+def is_id(which: str) -> bool:
+    """Whether `which` is a number or a UUID, as opposed to a name."""
+    try:
+        UUID(which)
+    except ValueError:
+        return which.isascii() and which.isdecimal()
+    return True
+
+
+def node_path(node: dict[str, Any], *rest: str) -> str:
+    """The path of something of one installation."""
+    return "/".join(("/internal/nodes", quote(str(node["uid"]), safe=""), *rest))
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=CONNECT_TIMEOUT_S)
+
+
+def _json_object(response: httpx.Response) -> dict[str, Any] | None:
+    try:
+        value = response.json()
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _refused(response: httpx.Response) -> CommandFailed:
+    problem = _json_object(response) or {}
+    detail = problem.get("detail")
+    if isinstance(detail, list):
+        fields = (f"{'.'.join(map(str, field.get('loc', ())))}: {field.get('msg', '')}" for field in detail)
+        detail = f"The request is invalid: {'; '.join(fields)}"
+    return CommandFailed(
+        str(detail or f"The gateway answered {response.status_code} {response.reason_phrase}."),
+        {"code": "internal", **problem, "status": response.status_code},
+    )
+
+
+def _unreachable(error: httpx.HTTPError, url: httpx.URL) -> CommandFailed:
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout():
+            message = f"No gateway answers at {url}: start it with “skygw serve”, or name another with --url."
+        case httpx.TimeoutException():
+            message = f"The gateway at {url} was silent for too long; what became of the request is not known."
+        case _:
+            message = (
+                f"The connection to {url} broke ({type(error).__name__}); what became of the request is not known."
+            )
+    outcome = "not_sent" if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) else "unknown"
+    return CommandFailed(message, {"code": "unreachable", "outcome": outcome})

@@ -1,0 +1,131 @@
+"""Observatories, telescopes, devices and installations for development: what the hub makes in production."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import psycopg
+import trio
+
+from skygw.ids import DeviceUid, InstallId, TelescopeUid
+
+INSERT_OBSERVATORY = """
+    INSERT INTO observatory (uid, name) VALUES (%(uid)s, %(name)s)
+    ON CONFLICT (uid) DO UPDATE SET name = excluded.name, is_deleted = false
+"""
+
+INSERT_TELESCOPE = """
+    INSERT INTO telescope (uid, name, observatory_id)
+    SELECT %(uid)s, %(name)s, id FROM observatory WHERE uid = %(observatory_uid)s
+    ON CONFLICT (uid) DO UPDATE
+        SET name = excluded.name, observatory_id = excluded.observatory_id, is_deleted = false
+"""
+
+INSERT_DEVICE = """
+    INSERT INTO device (uid, name, device_type, telescope_id, observatory_id)
+    SELECT %(uid)s, %(name)s, %(device_type)s, (SELECT id FROM telescope WHERE uid = %(telescope_uid)s), id
+    FROM observatory WHERE uid = %(observatory_uid)s
+    ON CONFLICT (uid) DO UPDATE
+        SET name = excluded.name, device_type = excluded.device_type, telescope_id = excluded.telescope_id,
+            observatory_id = excluded.observatory_id, is_deleted = false
+"""
+
+INSERT_INSTALLATION = """
+    INSERT INTO sky_node_installation (uid, name, client_id, node_type, telescope_id, observatory_id)
+    SELECT %(uid)s, %(name)s, %(client_id)s,
+           CASE WHEN %(telescope_uid)s::uuid IS NULL THEN 'observatory' ELSE 'telescope' END,
+           (SELECT id FROM telescope WHERE uid = %(telescope_uid)s), id
+    FROM observatory WHERE uid = %(observatory_uid)s
+    ON CONFLICT (uid) DO UPDATE
+        SET name = excluded.name, client_id = excluded.client_id, node_type = excluded.node_type,
+            telescope_id = excluded.telescope_id, observatory_id = excluded.observatory_id,
+            is_active = true, is_deleted = false, revoked_on = NULL
+"""
+
+REVOKE = "UPDATE sky_node_installation SET revoked_on = now() WHERE uid = %s"
+
+
+@dataclass(frozen=True, slots=True)
+class NewDevice:
+    """A device; without a telescope it is shared by those of its observatory."""
+
+    uid: DeviceUid
+    device_type: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTelescope:
+    """A telescope with its devices, and the installation that runs it, if any."""
+
+    uid: TelescopeUid
+    name: str
+    devices: tuple[NewDevice, ...] = ()
+    install_id: InstallId | None = None
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewObservatory:
+    """An observatory with what stands there, and the installation that runs what is shared, if any."""
+
+    uid: UUID
+    name: str
+    telescopes: tuple[NewTelescope, ...] = ()
+    devices: tuple[NewDevice, ...] = ()
+    install_id: InstallId | None = None
+    client_id: str | None = None
+
+
+@dataclass(slots=True)
+class _Rows:
+    telescopes: list[dict[str, object]] = field(default_factory=list)
+    devices: list[dict[str, object]] = field(default_factory=list)
+    installations: list[dict[str, object]] = field(default_factory=list)
+
+
+async def provision(owner_url: str, observatories: Iterable[NewObservatory]) -> None:
+    """Write these records, all or none; what has the same uid is made as told here and is allowed in again.
+
+    As the database's owner: the gateway's role may not. A cancelled call still ends what it began. Raises
+    `psycopg.Error` if the database refuses.
+    """
+    await trio.to_thread.run_sync(_provision, owner_url, list(observatories))
+
+
+async def revoke(owner_url: str, install_id: InstallId) -> None:
+    """Take an installation's right to be here, as the hub's administrators do. As `provision`."""
+    await trio.to_thread.run_sync(_revoke, owner_url, install_id)
+
+
+def _provision(owner_url: str, observatories: list[NewObservatory]) -> None:
+    rows = _Rows()
+    for observatory in observatories:
+        _collect(observatory, rows)
+    with psycopg.connect(owner_url) as connection, connection.cursor() as cursor:
+        cursor.executemany(INSERT_OBSERVATORY, [{"uid": each.uid, "name": each.name} for each in observatories])
+        cursor.executemany(INSERT_TELESCOPE, rows.telescopes)
+        cursor.executemany(INSERT_DEVICE, rows.devices)
+        cursor.executemany(INSERT_INSTALLATION, rows.installations)
+
+
+def _collect(observatory: NewObservatory, rows: _Rows) -> None:
+    owners: list[NewObservatory | NewTelescope] = [observatory, *observatory.telescopes]
+    for owner in owners:
+        telescope_uid = owner.uid if isinstance(owner, NewTelescope) else None
+        place = {"telescope_uid": telescope_uid, "observatory_uid": observatory.uid}
+        if telescope_uid is not None:
+            rows.telescopes.append({"uid": owner.uid, "name": owner.name, **place})
+        rows.devices += [
+            {"uid": device.uid, "name": device.name, "device_type": device.device_type, **place}
+            for device in owner.devices
+        ]
+        if owner.install_id is not None:
+            rows.installations.append(
+                {"uid": owner.install_id, "name": owner.name, "client_id": owner.client_id, **place}
+            )
+
+
+def _revoke(owner_url: str, install_id: InstallId) -> None:
+    with psycopg.connect(owner_url) as connection:
+        connection.execute(REVOKE, [install_id])

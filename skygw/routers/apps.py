@@ -1,0 +1,113 @@
+"""The two ASGI apps, one for each listener: a path of one does not exist on the other, `/healthz` aside."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from skygw.errors import GatewayError, Internal, TooLarge
+from skygw.routers.direct import DirectRouter
+from skygw.routers.problems import JSON_TYPE, problem
+from skygw.routers.schemas import MAX_BODY_BYTES
+from skygw.serving.limits import BodyLimit
+
+log = logging.getLogger("skygw.routers")
+
+HttpCounter = Callable[[str, int], None]
+"""Told of each answer: the route as it stands in the routing table, and the status."""
+
+
+class Router(Protocol):
+    def add_to(self, app: QuartTrio) -> None: ...
+
+
+def node_app(routers: Sequence[Router], *, count: HttpCounter) -> Any:
+    """What installations see."""
+    return _bounded(_quart("node", routers, count))
+
+
+def internal_app(routers: Sequence[Router], direct: DirectRouter, *, count: HttpCounter) -> Any:
+    """What services see. Direct requests are answered beside Quart, because their answers are streams."""
+    app = _quart("internal", routers, count)
+
+    async def dispatch(scope: Any, receive: Any, send: Any) -> None:
+        if direct.matches(scope):
+            await direct(scope, receive, _counted(send, "/internal/nodes/<id>/direct", count))
+        else:
+            await app(scope, receive, send)
+
+    return _bounded(dispatch)
+
+
+def _bounded(app: Any) -> BodyLimit:
+    return BodyLimit(app, max_bytes=MAX_BODY_BYTES, takes_large_body=_nothing_takes_large_bodies)
+
+
+def _nothing_takes_large_bodies(method: str, path: str) -> bool:  # noqa: ARG001 - the limit's signature
+    return False
+
+
+def _counted(send: Any, route: str, count: HttpCounter) -> Any:
+    async def counting(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            count(route, message["status"])
+        await send(message)
+
+    return counting
+
+
+def _quart(name: str, routers: Sequence[Router], count: HttpCounter) -> QuartTrio:
+    app = QuartTrio(f"skygw.{name}", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    # The listener bounds slow bodies and slow readers; Quart's own clocks would cut long answers.
+    app.config["BODY_TIMEOUT"] = None
+    app.config["RESPONSE_TIMEOUT"] = None
+    app.url_map.strict_slashes = False
+    app.register_error_handler(GatewayError, _on_gateway_error)
+    app.register_error_handler(HTTPException, _on_http_exception)
+    app.register_error_handler(Exception, _on_surprise)
+    for router in routers:
+        router.add_to(app)
+
+    async def count_answer(response: Response) -> Response:
+        count("unrouted" if request.url_rule is None else request.url_rule.rule, response.status_code)
+        return response
+
+    app.after_request(count_answer)
+    return app
+
+
+async def _on_gateway_error(error: GatewayError) -> Response:
+    status, headers, body = problem(error)
+    return Response(body, status, dict(headers))
+
+
+async def _on_http_exception(error: HTTPException) -> Response:
+    """What the framework itself refuses: unknown paths, methods, oversized bodies."""
+    if isinstance(error, RequestEntityTooLarge):
+        return await _on_gateway_error(TooLarge(f"The body is over {MAX_BODY_BYTES} bytes."))
+    status = error.code or 500
+    code = {404: "not_found", 405: "invalid"}.get(status, "invalid" if status < 500 else "internal")
+    body = {
+        "detail": error.description or "The request cannot be answered.",
+        "code": code,
+        "outcome": "not_sent",
+        "retry": "never",
+        "hop": "gateway",
+        "reached": None,
+        "requestId": None,
+    }
+    headers = {"content-type": JSON_TYPE}
+    if status == 405:
+        headers["allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+    return Response(json.dumps(body), status, headers)
+
+
+async def _on_surprise(error: Exception) -> Response:
+    """Our fault: one traceback in the log, none in the answer."""
+    log.error("unhandled error", exc_info=error, extra={"path": request.path[:200]})
+    return await _on_gateway_error(Internal("The gateway failed. What became of the request is not known."))

@@ -1,0 +1,1 @@
+"""Simulated installations: devices that behave, faults to script, a journal that judges what happened."""

@@ -1,0 +1,93 @@
+"""What stands at a simulated site, drawn from a seed: who is where, under which uids."""
+
+from dataclasses import dataclass
+from random import Random
+from uuid import UUID
+
+from skygw.ids import DeviceUid, InstallId, InstanceUid, TelescopeUid
+from skygw.sim.coordinates import Place
+from skygw.sim.devices.filter_wheel import Filter
+from skygw.sim.seeds import chance_of, uid_of
+from skygw.sim.sky import M13
+
+FILTERS = tuple(Filter(number, name) for number, name in enumerate(("Open", "B", "V", "R", "I"), start=1))
+
+
+@dataclass(frozen=True)
+class TelescopeBlueprint:
+    """A telescope with one mount and one tube that carries a camera, a focuser and a filter wheel."""
+
+    name: str
+    uid: TelescopeUid
+    ota_uid: DeviceUid
+    mount_uid: DeviceUid
+    camera_uid: DeviceUid
+    focuser_uid: DeviceUid
+    filter_wheel_uid: DeviceUid
+    instrument_uid: UUID
+
+
+@dataclass(frozen=True)
+class SiteBlueprint:
+    """An observatory run by one installation; its telescopes share the enclosure and the weather sensor."""
+
+    seed: str
+    number: int
+    name: str
+    install_id: InstallId
+    instance_uid: InstanceUid
+    observatory_uid: UUID
+    site_uid: UUID
+    place: Place
+    enclosure_uid: DeviceUid
+    weather_sensor_uid: DeviceUid
+    telescopes: tuple[TelescopeBlueprint, ...]
+
+    def chance(self, device: str) -> Random:
+        """The random stream of one device of this site."""
+        return chance_of(self.seed, self.number, device)
+
+
+def draw_site(seed: str, number: int, *, telescopes: int = 1) -> SiteBlueprint:
+    """The site of this number in the fleet of this seed; always the same one. M13 stands high above each."""
+    if telescopes < 1:
+        raise ValueError("A site needs at least one telescope.")
+
+    def uid(*names: object) -> UUID:
+        return uid_of("fleet", seed, number, *names)
+
+    chance = chance_of(seed, number, "place")
+    name = f"Simulated Observatory {number:03d}"
+    return SiteBlueprint(
+        seed=seed,
+        number=number,
+        name=name,
+        install_id=InstallId(uid("installation")),
+        instance_uid=InstanceUid(uid("instance")),
+        observatory_uid=uid("observatory"),
+        site_uid=uid("site"),
+        place=Place(
+            latitude_deg=round(chance.uniform(20.0, 50.0), 4),
+            local_sidereal_deg=round((M13.ra_deg + chance.uniform(-30.0, 30.0)) % 360.0, 4),
+        ),
+        enclosure_uid=DeviceUid(uid("enclosure")),
+        weather_sensor_uid=DeviceUid(uid("weather_sensor")),
+        telescopes=tuple(
+            TelescopeBlueprint(
+                name=f"Telescope {number:03d}-{index}",
+                uid=TelescopeUid(uid("telescope", index)),
+                ota_uid=DeviceUid(uid("ota", index)),
+                mount_uid=DeviceUid(uid("mount", index)),
+                camera_uid=DeviceUid(uid("camera", index)),
+                focuser_uid=DeviceUid(uid("focuser", index)),
+                filter_wheel_uid=DeviceUid(uid("filter_wheel", index)),
+                instrument_uid=uid("instrument", index),
+            )
+            for index in range(1, telescopes + 1)
+        ),
+    )
+
+
+def draw_fleet(seed: str, count: int, *, telescopes: int = 1) -> list[SiteBlueprint]:
+    """The first `count` sites of a seed's fleet; a larger fleet begins with the same sites."""
+    return [draw_site(seed, number, telescopes=telescopes) for number in range(1, count + 1)]

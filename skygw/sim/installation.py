@@ -1,0 +1,318 @@
+"""A simulated site: the devices of one observatory, and the carrying out of commands on them.
+
+A site does what it is told, each time it is told: remembering command ids is the node client's work, and the
+device journal shows whether it did it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import trio
+
+from skygw.ids import CommandId, DeviceUid, TelescopeUid
+from skygw.sim.addressing import Addressee, telescope_of
+from skygw.sim.blueprint import SiteBlueprint
+from skygw.sim.clock import SimClock
+from skygw.sim.commands import (
+    SAFING,
+    CameraExposureAbort,
+    CameraExposureStart,
+    Command,
+    EnclosureClose,
+    EnclosureOpen,
+    EnclosureStop,
+    FilterWheelPositionSet,
+    FocuserMove,
+    FocuserStop,
+    MountOffsetRelative,
+    MountPark,
+    MountPoint,
+    MountStop,
+    MountTrack,
+    MountUnpark,
+    TelescopeSafeShutdown,
+    read_command,
+)
+from skygw.sim.devices.camera import Camera, FrameRecorder
+from skygw.sim.devices.device import Device, DeviceFault, Preempted, Refused
+from skygw.sim.devices.enclosure import Enclosure
+from skygw.sim.devices.filter_wheel import FilterWheel
+from skygw.sim.devices.focuser import Focuser
+from skygw.sim.devices.mount import Mount
+from skygw.sim.devices.weather_sensor import WeatherSensor
+from skygw.sim.journal import DeviceJournal, Order
+from skygw.sim.proof import prove
+from skygw.sim.telescope import Telescope, build_telescope
+
+WEATHER_WATCH_S = 5.0
+"""Simulated seconds between two looks of the site's own safety policy at the weather."""
+
+
+class ExecutionStatus(StrEnum):
+    """How a command ended, in the words of a command result."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The end of one command. `error` is `{code, message, details}`; an empty proof: nothing was touched."""
+
+    status: ExecutionStatus
+    result: dict[str, Any] = field(default_factory=dict)
+    proof: dict[str, Any] = field(default_factory=lambda: {"devices": []})
+    error: dict[str, Any] | None = None
+    canceled: str | None = None
+    """`interrupted` if a stop ended it on the way."""
+
+
+class Site:
+    """The devices of one observatory. Only `watch_weather`, if the caller runs it, acts by itself."""
+
+    def __init__(
+        self, blueprint: SiteBlueprint, *, clock: SimClock, journal: DeviceJournal, recorder: FrameRecorder
+    ) -> None:
+        self.blueprint = blueprint
+        self.clock = clock
+        self.journal = journal
+        self.local_control = False
+        """Somebody on site has locked the hub out: only safing gets through."""
+        self.policy_problem: str | None = None
+        """Why the safety policy could not shut the site when it last tried; None once it could."""
+        self.telescopes = tuple(
+            build_telescope(drawn, blueprint, clock=clock, journal=journal, recorder=recorder)
+            for drawn in blueprint.telescopes
+        )
+        self.enclosure = Enclosure(
+            uid=blueprint.enclosure_uid,
+            name=f"{blueprint.name} roof",
+            clock=clock,
+            journal=journal,
+            chance=blueprint.chance("enclosure"),
+            mounts=[telescope.mount for telescope in self.telescopes],
+        )
+        self.weather_sensor = WeatherSensor(
+            uid=blueprint.weather_sensor_uid,
+            name=f"{blueprint.name} weather",
+            clock=clock,
+            journal=journal,
+            chance=blueprint.chance("weather_sensor"),
+        )
+        self._shared: tuple[Device, ...] = (self.enclosure, self.weather_sensor)
+        of_telescopes = (device for telescope in self.telescopes for device in telescope.devices)
+        self.devices: dict[DeviceUid, Device] = {device.uid: device for device in (*self._shared, *of_telescopes)}
+        self._closing_for_safety = trio.Lock()
+
+    def snapshot_of(self, device: Device) -> dict[str, Any]:
+        """What a device says of itself and whose it is. Raises `DeviceFault` if it does not answer."""
+        telescope = telescope_of(device.uid, self.telescopes)
+        return {
+            **device.snapshot(),
+            "telescope_uid": None if telescope is None else str(telescope.uid),
+            "observatory_uid": str(self.blueprint.observatory_uid),
+        }
+
+    async def execute(
+        self,
+        command: dict[str, Any],
+        command_id: CommandId,
+        *,
+        telescope_uid: TelescopeUid | None = None,
+        device_uid: DeviceUid | None = None,
+    ) -> Execution:
+        """Carry one command out to its end and prove it; problems are in the `Execution`, not raised.
+
+        Cancelling stops the hardware where it is, journals that under the command, and lets `Cancelled`
+        through: ask `prove_for` afterwards what the devices do. A cancel that comes when everything has
+        happened is too late, and the `Execution` is returned as if there were none.
+
+        Safing interrupts what moves before the first checkpoint; with neither device nor telescope named it
+        stops every device of its kind.
+        """
+        addressee = self._addressee(telescope_uid, device_uid)
+        try:
+            asked = read_command(command)
+            touched = addressee.touched_by(asked)
+            self._refuse_if_locked_out(asked)
+        except Refused as refusal:
+            return _rejected(refusal)
+        try:
+            result = await self._carry_out(asked, Order(command_id), addressee)
+        except Refused as refusal:
+            return _rejected(refusal)
+        except DeviceFault as fault:
+            return Execution(
+                ExecutionStatus.FAILED,
+                proof=await prove(touched, self.clock, to_the_end=True),
+                error={"code": "internal", "message": str(fault), "details": {"reason": "device_fault"}},
+            )
+        except Preempted as preempted:
+            by = preempted.by.command_id
+            return Execution(
+                ExecutionStatus.CANCELED,
+                proof=await prove(touched, self.clock, to_the_end=True),
+                error={
+                    "code": "conflict",
+                    "message": str(preempted),
+                    "details": {"reason": "stopped", "by": None if by is None else str(by)},
+                },
+                canceled="interrupted",
+            )
+        return Execution(
+            ExecutionStatus.COMPLETED, result=result, proof=await prove(touched, self.clock, to_the_end=True)
+        )
+
+    async def prove_for(
+        self,
+        command: dict[str, Any],
+        *,
+        telescope_uid: TelescopeUid | None = None,
+        device_uid: DeviceUid | None = None,
+    ) -> dict[str, Any]:
+        """Read back the devices that this command is about: the proof after `execute` was cancelled.
+
+        Raises `Refused` if the command or the device is none of this site's.
+        """
+        touched = self._addressee(telescope_uid, device_uid).touched_by(read_command(command))
+        return await prove(touched, self.clock)
+
+    async def safe_shutdown(self, order: Order, telescopes: Sequence[Telescope]) -> dict[str, Any]:
+        """Stop these telescopes at once, then park them, then close the roof if no other one needs it open.
+
+        The roof stays open over a mount that did not park, and over telescopes that still observe: the last
+        one to shut down closes it. Raises the `DeviceFault`, `Refused` or `Preempted` of the first park that
+        went wrong, once the other mounts have parked, or that of the roof.
+        """
+        for telescope in telescopes:
+            for device in telescope.devices:
+                device.stop(order)
+        problems: list[DeviceFault | Preempted | Refused] = []
+
+        async def park(telescope: Telescope) -> None:
+            try:
+                await telescope.mount.park(order)
+            except (DeviceFault, Preempted, Refused) as problem:
+                problems.append(problem)
+
+        async with trio.open_nursery() as nursery:
+            for telescope in telescopes:
+                nursery.start_soon(park, telescope)
+        if problems:
+            raise problems[0]
+        in_the_way = self.enclosure.unparked()
+        for telescope in telescopes:
+            if telescope.mount in in_the_way:
+                raise DeviceFault(f"{telescope.mount.name} does not say that it is parked; the roof stays open.")
+        if in_the_way:
+            return {"enclosure": "left_open", "because": [mount.name for mount in in_the_way]}
+        async with self._closing_for_safety:
+            if not self.enclosure.is_closed:
+                self.enclosure.stop(order)
+                await self.enclosure.close(order)
+        return {"enclosure": "closed"}
+
+    async def watch_weather(self) -> None:
+        """The site's own safety policy: shut down when it rains or the sensor is silent. Never returns.
+
+        Tries again at the next look if a shutdown failed or was stopped.
+        """
+        while True:
+            if self._weather_is_unsafe() and not self._is_shut():
+                try:
+                    await self.safe_shutdown(Order(cause="policy: weather"), self.telescopes)
+                    self.policy_problem = None
+                except (DeviceFault, Preempted, Refused) as problem:
+                    self.policy_problem = str(problem)
+            await self.clock.sleep(WEATHER_WATCH_S)
+
+    def _addressee(self, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None) -> Addressee:
+        return Addressee(self.telescopes, self._shared, telescope_uid, device_uid)
+
+    def _refuse_if_locked_out(self, asked: Command) -> None:
+        if self.local_control and not isinstance(asked, SAFING):
+            raise Refused("Somebody on site has locked remote control out.", code="conflict", reason="local_control")
+
+    def _weather_is_unsafe(self) -> bool:
+        try:
+            return bool(self.weather_sensor.snapshot()["is_raining"])
+        except DeviceFault:
+            return True
+
+    def _is_shut(self) -> bool:
+        return self.enclosure.is_closed and not self.enclosure.unparked()
+
+    async def _carry_out(self, asked: Command, order: Order, addressee: Addressee) -> dict[str, Any]:
+        def stop_each(kind: type[Mount] | type[Camera] | type[Focuser] | type[Enclosure]) -> None:
+            for device in addressee.each(kind):
+                device.stop(order)
+
+        match asked:
+            case MountStop():
+                stop_each(Mount)
+            case CameraExposureAbort():
+                stop_each(Camera)
+            case FocuserStop():
+                stop_each(Focuser)
+            case EnclosureStop():
+                stop_each(Enclosure)
+            case TelescopeSafeShutdown():
+                return await self.safe_shutdown(order, addressee.to_shut_down())
+            case MountPoint():
+                await addressee.one(Mount).point(order, asked.target.position())
+            case MountTrack():
+                await addressee.one(Mount).track(order, asked.target.position(), asked.offset_pattern)
+            case MountOffsetRelative():
+                await addressee.one(Mount).offset_relative(order, delta_arcsec=asked.delta_arcsec, axis=asked.axis)
+            case MountPark():
+                await addressee.one(Mount).park(order)
+            case MountUnpark():
+                await addressee.one(Mount).unpark(order)
+            case CameraExposureStart():
+                return await self._expose(asked, order, addressee.one(Camera))
+            case FilterWheelPositionSet():
+                await addressee.one(FilterWheel).turn_to(order, asked.position)
+            case FocuserMove():
+                await addressee.one(Focuser).move(order, asked.position)
+            case EnclosureOpen():
+                await self._open(order)
+            case EnclosureClose():
+                await self.enclosure.close(order)
+        return {}
+
+    async def _open(self, order: Order) -> None:
+        if self._weather_is_unsafe():
+            raise Refused(
+                "The roof stays closed: it rains, or the weather is not known.",
+                code="conflict",
+                reason="interlock_active",
+            )
+        await self.enclosure.open(order)
+
+    async def _expose(self, asked: CameraExposureStart, order: Order, camera: Camera) -> dict[str, Any]:
+        telescope = telescope_of(camera.uid, self.telescopes)
+        slot: int | None = None
+        if asked.filter_id is not None and telescope is not None:
+            slot = telescope.filter_wheel.slot_of(asked.filter_id)
+
+        async def turn_wheel() -> None:
+            if slot is not None and telescope is not None:
+                await telescope.filter_wheel.turn_to(order, slot)
+
+        frame = await camera.expose(order, duration_s=asked.duration_s, binning=asked.binning, before=turn_wheel)
+        return asdict(frame)
+
+
+def _rejected(refusal: Refused) -> Execution:
+    return Execution(
+        ExecutionStatus.REJECTED,
+        error={
+            "code": refusal.code,
+            "message": str(refusal),
+            "details": {"reason": refusal.reason, **refusal.details},
+        },
+    )

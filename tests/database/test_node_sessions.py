@@ -1,0 +1,140 @@
+"""Epochs grow at every claim, everywhere, whatever the ledger has forgotten."""
+
+from functools import partial
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+import trio
+
+from skygw.database.migrate import prepare_development
+from skygw.database.node_sessions import NodeSessions
+from skygw.database.pool import Database, open_database
+from skygw.ids import InstallId, InstanceUid
+from tests.fakes.postgres import PostgresServer
+
+
+@pytest.fixture
+def sessions(database: Database) -> NodeSessions:
+    return NodeSessions(database)
+
+
+async def claim(
+    sessions: NodeSessions,
+    install_id: InstallId,
+    *,
+    instance: InstanceUid | None = None,
+    last_epoch: int = 0,
+    fences: dict[UUID, int] | None = None,
+) -> int:
+    claimed = await sessions.claim(
+        install_id=install_id,
+        instance_uid=instance or InstanceUid(uuid4()),
+        last_epoch=last_epoch,
+        last_fences=fences or {},
+    )
+    return claimed.epoch
+
+
+def fence_of(postgres: PostgresServer, resource: UUID) -> int:
+    with psycopg.connect(postgres.gateway_url) as connection:
+        row = connection.execute("SELECT fence FROM skygw.fence WHERE resource_uid = %s", [resource]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_each_claim_is_above_the_one_before(sessions: NodeSessions) -> None:
+    install_id = InstallId(uuid4())
+    assert [await claim(sessions, install_id) for _ in range(3)] == [1, 2, 3]
+
+
+async def test_installations_count_by_themselves(sessions: NodeSessions) -> None:
+    assert await claim(sessions, InstallId(uuid4())) == 1
+    assert await claim(sessions, InstallId(uuid4())) == 1
+
+
+async def test_a_claim_is_above_what_the_node_remembers_from_before_a_restored_backup(
+    sessions: NodeSessions,
+) -> None:
+    install_id = InstallId(uuid4())
+    assert await claim(sessions, install_id, last_epoch=40) == 41
+    assert await claim(sessions, install_id, last_epoch=7) == 42
+    assert await claim(sessions, install_id, last_epoch=2**53 - 1) == 2**53
+
+
+async def test_claims_at_the_same_time_get_different_epochs(sessions: NodeSessions) -> None:
+    install_id = InstallId(uuid4())
+    epochs: list[int] = []
+    fences = {uuid4(): 1 for _ in range(5)}
+
+    async def run(order: list[UUID]) -> None:
+        epochs.append(await claim(sessions, install_id, fences={uid: fences[uid] for uid in order}))
+
+    async with trio.open_nursery() as nursery:
+        for turn in range(10):
+            nursery.start_soon(run, list(fences) if turn % 2 else list(reversed(fences)))
+    assert sorted(epochs) == list(range(1, 11))
+
+
+async def test_fences_rise_to_what_the_node_remembers_and_never_fall(
+    sessions: NodeSessions, postgres: PostgresServer
+) -> None:
+    install_id, high, low = InstallId(uuid4()), uuid4(), uuid4()
+    await claim(sessions, install_id, fences={high: 5, low: 9})
+    await claim(sessions, install_id, fences={high: 8, low: 3})
+    assert (fence_of(postgres, high), fence_of(postgres, low)) == (8, 9)
+
+
+async def test_the_ledger_has_one_name_and_a_database_made_anew_has_another(
+    sessions: NodeSessions, postgres: PostgresServer
+) -> None:
+    async def name_of(ledger: NodeSessions) -> UUID:
+        claimed = await ledger.claim(
+            install_id=InstallId(uuid4()), instance_uid=InstanceUid(uuid4()), last_epoch=0, last_fences={}
+        )
+        return claimed.registry_uid
+
+    owner, gateway = postgres.new_database(empty=True)
+    await prepare_development(owner)
+    async with open_database(gateway) as anew:
+        other = await name_of(NodeSessions(anew))
+    assert await name_of(sessions) == await name_of(sessions) != other
+
+
+async def test_a_transfer_is_remembered_and_keeps_the_epoch(sessions: NodeSessions) -> None:
+    install_id, first, second = InstallId(uuid4()), InstanceUid(uuid4()), InstanceUid(uuid4())
+    assert await sessions.instance_of(install_id) is None
+    await claim(sessions, install_id, instance=first)
+    assert await sessions.instance_of(install_id) == first
+    await sessions.transfer(install_id, second)
+    assert await sessions.instance_of(install_id) == second
+    assert await claim(sessions, install_id, instance=second) == 2
+
+
+async def test_an_installation_that_never_came_can_be_transferred(sessions: NodeSessions) -> None:
+    install_id, machine = InstallId(uuid4()), InstanceUid(uuid4())
+    await sessions.transfer(install_id, machine)
+    assert await sessions.instance_of(install_id) == machine
+    assert await claim(sessions, install_id, instance=machine) == 1
+
+
+async def test_a_claim_takes_fences_in_one_order_so_that_two_never_lock_each_other_out(
+    sessions: NodeSessions, postgres: PostgresServer
+) -> None:
+    install_id, low, high = InstallId(uuid4()), *sorted([uuid4(), uuid4()])
+    await claim(sessions, install_id, fences={low: 1, high: 1})
+    with (
+        psycopg.connect(postgres.gateway_url) as rival,
+        psycopg.connect(postgres.owner_url, autocommit=True) as watcher,
+    ):
+        rival.execute("UPDATE skygw.fence SET fence = 5 WHERE resource_uid = %s", [low])
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(claim, sessions, install_id, fences={high: 2, low: 2}))
+            with trio.fail_after(10):
+                while watcher.execute(blocked, [rival.info.backend_pid]).fetchone() == (0,):
+                    await trio.lowlevel.checkpoint()
+            rival.execute("SET lock_timeout = '100ms'")
+            rival.execute("UPDATE skygw.fence SET fence = 5 WHERE resource_uid = %s", [high])
+            rival.commit()
+    assert (fence_of(postgres, low), fence_of(postgres, high)) == (5, 5)

@@ -1,0 +1,120 @@
+"""What a listener does with ordinary connections, and with too many of them."""
+
+import logging
+
+import pytest
+
+from skygw.serving import (
+    BodyLimit,
+    End,
+    Refusal,
+)
+from skygw.serving.hypercorn_seam import Http11
+from tests.serving.apps import EchoApp, greets
+from tests.serving.served import serving
+
+
+async def test_a_pure_asgi_app_without_lifespan_is_served() -> None:
+    async with serving(greets) as served, served.peer() as peer:
+        assert await peer.ask() == (200, b"hello")
+        assert await peer.ask(method="POST", body=b"x" * 100_000) == (200, b"hello")
+
+
+async def test_the_app_finds_the_connection_in_its_scope() -> None:
+    app = EchoApp()
+    async with serving(app) as served, served.peer() as peer:
+        await peer.ask()
+        handle = app.scopes[0]["extensions"]["skygw.connection"]
+        assert handle.peer == peer.transport.socket.getsockname()
+        assert handle.listener == "node"
+        assert handle.is_open
+
+
+@pytest.mark.usefixtures("expects_errors")
+async def test_a_failing_app_is_a_500_and_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(EchoApp()) as served, served.peer() as bystander, served.peer() as peer:
+        assert (await peer.ask("/fail"))[0] == 500
+        assert await bystander.ask() == (200, b"hello")
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].exc_info
+    assert errors[0].getMessage() == "node: the app failed on /fail: the app is broken"
+
+
+@pytest.mark.usefixtures("expects_errors")
+async def test_a_fault_of_ours_ends_its_connection_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(self: Http11) -> None:
+        raise KeyError("ours")
+
+    async with serving(EchoApp()) as served, served.peer() as bystander, served.peer() as peer:
+        assert await bystander.ask() == (200, b"hello")
+        with monkeypatch.context() as patched:
+            patched.setattr(Http11, "_handle_events", breaks)
+            await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await served.metrics.until_closed(End.FAULT)
+        assert await bystander.ask() == (200, b"hello")
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].exc_info
+
+
+async def test_over_the_cap_a_connection_is_closed_unread_and_counted() -> None:
+    async with serving(EchoApp(), max_connections=1) as served, served.peer() as first:
+        assert await first.ask() == (200, b"hello")
+        async with served.peer() as second:
+            assert await second.read_to_end() == b""
+        assert served.metrics.refused_by == {Refusal.TOO_MANY: 1}
+        assert await first.ask() == (200, b"hello")
+
+
+async def test_one_address_cannot_take_all_connections() -> None:
+    async with serving(EchoApp(), max_connections_per_address=1) as served:
+        async with served.peer() as first:
+            assert await first.ask() == (200, b"hello")
+            async with served.peer() as second:
+                assert await second.read_to_end() == b""
+            assert served.metrics.refused_by == {Refusal.TOO_MANY_FROM_ADDRESS: 1}
+        await served.metrics.until_closed(End.PEER_LEFT)
+        assert len(served.listener._by_address) == 0
+        async with served.peer() as third:
+            assert await third.ask() == (200, b"hello")
+
+
+async def test_behind_a_proxy_its_one_address_is_not_capped() -> None:
+    settings = {"max_connections_per_address": 1, "behind_tls_proxy": True}
+    async with serving(EchoApp(), **settings) as served, served.peer() as first, served.peer() as second:
+        assert await first.ask() == (200, b"hello")
+        assert await second.ask() == (200, b"hello")
+
+
+async def test_continue_is_sent_when_the_app_asks_for_the_body() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        await peer.send(b"abc")
+        assert await peer.response() == (200, b"abc")
+
+
+async def test_a_refusal_comes_in_place_of_continue() -> None:
+    app = BodyLimit(EchoApp(), max_bytes=2, takes_large_body=lambda _method, _path: False)
+    async with serving(app) as served, served.peer() as peer:
+        await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert (await peer.response())[0] == 413
+        assert await peer.read_to_end() == b""
+
+
+async def test_requests_in_one_segment_are_answered_in_order() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
+        await peer.send(post + b"1" + post + b"2" + post + b"3")
+        assert [await peer.response() for _ in range(3)] == [(200, b"1"), (200, b"2"), (200, b"3")]
+        assert await peer.ask() == (200, b"hello")
+
+
+async def test_a_whole_url_as_target_reaches_the_same_path() -> None:
+    app = EchoApp()
+    async with serving(app) as served, served.peer() as peer:
+        assert await peer.ask("http://here:5002/v1/nodes/me?a=b") == (200, b"hello")
+        assert (app.scopes[0]["path"], app.scopes[0]["query_string"]) == ("/v1/nodes/me", b"a=b")
