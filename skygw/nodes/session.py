@@ -171,12 +171,17 @@ class NodeSession:
         """Whether a message of `size` bytes would be taken into the data lane now."""
         return self.ending is None and self._outbox.has_room(Lane.DATA, size)
 
+    def require_more_than_safing(self) -> None:
+        """Raises `Forbidden` in the grace time of an expired token."""
+        if self.in_grace:
+            raise Forbidden("This node's token has expired and its issuer cannot be reached: only safing passes now.")
+
     def put(self, lane: Lane, frame: Frame) -> Parcel:
         """Queues a frame. Raises `Busy` when the data lane is full, `LinkLost` when the session is ending; in both
         cases nothing was or will be sent. Safing is taken even in the grace time of an expired token.
         """
-        if lane is Lane.DATA and self.in_grace:
-            raise Forbidden("This node's token has expired and its issuer cannot be reached: only safing passes now.")
+        if lane is Lane.DATA:
+            self.require_more_than_safing()
         try:
             parcel = self._outbox.put(lane, encode(frame))
         except OutboxClosed:

@@ -179,7 +179,7 @@ def command_order(site: Site, command: dict[str, Any] | None = None, **changed: 
         "command_id": CommandId(uuid4()),
         "telescope_uid": site.telescope_uid,
         "device_uid": None,
-        "command": Opaque.of(command or {"command_type": "mount.point", "target": {"ra": 10.0}}),
+        "command": Opaque.of({"command_type": "mount.point", "target": {"ra": 10.0}} if command is None else command),
         "origin": None,
         "service": "tests",
         "actor": None,
