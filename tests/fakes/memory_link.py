@@ -73,8 +73,9 @@ class MemoryLink:
     # What a test calls.
 
     def stall(self, *, uncancellable: bool = False) -> None:
-        self._flowing = trio.Event()
-        self._shielded = uncancellable
+        if self._flowing.is_set() and not self.aborted.is_set():
+            self._flowing = trio.Event()
+            self._shielded = uncancellable
 
     def flow(self) -> None:
         self._flowing.set()
