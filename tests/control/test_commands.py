@@ -321,10 +321,11 @@ async def test_results_of_another_installation_move_nothing(autojump_clock: Cloc
     other = Site()
     stranger = await gateway.connect(other)
     order = command_order(site)
-    await gateway.commands.submit(order)
+    record, _ = await gateway.commands.submit(order)
     await link.hear_next(EventCommand)
     stranger.say(result(order, 1, CommandStatus.COMPLETED))
     await stranger.hear_next(Ack)
+    assert record.state is S.WRITTEN
     assert (await gateway.commands.get(order.command_id)).state is S.WRITTEN
 
 
@@ -363,6 +364,20 @@ async def test_a_step_made_while_the_ledger_writes_a_stop_is_not_lost(
     await trio.sleep(1)  # the ledger is writing it as received
     link.flow()
     assert S.WRITTEN in await in_ledger(gateway, order, S.WRITTEN)
+
+
+async def test_a_result_said_while_the_ledger_writes_a_stop_is_not_lost(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await running(nursery)
+    gateway.database.slow_s = 2.0
+    order = command_order(site, STOP)
+    await gateway.commands.submit(order)
+    await trio.sleep(1)
+    gateway.database.slow_s = 0.0
+    link.say(result(order, 1, CommandStatus.COMPLETED))  # committed before the ledger has the command
+    await link.hear_next(Ack)
+    assert (await in_ledger(gateway, order, S.COMPLETED))[-1] is S.COMPLETED
 
 
 async def test_a_stop_overtakes_what_waits(autojump_clock: Clock, nursery: trio.Nursery) -> None:

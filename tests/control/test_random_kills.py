@@ -2,6 +2,7 @@
 
 from collections import Counter
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -12,6 +13,9 @@ from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.gateway_frames import DirectRequest
 from tests.fakes.answers import chunk_of, end_of, error_of, start_of
 from tests.fakes.gateway import Gateway, PlayedLink, Site, direct_order
+
+if TYPE_CHECKING:
+    from skygw.protocol.frame import Frame
 
 SESSIONS = 10
 CALLS = 20
@@ -48,9 +52,10 @@ class JournalingNode:
 
     async def _answer(self, link: PlayedLink, request: DirectRequest) -> None:
         payload = request.operation.encode()
-        last = error_of(request.id, "not_found") if self._chance.random() < 0.1 else end_of(request.id, payload)
+        last: Frame = error_of(request.id, "not_found") if self._chance.random() < 0.1 else end_of(request.id, payload)
         try:
-            for message in [start_of(request.id), chunk_of(request.id, 0, payload), last]:
+            answer: list[Frame | bytes] = [start_of(request.id), chunk_of(request.id, 0, payload), last]
+            for message in answer:
                 await trio.sleep(self._chance.expovariate(1))
                 link.say(message)
             self.ended.add(request.operation)

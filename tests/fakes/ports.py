@@ -67,6 +67,7 @@ class MemoryCommands:
         if stored is None:
             self.rows[record.command_id] = deepcopy(record)
             self.admitted += 1
+            await trio.sleep(self._switch.slow_s)  # others see the row before its writer hears of it
             return record, False
         if stored.identity != record.identity:
             raise IdReused("This command id belongs to another command.")

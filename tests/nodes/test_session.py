@@ -15,6 +15,7 @@ from skygw.nodes.outbox import LANE_BYTES, Lane, ParcelState
 from skygw.nodes.session import SessionRules
 from skygw.protocol.chunks import HEADER_BYTES
 from skygw.protocol.close_codes import CloseCode
+from skygw.protocol.codec import encode
 from skygw.protocol.gateway_frames import (
     CancelCommand,
     CancelMode,
@@ -340,6 +341,21 @@ async def test_what_comes_behind_a_violation_moves_nothing(autojump_clock: Clock
     link.say("{")
     link.say(snapshot(live_seq=1))
     await link.served.wait()
+    assert list(gateway.snapshots.of(site.install_id)) == []
+
+
+async def test_frames_behind_the_one_that_ended_the_session_move_nothing(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site = Gateway(nursery), Site()
+    link = await gateway.connect(site)
+    session = gateway.session(site)
+    link.stall()
+    while LANE_BYTES[Lane.CONTROL] - session.queued_bytes(Lane.CONTROL) > 300:
+        session.put(Lane.CONTROL, some_data(1))
+    link.say("[" + ",".join([encode(Ping())] * 3 + [encode(snapshot(live_seq=1))]) + "]")
+    await link.served.wait()
+    assert gateway.metrics.ended_with == [CloseCode.SLOW_CONSUMER]
     assert list(gateway.snapshots.of(site.install_id)) == []
 
 

@@ -39,10 +39,11 @@ def test_the_newest_is_told_by_epoch_and_then_by_live_seq(
     held: tuple[int, int], offered: tuple[int, int], *, is_newer: bool
 ) -> None:
     retained = RetainedSnapshots()
-    retained.offer(HERE, Epoch(held[0]), snapshot(held[1]))
-    retained.offer(HERE, Epoch(offered[0]), snapshot(offered[1]))
+    retained.offer(HERE, Epoch(held[0]), snapshot(held[1], {"uid": "mount", "it": "held"}))
+    retained.offer(HERE, Epoch(offered[0]), snapshot(offered[1], {"uid": "mount", "it": "offered"}))
     (kept,) = retained.of(HERE)
     assert kept.order == (offered if is_newer else held)
+    assert ("offered" in kept.data) is is_newer
 
 
 def test_what_is_held_is_the_text_as_it_came() -> None:
