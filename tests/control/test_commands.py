@@ -31,7 +31,7 @@ from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, EventToken
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, Ping, PublishCommandResult
-from tests.fakes.gateway import Gateway, PlayedLink, Site, command_order
+from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 
 Clock = trio.testing.MockClock
 S = CommandState

@@ -34,7 +34,7 @@ from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import DirectCancel, DirectCredit, DirectRequest, EventToken
 from skygw.protocol.node_frames import DirectResponseChunk, DirectResponseEnd, Ping
 from tests.fakes.answers import chunk_of, end_of, error_of, start_of, whole_answer
-from tests.fakes.gateway import Gateway, PlayedLink, Site, direct_order
+from tests.fakes.rooms import Gateway, PlayedLink, Site, direct_order
 
 Clock = trio.testing.MockClock
 Script = Callable[[CallId], Sequence[Any]]

@@ -12,7 +12,7 @@ from skygw.errors import GatewayError, Outcome, Reached
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.gateway_frames import DirectRequest
 from tests.fakes.answers import chunk_of, end_of, error_of, start_of
-from tests.fakes.gateway import Gateway, PlayedLink, Site, direct_order
+from tests.fakes.rooms import Gateway, PlayedLink, Site, direct_order
 
 if TYPE_CHECKING:
     from skygw.protocol.frame import Frame

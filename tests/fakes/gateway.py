@@ -1,188 +1,203 @@
-"""A gateway's rooms without doors: registry, sessions, direct requests and commands over memory links and twins."""
+"""A gateway that does what a test tells it, over a real socket: for the node client and whatever embeds it."""
 
-from time import time
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-from skygw.control.commands import CommandOrder, CommandService
-from skygw.control.direct_rpc import DirectOrder, DirectRpc
-from skygw.ids import (
-    BootId,
-    CommandId,
-    DeviceUid,
-    InstallId,
-    InstanceUid,
-    OutboxUid,
-    RequestId,
-    TelescopeUid,
-)
-from skygw.nodes.admission import Arrival, NodeDoor
-from skygw.nodes.connection_registry import ConnectionRegistry
-from skygw.nodes.ports import Binding
-from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
+from skygw.ids import CallId, CommandId, Epoch, RegistryUid, SessionUid, TelescopeUid
+from skygw.protocol.chunks import Chunk, unpack_chunk
+from skygw.protocol.codec import BadFrame, encode, from_node
 from skygw.protocol.frame import Frame
-from skygw.protocol.gateway_frames import Welcome
+from skygw.protocol.gateway_frames import DirectRequest, EventCommand, LinkLossPolicy, Welcome
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import Hello, NodeType
-from skygw.telemetry.retained import RetainedSnapshots
-from tests.fakes.memory_link import MemoryLink
-from tests.fakes.ports import (
-    CountedMetrics,
-    MemoryCommands,
-    MemoryControllers,
-    MemoryEpochs,
-    MemoryReports,
-    MemoryTokens,
-    Switch,
-)
+from skygw.protocol.limits import MAX_BINARY_BYTES, Limits
+from skygw.protocol.node_frames import CommandStatus, Durable, Hello, NodeFrame, PublishCommandResult
+
+PATIENCE_S = 5.0
+"""A test that waits longer than this for one thing has failed."""
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
 
-class Site:
-    """One installation: who it is, and what it can say `hello` with."""
+class Hangup(Exception):
+    """The node's socket ended."""
 
-    def __init__(self) -> None:
-        self.install_id = InstallId(uuid4())
-        self.instance_uid = InstanceUid(uuid4())
-        self.outbox_uid = OutboxUid(uuid4())
-        self.telescope_uid = TelescopeUid(uuid4())
-        self.device_uid = DeviceUid(uuid4())
-        self.binding = Binding(
-            install_id=self.install_id,
-            name="Test site",
-            node_type=NodeType.TELESCOPE,
-            telescopes=frozenset({self.telescope_uid}),
-            devices=frozenset({self.device_uid}),
+
+@dataclass
+class FakeSession:
+    """One accepted socket, after its `hello`. Times are the gateway's own, in milliseconds since the session began."""
+
+    connection: WebSocketConnection
+    hello: Hello
+    token: str
+    epoch: Epoch
+    began: float = field(default_factory=time.monotonic)
+    heard: list[NodeFrame | Chunk] = field(default_factory=list)
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    def t_ms(self) -> int:
+        return int((time.monotonic() - self.began) * 1000)
+
+    async def say(self, message: Frame | str | bytes) -> None:
+        await self.connection.send_message(encode(message) if isinstance(message, Frame) else message)
+
+    async def welcome(
+        self,
+        *,
+        acked_seq: int = 0,
+        heartbeat_s: float = 10.0,
+        limits: Limits | None = None,
+        epoch: int | None = None,
+        policy: LinkLossPolicy = LinkLossPolicy.STOP,
+    ) -> None:
+        if epoch is not None:
+            self.epoch = Epoch(epoch)
+        await self.say(
+            Welcome(
+                session_uid=SessionUid(uuid4()),
+                epoch=self.epoch,
+                registry_uid=RegistryUid(UUID(int=1)),
+                heartbeat_s=heartbeat_s,
+                limits=limits or Limits(),
+                server_time=datetime.now(UTC),
+                acked_seq=acked_seq,
+                link_loss_policy=policy,
+                t_ms=self.t_ms(),
+            )
         )
 
-    def hello(self, **changed: Any) -> Hello:
-        members: dict[str, Any] = {
-            "install_id": self.install_id,
-            "instance_uid": self.instance_uid,
-            "node_type": NodeType.TELESCOPE,
-            "software_version": "1.0",
-            "boot_id": BootId(uuid4()),
-            "outbox_uid": self.outbox_uid,
-            "last_fences": {},
-        }
-        return Hello(**{**members, **changed})
+    async def next(self) -> NodeFrame | Chunk:
+        """The next thing the node says. Raises `Hangup`."""
+        with trio.fail_after(PATIENCE_S):
+            try:
+                message = await self.connection.get_message()
+            except ConnectionClosed:
+                raise Hangup from None
+        if isinstance(message, bytes):
+            self.heard.append(unpack_chunk(message))
+        else:
+            for read in from_node.decode(message):
+                assert not isinstance(read, BadFrame), read
+                self.heard.append(read.frame)
+        return self.heard[-1]
 
-
-class PlayedLink(MemoryLink):
-    """A memory link with an ear for what a test waits for. `served` is set when the gateway let go of the socket."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.served = trio.Event()
-
-    async def hear_next(self, kind: type[FrameT]) -> FrameT:
-        """The next frame of that kind; others are passed over."""
+    async def hear(self, model: type[FrameT]) -> FrameT:
+        """The next frame of this kind; what comes before it is kept in `heard`."""
         while True:
-            frame = await self.hear()
-            if isinstance(frame, kind):
+            frame = await self.next()
+            if isinstance(frame, model):
                 return frame
 
-    def heard_so_far(self) -> list[str | bytes]:
-        """Everything that was sent and not yet heard, without waiting."""
-        messages = []
+    async def durable(self, count: int) -> list[Durable]:
+        """The next `count` durable frames."""
+        found: list[Durable] = []
+        while len(found) < count:
+            frame = await self.next()
+            if isinstance(frame, Durable):
+                found.append(frame)
+        return found
+
+    async def ended_command(self, command_id: CommandId) -> PublishCommandResult:
+        """The report that ends this command."""
         while True:
-            try:
-                messages.append(self.sent.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return messages
+            result = await self.hear(PublishCommandResult)
+            if result.command_id == command_id and result.status not in (CommandStatus.ACCEPTED, CommandStatus.RUNNING):
+                return result
+
+    async def close(self, code: int, reason: str = "") -> None:
+        with trio.move_on_after(1):
+            await self.connection.aclose(code, reason)
+
+    def command(self, body: dict[str, Any], *, command_id: CommandId | None = None, **changes: Any) -> EventCommand:
+        values: dict[str, Any] = {
+            "command_id": command_id or CommandId(uuid4()),
+            "telescope_uid": TelescopeUid(UUID(int=7)),
+            "command": Opaque.of(body),
+            "deadline_ms": 10_000,
+            "epoch": self.epoch,
+            "t_ms": self.t_ms(),
+            "issued_at": datetime.now(UTC),
+        }
+        return EventCommand(**{**values, **changes})
+
+    def request(self, operation: str, params: dict[str, Any] | None = None, **changes: Any) -> DirectRequest:
+        values: dict[str, Any] = {
+            "id": CallId(uuid4()),
+            "operation": operation,
+            "params": Opaque.of(params or {}),
+            "deadline_ms": 10_000,
+            "credit": 1024 * 1024,
+            "epoch": self.epoch,
+            "t_ms": self.t_ms(),
+        }
+        return DirectRequest(**{**values, **changes})
 
 
-class Gateway:
-    """One process, its sessions in `nursery`."""
+class FakeGateway:
+    """Accepts sockets and hands each over after its hello. `refusals` are answered to the next handshakes instead."""
 
-    def __init__(self, nursery: trio.Nursery, rules: SessionRules | None = None) -> None:
-        self.database = Switch()
-        self.registry = ConnectionRegistry()
-        self.epochs = MemoryEpochs(self.database)
-        self.ledger = MemoryCommands(self.database)
-        self.reports = MemoryReports(self.database, self.ledger)
-        self.controllers = MemoryControllers(self.database)
-        self.tokens = MemoryTokens()
-        self.snapshots = RetainedSnapshots()
-        self.metrics = CountedMetrics()
-        self.command_outcomes: list[str] = []
-        self.commands = CommandService(
-            registry=self.registry,
-            ledger=self.ledger,
-            controllers=self.controllers,
-            finished=self.command_outcomes.append,
+    def __init__(self, port: int) -> None:
+        self.url = f"ws://127.0.0.1:{port}/v1/ws/node"
+        self.refusals: list[tuple[int, list[tuple[bytes, bytes]]]] = []
+        self.tokens: list[str] = []
+        self._accepted, self._sessions = trio.open_memory_channel[FakeSession](100)
+        self._epoch = 0
+
+    async def accept(self) -> FakeSession:
+        """The next session, not welcomed yet."""
+        with trio.fail_after(PATIENCE_S):
+            return await self._sessions.receive()
+
+    async def _handle(self, request: WebSocketRequest) -> None:
+        token = dict(request.headers).get(b"authorization", b"").decode()
+        self.tokens.append(token)
+        if self.refusals:
+            status, headers = self.refusals.pop(0)
+            await request.reject(status, extra_headers=headers, body=b"no")
+            return
+        connection = await request.accept(subprotocol=request.proposed_subprotocols[0])
+        try:
+            message = await connection.get_message()
+        except ConnectionClosed:
+            return
+        (read,) = from_node.decode(str(message))
+        assert not isinstance(read, BadFrame), read
+        assert isinstance(read.frame, Hello), read
+        self._epoch = max(self._epoch, read.frame.last_epoch) + 1
+        session = FakeSession(connection, read.frame, token, Epoch(self._epoch))
+        await self._accepted.send(session)
+        await session.ended.wait()
+
+
+@asynccontextmanager
+async def fake_gateway() -> AsyncIterator[FakeGateway]:
+    """Listens on a free port of the loopback until the block is left."""
+    gateway: FakeGateway | None = None
+
+    async def handle(request: WebSocketRequest) -> None:
+        assert gateway is not None
+        await gateway._handle(request)
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(
+            lambda task_status: serve_websocket(
+                handle,
+                "127.0.0.1",
+                0,
+                None,
+                max_message_size=MAX_BINARY_BYTES,
+                message_queue_size=100,
+                disconnect_timeout=0.2,
+                task_status=task_status,
+            )
         )
-        self.rpc = DirectRpc(self.registry, metrics=self.metrics)
-        self.rules = rules or SessionRules()
-        self.door = NodeDoor(
-            registry=self.registry,
-            epochs=self.epochs,
-            rules=self.rules,
-            ports=SessionPorts(
-                reports=self.reports,
-                tokens=self.tokens,
-                snapshots=self.snapshots,
-                results=self.commands,
-                metrics=self.metrics,
-            ),
-        )
-        self._nursery = nursery
-
-    @property
-    def call_outcomes(self) -> list[tuple[str, str]]:
-        """Outcome and reason of every call that ended; the reason is empty when nothing was wrong."""
-        return self.metrics.calls
-
-    def accept(self, site: Site, *, token_lasts_s: float = 1e6) -> PlayedLink:
-        """A socket of the site that has said nothing yet."""
-        link = PlayedLink()
-        self.controllers.of[site.telescope_uid] = site.install_id
-        self.controllers.of[site.device_uid] = site.install_id
-        arrival = Arrival(link=link, binding=site.binding, token_expires_at=time() + token_lasts_s, address="192.0.2.7")
-        self._nursery.start_soon(self._serve, arrival, link)
-        return link
-
-    async def _serve(self, arrival: Arrival, link: PlayedLink) -> None:
-        await self.door.serve(arrival)
-        link.served.set()
-
-    async def connect(self, site: Site, *, token_lasts_s: float = 1e6, **hello: Any) -> PlayedLink:
-        """A socket of the site that has been welcomed."""
-        link = self.accept(site, token_lasts_s=token_lasts_s)
-        link.say(site.hello(**hello))
-        await link.hear_next(Welcome)
-        return link
-
-    def session(self, site: Site) -> NodeSession:
-        session = self.registry.current(site.install_id)
-        assert session is not None
-        return session
-
-
-def direct_order(site: Site, *, timeout_s: float = 30.0, request_id: str | None = None, **changed: Any) -> DirectOrder:
-    members: dict[str, Any] = {
-        "install_id": site.install_id,
-        "operation": "device.read",
-        "params": Opaque.of({}),
-        "timeout_s": timeout_s,
-        "service": "tests",
-        "request_id": RequestId(request_id or str(uuid4())),
-    }
-    return DirectOrder(**{**members, **changed})
-
-
-def command_order(site: Site, command: dict[str, Any] | None = None, **changed: Any) -> CommandOrder:
-    members: dict[str, Any] = {
-        "command_id": CommandId(uuid4()),
-        "telescope_uid": site.telescope_uid,
-        "device_uid": None,
-        "command": Opaque.of({"command_type": "mount.point", "target": {"ra": 10.0}} if command is None else command),
-        "origin": None,
-        "service": "tests",
-        "actor": None,
-        "timeout_s": 60.0,
-    }
-    return CommandOrder(**{**members, **changed})
+        gateway = FakeGateway(server.port)
+        yield gateway
+        nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
 from skygw.protocol.gateway_frames import Welcome
 from skygw.protocol.node_frames import NodeType, Ping
-from tests.fakes.gateway import Gateway, PlayedLink, Site
+from tests.fakes.rooms import Gateway, PlayedLink, Site
 
 Clock = trio.testing.MockClock
 

@@ -16,9 +16,9 @@ from skygw.protocol.gateway_frames import Ack, Nack, Welcome
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import MAX_FRAMES_PER_MESSAGE, MAX_UNACKED_BYTES, MAX_UNACKED_FRAMES
 from skygw.protocol.node_frames import CommandStatus, Error, PublishCommandResult, PublishLog
-from tests.fakes.gateway import Gateway, Site
 from tests.fakes.moments import NOW
 from tests.fakes.ports import MemoryReports
+from tests.fakes.rooms import Gateway, Site
 
 Clock = trio.testing.MockClock
 

@@ -28,8 +28,8 @@ from skygw.protocol.gateway_frames import (
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import MAX_BINARY_BYTES, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import AuthRefresh, Error, ErrorCode, Ping, Pong, PublishSnapshot, SnapshotStream
-from tests.fakes.gateway import Gateway, Site
 from tests.fakes.moments import NOW
+from tests.fakes.rooms import Gateway, Site
 
 if TYPE_CHECKING:
     from skygw.protocol.frame import Frame
