@@ -2,16 +2,16 @@
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import trio
 from trio_websocket import (
     ConnectionClosed,
     ConnectionRejected,
-    HandshakeError,
     WebSocketConnection,
-    open_websocket_url,
+    wrap_client_stream,
 )
 from wsproto.utilities import ProtocolError
 
@@ -84,44 +84,85 @@ async def open_link(
     """Connects; leaving the block closes with 1000, and drops the connection after `disconnect_timeout_s`.
 
     Raises `LinkEnded` when the gateway cannot be reached or refuses, and when the library fails under a hostile peer.
-    No compression is offered: trio-websocket offers no extension.
+    No compression is offered: trio-websocket offers no extension. The stream is ours, because the library leaves it
+    open when it is refused, cancelled while connecting, or closed by the peer.
     """
-    ended: LinkEnded | None = None
+    ends: list[LinkEnded] = []
     try:
-        async with open_websocket_url(
-            url,
-            ssl_context,
-            subprotocols=[SUBPROTOCOL],
-            extra_headers=[(b"authorization", b"Bearer " + token.encode())],
-            message_queue_size=QUEUED_MESSAGES,
-            max_message_size=MAX_TEXT_BYTES,
-            receive_buffer_size=RECEIVE_BYTES,
-            connect_timeout=connect_timeout_s,
-            disconnect_timeout=disconnect_timeout_s,
-        ) as connection:
-            if connection.subprotocol != SUBPROTOCOL:
-                raise LinkEnded(f"{url} does not speak {SUBPROTOCOL}.")
+        async with trio.open_nursery() as nursery, AsyncExitStack() as cleanup:
+            with trio.move_on_after(connect_timeout_s) as patience:
+                connection = await _connect(url, token, ssl_context, nursery, cleanup)
+            if patience.cancelled_caught:
+                raise LinkEnded(f"{url} did not answer within {connect_timeout_s:.0f} s.")  # noqa: TRY301 - the way out
             try:
                 yield WebSocketLink(connection)
-            except LinkEnded as error:
-                # Leaving the library's block with our own exception would hide it behind a timeout while closing.
-                ended = error
-    except ConnectionRejected as refusal:
-        raise LinkEnded(
-            f"{url} refused the connection with HTTP {refusal.status_code}.",
-            status=refusal.status_code,
-            retry_after_s=_retry_after(refusal.headers),
-        ) from None
-    except HandshakeError as error:
-        if ended is None:
-            cause = error.__cause__ or error
-            raise LinkEnded(f"{url} cannot be reached: {str(cause) or type(cause).__name__}.") from None
+            finally:
+                with trio.move_on_after(disconnect_timeout_s, shield=True):
+                    await connection.aclose()
+                nursery.cancel_scope.cancel()
+    except* LinkEnded as group:
+        ends += leaves(group)
+    except* ConnectionRejected as refusals:
+        ends += [
+            LinkEnded(
+                f"{url} refused the connection with HTTP {refusal.status_code}.",
+                status=refusal.status_code,
+                retry_after_s=_retry_after(refusal.headers),
+            )
+            for refusal in leaves(refusals)
+        ]
     # The library lets these out of its reader (trio-websocket #184) or of its first request.
-    except (ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
-        if ended is None:
-            raise LinkEnded(f"The connection to {url} broke: {error!r}.") from None
-    if ended is not None:
-        raise ended
+    except* (ProtocolError, ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, OSError) as group:
+        ends += [
+            LinkEnded(f"The connection to {url} failed: {str(error) or type(error).__name__}.")
+            for error in leaves(group)
+        ]
+    if ends:
+        raise ends[0]
+
+
+async def _connect(
+    url: str,
+    token: str,
+    ssl_context: ssl.SSLContext | None,
+    nursery: trio.Nursery,
+    cleanup: AsyncExitStack,
+) -> WebSocketConnection:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    tls = parts.scheme == "wss"
+    port = parts.port or (443 if tls else 80)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
+    if tls:
+        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=ssl_context, https_compatible=True)
+    else:
+        stream = await trio.open_tcp_stream(host, port)
+    cleanup.push_async_callback(trio.aclose_forcefully, stream)
+    connection = await wrap_client_stream(
+        nursery,
+        stream,
+        parts.netloc.rpartition("@")[2],
+        (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        subprotocols=[SUBPROTOCOL],
+        extra_headers=[(b"authorization", b"Bearer " + token.encode())],
+        message_queue_size=QUEUED_MESSAGES,
+        max_message_size=MAX_TEXT_BYTES,
+        receive_buffer_size=RECEIVE_BYTES,
+    )
+    if connection.subprotocol != SUBPROTOCOL:
+        raise LinkEnded(f"{url} does not speak {SUBPROTOCOL}.")
+    return connection
+
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
+
+
+def leaves(group: ExceptionGroup[ErrorT]) -> list[ErrorT]:
+    """The errors in a group and in the groups inside it."""
+    found: list[ErrorT] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, ExceptionGroup) else [error]
+    return found
 
 
 def _ended(closed: ConnectionClosed) -> LinkEnded:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -86,6 +87,7 @@ class NodeClient:
         self._session: Session | None = None
         self._up = trio.Event()
         self._down = trio.Event()
+        self._welcomed_at: float | None = None
         self.last_end: LinkEnded | None = None
         """Why the last link ended, to be shown on site."""
         self.coming_back_in_s: float | None = None
@@ -225,28 +227,43 @@ class NodeClient:
     async def _keep_connected(self, needs: SessionNeeds) -> None:
         self._down.set()
         while True:
-            welcomed_at: float | None = None
-            try:
-                token = await self._token()
-                async with self._connect(token.value) as link:
-                    welcome = await greet(link, await self._hello(needs.outbox))
-                    welcomed_at = trio.current_time()
-                    end = await self._live(link, welcome, token, needs)
-            except LinkEnded as error:
-                end = error
+            self._welcomed_at = None
+            end = await self._one_link(needs)
             self.last_end = end
-            if welcomed_at is not None:
+            lasted_s = 0.0
+            if self._welcomed_at is not None:
+                lasted_s = trio.current_time() - self._welcomed_at
                 self._up = trio.Event()
                 self._down.set()
-            delay = self._comeback.delay(
-                end, lasted_s=0.0 if welcomed_at is None else trio.current_time() - welcomed_at
-            )
+            delay = self._comeback.delay(end, lasted_s=lasted_s)
             log.warning("no link: %s Coming back in %.1f s.", end, delay, extra={"code": end.code})
             self.coming_back_in_s = delay
             await trio.sleep(delay)
             self.coming_back_in_s = None
 
+    async def _one_link(self, needs: SessionNeeds) -> LinkEnded:
+        """From the token to the end of the link, and how it ended."""
+        end = LinkEnded("The link ended.")
+        try:
+            token = await self._token()
+            async with self._connect(token.value) as link:
+                end = await self._converse(link, token, needs)
+        except LinkEnded as error:
+            return end if end.code is not None else error
+        return end
+
+    async def _converse(self, link: Link, token: Token, needs: SessionNeeds) -> LinkEnded:
+        try:
+            welcome = await greet(link, await self._hello(needs.outbox))
+            return await self._live(link, welcome, token, needs)
+        except LinkEnded as end:
+            return end
+        except sqlite3.Error:
+            log.exception("the journal of the node cannot be read")
+            return LinkEnded("The node's own journal failed.")
+
     async def _live(self, link: Link, welcome: Welcome, token: Token, needs: SessionNeeds) -> LinkEnded:
+        self._welcomed_at = trio.current_time()
         await self._take_welcome(welcome)
         outbox = needs.outbox
         if welcome.acked_seq > outbox.last_seq or welcome.acked_seq < outbox.acked:

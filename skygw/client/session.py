@@ -14,7 +14,7 @@ from skygw.client.config import Token, TokenProvider
 from skygw.client.direct import Calls, Operations, direct_error
 from skygw.client.durable_sender import DurableSender
 from skygw.client.lanes import ControlLaneFull, Lanes, Snapshots
-from skygw.client.link import Link, LinkEnded
+from skygw.client.link import Link, LinkEnded, leaves
 from skygw.client.outbox import Outbox
 from skygw.ids import CommandId, Epoch
 from skygw.protocol.codec import BadFrame, ProtocolViolation, encode, from_gateway
@@ -124,7 +124,7 @@ class Session:
                 self._lanes.wake()
                 nursery.start_soon(self._needs.full_state)
         except* LinkEnded as group:
-            ends += _flat(group)
+            ends += leaves(group)
         except* ControlLaneFull:
             ends.append(LinkEnded("The gateway asks and does not read the answers."))
         except* sqlite3.Error as group:
@@ -269,10 +269,3 @@ class Session:
 
 def as_token(given: str | Token) -> Token:
     return given if isinstance(given, Token) else Token(given)
-
-
-def _flat(group: BaseExceptionGroup[LinkEnded]) -> list[LinkEnded]:
-    found: list[LinkEnded] = []
-    for error in group.exceptions:
-        found += _flat(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found

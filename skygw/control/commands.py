@@ -49,6 +49,7 @@ MAX_LIVE_COMMANDS = 20_000
 """Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
 
 LEDGER_RETRY_S = 1.0
+MOVES_AT_ONCE = 500
 KEEP_AFTER_DEADLINE_S = 3_600.0
 """How long a command without an end stays in memory after its deadline; the ledger keeps it for good."""
 
@@ -332,9 +333,9 @@ class CommandService:
             return
         if live.ended:
             self._finished(live.record.outcome)
-        if live.in_ledger:
-            self._moves.append(Move(live.record.command_id, step))
-            self._wake.set()
+        # Also for what is not in the ledger yet: `run` records that first, and a step the ledger has is passed over.
+        self._moves.append(Move(live.record.command_id, step))
+        self._wake.set()
 
     # The ledger.
 
@@ -354,14 +355,16 @@ class CommandService:
                 await trio.sleep(error.retry_after_s or LEDGER_RETRY_S)
 
     async def _write_moves(self) -> None:
-        while self._moves:
-            batch = self._moves[:500]
-            await self._ledger.move(batch)
-            del self._moves[: len(batch)]
-            for move in batch:
-                live = self._live.get(move.command_id)
-                if live is not None and live.ended:
-                    del self._live[move.command_id]
+        """One batch: what comes meanwhile may be of commands that have to be recorded first."""
+        batch = self._moves[:MOVES_AT_ONCE]
+        if not batch:
+            return
+        await self._ledger.move(batch)
+        del self._moves[: len(batch)]
+        for move in batch:
+            live = self._live.get(move.command_id)
+            if live is not None and live.ended and live.in_ledger:
+                del self._live[move.command_id]
 
     async def _record_sent(self) -> None:
         while self._unrecorded:

@@ -41,6 +41,8 @@ class Connection:
         if tls is not None:
             self._stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
         self._peer = peer
+        host, port = transport.socket.getsockname()[:2]
+        self._here: tuple[str, int] = (host, port)
         self._config = config
         self._ending: Ending | None = None
         self._is_open = True
@@ -118,14 +120,13 @@ class Connection:
             is_open=lambda: self._is_open,
             last_received_at=lambda: self._last_received_at,
         )
-        here = self._transport.socket.getsockname()
         self._protocol = protocol = Http11(
             app,
             self._config,
             context=context,
             exchanges=Exchanges(apps, handle, before_receive=self._send_continue),
             state=state,
-            ends=Ends(peer=self._peer, here=(here[0], here[1]), is_tls=self._stream is not self._transport),
+            ends=Ends(peer=self._peer, here=self._here, is_tls=self._stream is not self._transport),
             send=self._take,
         )
         return protocol
@@ -223,8 +224,10 @@ class Connection:
             self._waiting.deadline = self._head_deadline
 
     async def _send_continue(self) -> None:
-        if self._protocol is not None and self._is_open:
+        if self._protocol is not None and self._is_open and self._protocol.owes_continue:
             await self._protocol.send_continue()
+            # The reader is already waiting, for nothing in particular: from now on it waits for a body.
+            self._waiting.deadline = self._read_deadline(self._protocol.awaiting)
 
     async def _write(self, data: bytes) -> None:
         """Hand bytes to the socket, in order. Raises nothing for what the peer does: the connection ends.

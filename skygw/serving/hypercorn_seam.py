@@ -1,6 +1,7 @@
-"""The one place that knows Hypercorn: its HTTP/1.1 and WebSocket protocols, without what ends processes.
+"""The one place that reaches into Hypercorn: its HTTP/1.1 and WebSocket protocols, made safe to stand on.
 
-Hypercorn's own shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
+The shell around them (`connection.py`) knows Hypercorn's events and worker context only; Hypercorn's own
+shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
 
 - HTTP/2 by prior knowledge is refused; `Upgrade: h2c` is ignored, as RFC 9110 §7.8 allows, and answered in
   HTTP/1.1.
@@ -14,6 +15,7 @@ Hypercorn's own shell (`TCPServer`) and its HTTP/2 are not used. What is changed
 Written against Hypercorn 0.18; a test fails when one of the classes used here changes.
 """
 
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -51,6 +53,7 @@ def hypercorn_config(config: ListenerConfig) -> Config:
     theirs.errorlog = None
     theirs.include_server_header = False
     theirs.h11_max_incomplete_size = config.max_header_bytes
+    theirs.keep_alive_max_requests = sys.maxsize  # nothing here wears out
     theirs.websocket_max_message_size = config.websocket_max_message_bytes
     return theirs
 
@@ -135,10 +138,14 @@ class Http11(H11Protocol):
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
 
+    @property
+    def owes_continue(self) -> bool:
+        """The client waits to hear that its body is wanted."""
+        return self.connection is self._http and self._http.they_are_waiting_for_100_continue
+
     async def send_continue(self) -> None:
-        """Tell a client that asked that its body is wanted. Does nothing otherwise."""
-        if self.connection is self._http and self._http.they_are_waiting_for_100_continue:
-            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+        """Say that the body is wanted; only while `owes_continue`."""
+        await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
 
     async def refuse(
         self,

@@ -202,6 +202,14 @@ async def test_a_body_that_stalls_is_given_up_and_the_app_is_told() -> None:
         assert app.disconnects == [{"type": "http.disconnect"}]
 
 
+async def test_a_body_that_was_asked_for_and_never_comes_is_given_up() -> None:
+    async with serving(EchoApp(), body_idle_timeout_s=0.2) as served, served.peer() as slow:
+        await slow.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        assert (await slow.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        assert (await slow.response())[0] == 408
+        await served.metrics.until_closed(End.SLOW_BODY)
+
+
 async def test_a_body_below_the_floor_is_given_up_though_it_never_stalls() -> None:
     async with (
         serving(EchoApp(), body_grace_s=0.3, body_min_bytes_per_s=1e6) as served,

@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from skygw.errors import StartupError
 from skygw.serving import End, TlsFiles
@@ -106,6 +112,13 @@ async def test_with_a_client_authority_a_certificate_is_asked_for(
 def test_a_file_that_is_no_certificate_is_one_sentence(files: TlsFiles) -> None:
     files.certificate.write_text("no certificate")
     with pytest.raises(StartupError, match=r"^the TLS certificate .*cert\.pem with the key .*key\.pem cannot be used"):
+        tls_context(files)
+
+
+def test_a_key_with_a_passphrase_is_one_sentence_and_no_prompt(files: TlsFiles) -> None:
+    key = load_pem_private_key(files.key.read_bytes(), password=None)
+    files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
+    with pytest.raises(StartupError, match="the key without passphrase"):
         tls_context(files)
 
 
