@@ -27,7 +27,8 @@ READ_BACK_S = 5.0
 """What reading the devices back after a cancel may take."""
 
 CONNECT_TIMEOUT_S = 20.0
-DISCONNECT_TIMEOUT_S = 2.0
+DISCONNECT_TIMEOUT_S = 0.2
+"""How long a node that ends waits for the gateway's goodbye: a fleet does not insist on it."""
 
 TokenOf = Callable[[InstallId], Awaitable[Token]]
 """Gets an installation its token, before every connect and for every renewal."""
