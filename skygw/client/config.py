@@ -45,7 +45,7 @@ class NodeConfig:
     link_loss_after_s: float = 300.0
     outbox_bytes: int = 64 * MIB
     connect_timeout_s: float = 20.0
-    disconnect_timeout_s: float = 2.0
+    disconnect_timeout_s: float = 0.5
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
