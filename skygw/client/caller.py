@@ -1,6 +1,5 @@
 """What a hub service on Trio embeds: direct requests, commands and look-ups at the gateway's internal API."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -10,7 +9,7 @@ from uuid import UUID
 import httpx
 
 from skygw.client import internal_api as api
-from skygw.client.internal_api import NodeKey, Record, Wholeness
+from skygw.client.internal_api import NodeKey, Record, Wholeness, metadata_of
 from skygw.client.problems import OtherRefusal, rebuilt, retry_of
 from skygw.ids import CommandId
 from skygw.protocol.gateway_frames import CancelMode
@@ -52,7 +51,8 @@ class Caller:
         """`client` brings its own settings (TLS, proxies, a transport for tests) and is closed with this one."""
         self._client = client or httpx.AsyncClient(timeout=api.TIMEOUTS, trust_env=False)
         self._client.base_url = httpx.URL(base_url)
-        self._client.headers["authorization"] = f"Bearer {token}"
+        self._client.headers.update(api.HEADERS)
+        self.renew_token(token)
 
     async def __aenter__(self) -> "Caller":
         return self
@@ -171,11 +171,3 @@ async def _whole(response: httpx.Response) -> bytes:
         return await response.aread()
     except httpx.TransportError as error:
         raise api.unreachable(error) from error
-
-
-def metadata_of(response: httpx.Response) -> Any:
-    """The node's `metadata`, when the gateway passed it on."""
-    try:
-        return json.loads(response.headers.get("x-skygw-metadata", "null"))
-    except ValueError:
-        return None

@@ -6,6 +6,7 @@ Shared by the Trio caller and the blocking one.
 import base64
 import binascii
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ Record = dict[str, Any]
 """A record as the gateway serves it, camelCase; its OpenAPI document says what is in it."""
 
 TIMEOUTS = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=10.0)
+HEADERS = {"accept-encoding": "identity"}
+"""Bytes are counted and digested as they come: nobody on the way may compress them."""
+
 SLACK_S = 10.0
 """How much longer than the gateway's own time for a request its answer is waited for."""
 
@@ -194,6 +198,14 @@ class Wholeness:
 def cut_off(error: httpx.TransportError) -> GatewayError:
     """An answer that began and did not end: it failed midway, and the gateway can be asked why."""
     return BadResponse(f"The answer was cut off: {str(error) or type(error).__name__}.", hop=Hop.GATEWAY)
+
+
+def metadata_of(response: httpx.Response) -> Any:
+    """The node's `metadata`, when the gateway passed it on."""
+    try:
+        return json.loads(response.headers.get("x-skygw-metadata", "null"))
+    except ValueError:
+        return None
 
 
 def _digest(header: str) -> bytes | None:

@@ -23,6 +23,7 @@ from skygw.control.ledger import (
     command_identity,
     may_move,
 )
+from skygw.control.trace_context import carried_traceparent, trace_id_of
 from skygw.errors import (
     Busy,
     Draining,
@@ -40,7 +41,7 @@ from skygw.nodes.outbox import Lane, Parcel, ParcelState
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventCommand
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import PublishCommandResult
+from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 from skygw.protocol.safing import is_safing
 
 log = logging.getLogger("skygw.control")
@@ -89,13 +90,16 @@ class CommandOrder:
 class LiveCommand:
     """A command this process has sent, and what is known of it so far."""
 
-    def __init__(self, record: CommandRecord, *, safing: bool) -> None:
+    def __init__(self, record: CommandRecord, *, safing: bool, command_type: str = "") -> None:
         self.record = record
         self.safing = safing
+        self.command_type = command_type
         self.in_ledger = not safing
         self.results: list[PublishCommandResult] = []
         """What the node said before the ledger knew of this command."""
-        self.forget_at = trio.current_time() + KEEP_AFTER_DEADLINE_S
+        self.parcel: Parcel | None = None
+        left_s = max(0.0, (record.deadline_at - datetime.now(UTC)).total_seconds())
+        self.forget_at = trio.current_time() + left_s + KEEP_AFTER_DEADLINE_S
         self._changed = trio.Event()
 
     @property
@@ -139,6 +143,7 @@ class CommandService:
         self._live: dict[CommandId, LiveCommand] = {}
         self._moves: list[Move] = []
         self._unrecorded: list[LiveCommand] = []
+        self._being_admitted: dict[CommandId, trio.Event] = {}
         self._wake = trio.Event()
         self._draining = False
 
@@ -166,18 +171,40 @@ class CommandService:
     async def get(self, command_id: CommandId) -> CommandRecord:
         """What is known of a command. Raises `NotFound`, `RoutingUnavailable`."""
         live = self._live.get(command_id)
-        if live is not None:
-            return live.record
-        record = await self._ledger.get(command_id)
-        if record is None:
-            raise NotFound(f"No command {command_id} is known.")
-        return record
+        if live is None:
+            record = await self._ledger.get(command_id)
+            if record is None:
+                raise NotFound(f"No command {command_id} is known.")
+            return record
+        if live.in_ledger and live.record.state is CommandState.UNKNOWN:
+            await self._resolve(live)
+        return live.record
+
+    async def _resolve(self, live: LiveCommand) -> None:
+        """A result may be in the ledger that memory was never told of: its session was cut between commit and ack."""
+        try:
+            stored = await self._ledger.get(live.record.command_id)
+        except RoutingUnavailable:
+            return  # then what memory knows is all that is known
+        if stored is not None and may_move(live.record.state, stored.state):
+            live.record = stored
+            if live.ended:
+                self._finished(stored.outcome)
+                self._live.pop(stored.command_id, None)
 
     async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
         return await self._ledger.page(query)
 
     async def cancel(self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None) -> CommandRecord:
-        """Asks the node to cancel; safing. Needs no ledger for a command this process sent. Raises `NodeOffline`."""
+        """Asks the node to cancel; safing. Needs no ledger for a command this process sent. Raises `NodeOffline`.
+
+        A command that still waits here is taken back instead: a cancel would overtake it, and the node run it after.
+        """
+        if (admitted := self._being_admitted.get(command_id)) is not None:
+            await admitted.wait()
+        live = self._live.get(command_id)
+        if live is not None and self._take_back(live, "canceled before it was written"):
+            return live.record
         record = await self.get(command_id)
         if record.state in ENDS:
             return record
@@ -213,14 +240,20 @@ class CommandService:
             return stored, True
         if session is None or session.ending is not None:
             raise NodeOffline("The installation that controls this is not connected.", retry_after_s=5.0)
-        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text) + 2_048):
+        session.require_more_than_safing()
+        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
             raise Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
-        record, duplicate = await self._ledger.admit(_record(order, install_id, session.epoch))
-        if duplicate:
-            return record, True
-        live = LiveCommand(record, safing=False)
-        self._live[record.command_id] = live
-        self._send(live, order, session, Lane.DATA)
+        admitted = self._being_admitted.setdefault(order.command_id, trio.Event())
+        try:
+            record, duplicate = await self._ledger.admit(_record(order, install_id, session.epoch))
+            if duplicate:
+                return record, True
+            live = LiveCommand(record, safing=False, command_type=order.command_type)
+            self._live[record.command_id] = live
+            self._send(live, order, session, Lane.DATA)
+        finally:
+            self._being_admitted.pop(order.command_id, None)
+            admitted.set()
         return record, False
 
     async def _stored(self, order: CommandOrder) -> CommandRecord | None:
@@ -254,7 +287,19 @@ class CommandService:
             raise
         self._unrecorded.append(live)
         self._wake.set()
+        for other in list(self._live.values()):
+            if _overtakes(order, other):
+                self._take_back(other, f"{order.command_type} came before it was written")
         return live.record, False
+
+    def _take_back(self, live: LiveCommand, why: str) -> bool:
+        """Ends a command of which not a byte was handed over. Returns whether that is certain."""
+        if live.parcel is None or live.parcel.state is not ParcelState.WAITING:
+            return False
+        live.record.canceled = CanceledHow.BEFORE_START
+        self._moved(live, CommandState.CANCELED, Hop.GATEWAY, why)
+        live.parcel.withdraw()
+        return True
 
     def _send(self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane) -> None:
         record = live.record
@@ -274,13 +319,14 @@ class CommandService:
                     t_ms=session.t_ms(),
                     graph_revision=order.graph_revision,
                     issued_at=record.created_at,
-                    traceparent=order.traceparent,
+                    traceparent=carried_traceparent(order.traceparent),
                 ),
             )
         except GatewayError as error:
             # Admitted and never written: the ledger says so, and the caller is told why.
             self._moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)
             raise
+        live.parcel = parcel
         parcel.on_settled = lambda parcel: self._written(live, parcel)
 
     # What sessions tell (never waits).
@@ -391,6 +437,24 @@ def _identity(order: CommandOrder) -> bytes:
     return command_identity(order.telescope_uid, order.device_uid, order.command.text)
 
 
+def _overtakes(stop: CommandOrder, other: LiveCommand) -> bool:
+    """Whether a stop that is written before `other` would be undone by it: `mount.stop` and a waiting `mount.point`.
+
+    Where one is for a telescope and the other for a device nobody here knows whether they meet: then they do.
+    """
+    if other.safing or other.ended:
+        return False
+    record = other.record
+    if stop.device_uid is not None and record.device_uid is not None:
+        meets = stop.device_uid == record.device_uid
+    elif stop.telescope_uid is not None and record.telescope_uid is not None:
+        meets = stop.telescope_uid == record.telescope_uid
+    else:
+        meets = True
+    family = stop.command_type.rpartition(".")[0]
+    return meets and (stop.command_type == "telescope.safe_shutdown" or other.command_type.startswith(f"{family}."))
+
+
 def _record(order: CommandOrder, install_id: InstallId, epoch: Epoch) -> CommandRecord:
     now = datetime.now(UTC)
     return CommandRecord(
@@ -404,7 +468,7 @@ def _record(order: CommandOrder, install_id: InstallId, epoch: Epoch) -> Command
         actor=order.actor,
         created_at=now,
         deadline_at=now + timedelta(seconds=order.timeout_s),
-        trace_id=order.traceparent and order.traceparent.split("-")[1],
+        trace_id=trace_id_of(order.traceparent),
         epoch=epoch,
         transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY)],
     )
