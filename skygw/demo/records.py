@@ -2,13 +2,21 @@
 
 from collections.abc import Iterable
 
+import psycopg
+
+from skygw.database.addresses import name_database
 from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
+from skygw.errors import StartupError
 from skygw.sim.blueprint import SiteBlueprint, TelescopeBlueprint
 
 
 async def provision_sites(owner_url: str, blueprints: Iterable[SiteBlueprint]) -> None:
-    """Make the records of these sites. As `provision`."""
-    await provision(owner_url, [records_of(blueprint) for blueprint in blueprints])
+    """Make the records of these sites. Raises `StartupError` if the database does not take them."""
+    try:
+        await provision(owner_url, [records_of(blueprint) for blueprint in blueprints])
+    except psycopg.Error as error:
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise StartupError(f"the installations cannot be written into {name_database(owner_url)}: {said}") from error
 
 
 def records_of(site: SiteBlueprint) -> NewObservatory:
