@@ -23,6 +23,8 @@ from skygw.control.ledger import (
     command_identity,
     may_move,
 )
+from skygw.control.ledger_writer import LedgerWriter
+from skygw.control.live_command import LiveCommand, overtakes
 from skygw.control.trace_context import carried_traceparent, trace_id_of
 from skygw.errors import (
     Busy,
@@ -49,10 +51,8 @@ log = logging.getLogger("skygw.control")
 MAX_LIVE_COMMANDS = 20_000
 """Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
 
-LEDGER_RETRY_S = 1.0
-MOVES_AT_ONCE = 500
-KEEP_AFTER_DEADLINE_S = 3_600.0
-"""How long a command without an end stays in memory after its deadline; the ledger keeps it for good."""
+DRAINING_RETRY_S = 1.0
+FORGET_EVERY_S = 60.0
 
 
 class Controllers(Protocol):
@@ -87,44 +87,6 @@ class CommandOrder:
         return found
 
 
-class LiveCommand:
-    """A command this process has sent, and what is known of it so far."""
-
-    def __init__(self, record: CommandRecord, *, safing: bool, command_type: str = "") -> None:
-        self.record = record
-        self.safing = safing
-        self.command_type = command_type
-        self.in_ledger = not safing
-        self.results: list[PublishCommandResult] = []
-        """What the node said before the ledger knew of this command."""
-        self.parcel: Parcel | None = None
-        left_s = max(0.0, (record.deadline_at - datetime.now(UTC)).total_seconds())
-        self.forget_at = trio.current_time() + left_s + KEEP_AFTER_DEADLINE_S
-        self._changed = trio.Event()
-
-    @property
-    def ended(self) -> bool:
-        return self.record.state in ENDS
-
-    def move(self, state: CommandState, hop: Hop, detail: str | None = None) -> Transition | None:
-        """Moves the state if the table lets it."""
-        if not may_move(self.record.state, state):
-            return None
-        step = Transition(datetime.now(UTC), state, hop, detail)
-        self.record.state = state
-        self.record.transitions.append(step)
-        if state in ENDS:
-            self.record.ended_at = step.at
-        self._changed.set()
-        self._changed = trio.Event()
-        return step
-
-    async def settled(self) -> None:
-        """Waits for an end, or for `unknown`: nothing more may ever come. Cancelling changes nothing."""
-        while not self.ended and self.record.state is not CommandState.UNKNOWN:
-            await self._changed.wait()
-
-
 class CommandService:
     """Carries commands. Its `run` writes to the ledger what the gateway itself learns."""
 
@@ -141,10 +103,8 @@ class CommandService:
         self._controllers = controllers
         self._finished = finished
         self._live: dict[CommandId, LiveCommand] = {}
-        self._moves: list[Move] = []
-        self._unrecorded: list[LiveCommand] = []
+        self._writer = LedgerWriter(ledger, settled=self._settled_in_ledger)
         self._being_admitted: dict[CommandId, trio.Event] = {}
-        self._wake = trio.Event()
         self._draining = False
 
     def drain(self) -> None:
@@ -228,7 +188,7 @@ class CommandService:
 
     async def _submit(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
         if self._draining:
-            raise Draining("This gateway is draining; only safing passes.", retry_after_s=LEDGER_RETRY_S)
+            raise Draining("This gateway is draining; only safing passes.", retry_after_s=DRAINING_RETRY_S)
         install_id = await self._controllers.controller_of(
             telescope_uid=order.telescope_uid, device_uid=order.device_uid
         )
@@ -285,10 +245,9 @@ class CommandService:
         except GatewayError:
             del self._live[order.command_id]
             raise
-        self._unrecorded.append(live)
-        self._wake.set()
+        self._writer.record(live)
         for other in list(self._live.values()):
-            if _overtakes(order, other):
+            if overtakes(other, order.command_type, order.telescope_uid, order.device_uid):
                 self._take_back(other, f"{order.command_type} came before it was written")
         return live.record, False
 
@@ -379,52 +338,22 @@ class CommandService:
             return
         if live.ended:
             self._finished(live.record.outcome)
-        # Also for what is not in the ledger yet: `run` records that first, and a step the ledger has is passed over.
-        self._moves.append(Move(live.record.command_id, step))
-        self._wake.set()
+        self._writer.note(Move(live.record.command_id, step))
 
-    # The ledger.
+    # Its own tasks.
 
     async def run(self) -> None:
-        """Writes to the ledger until cancelled. What could not be written yet waits, in order."""
-        while True:
-            while not self._moves and not self._unrecorded:
-                self._wake = trio.Event()
-                with trio.move_on_after(KEEP_AFTER_DEADLINE_S / 60):
-                    await self._wake.wait()
+        """Writes to the ledger, and forgets what it holds, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._writer.run)
+            while True:
+                await trio.sleep(FORGET_EVERY_S)
                 self._forget()
-            try:
-                await self._record_sent()
-                await self._write_moves()
-            except RoutingUnavailable as error:
-                log.warning("the ledger is away", extra={"waiting": len(self._moves) + len(self._unrecorded)})
-                await trio.sleep(error.retry_after_s or LEDGER_RETRY_S)
 
-    async def _write_moves(self) -> None:
-        """One batch: what comes meanwhile may be of commands that have to be recorded first."""
-        batch = self._moves[:MOVES_AT_ONCE]
-        if not batch:
-            return
-        await self._ledger.move(batch)
-        del self._moves[: len(batch)]
-        for move in batch:
-            live = self._live.get(move.command_id)
-            if live is not None and live.ended and live.in_ledger:
-                del self._live[move.command_id]
-
-    async def _record_sent(self) -> None:
-        while self._unrecorded:
-            live = self._unrecorded[0]
-            told = len(live.results)
-            try:
-                await self._ledger.record_sent(live.record, live.results[:told])
-            except RoutingUnavailable:
-                live.record.recorded_late = True
-                raise
-            if len(live.results) == told:  # else the node said more while the ledger wrote: tell it that too
-                self._unrecorded.pop(0)
-                live.in_ledger = True
-                live.results.clear()
+    def _settled_in_ledger(self, command_id: CommandId) -> None:
+        live = self._live.get(command_id)
+        if live is not None and live.ended and live.in_ledger:
+            del self._live[command_id]
 
     def _forget(self) -> None:
         now = trio.current_time()
@@ -435,24 +364,6 @@ class CommandService:
 
 def _identity(order: CommandOrder) -> bytes:
     return command_identity(order.telescope_uid, order.device_uid, order.command.text)
-
-
-def _overtakes(stop: CommandOrder, other: LiveCommand) -> bool:
-    """Whether a stop that is written before `other` would be undone by it: `mount.stop` and a waiting `mount.point`.
-
-    Where one is for a telescope and the other for a device nobody here knows whether they meet: then they do.
-    """
-    if other.safing or other.ended:
-        return False
-    record = other.record
-    if stop.device_uid is not None and record.device_uid is not None:
-        meets = stop.device_uid == record.device_uid
-    elif stop.telescope_uid is not None and record.telescope_uid is not None:
-        meets = stop.telescope_uid == record.telescope_uid
-    else:
-        meets = True
-    family = stop.command_type.rpartition(".")[0]
-    return meets and (stop.command_type == "telescope.safe_shutdown" or other.command_type.startswith(f"{family}."))
 
 
 def _record(order: CommandOrder, install_id: InstallId, epoch: Epoch) -> CommandRecord:
