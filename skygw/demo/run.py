@@ -14,7 +14,7 @@ import trio
 from skygw.demo import hardware_steps, trouble_steps
 from skygw.demo.records import provision_sites
 from skygw.demo.stage import Gateway, Stage, StepFailed, expect, start_gateway, until
-from skygw.errors import GatewayError
+from skygw.errors import GatewayError, StartupError
 from skygw.protocol.close_codes import CloseCode
 from skygw.settings import Settings
 from skygw.sim.fleet import Fleet, draw_nodes, open_fleet
@@ -174,17 +174,24 @@ class _Show:
             with trio.fail_after(within_s):
                 said = await work()
             ok = True
-        except (StepFailed, GatewayError) as problem:
-            said = str(problem)
         except trio.TooSlowError:
             said = f"not done after {within_s:.0f} s"
         except Exception as problem:  # noqa: BLE001 - whatever goes wrong is this step's failure, and is said
-            said = f"{type(problem).__name__}: {problem}"
+            said = _sentence(problem)
         result = StepResult(title, ok, trio.current_time() - began, said)
         self.results.append(result)
         self._audience.ended(result)
         if needed and not ok:
             raise _PrerequisiteFailed
+
+
+def _sentence(problem: Exception) -> str:
+    """What went wrong, out of whatever nurseries wrapped it."""
+    if isinstance(problem, ExceptionGroup):
+        return "; ".join(dict.fromkeys(_sentence(inner) for inner in problem.exceptions))
+    if isinstance(problem, StepFailed | GatewayError | StartupError):
+        return str(problem)
+    return f"{type(problem).__name__}: {problem}"
 
 
 async def _drain(gateway: Gateway, fleet: Fleet) -> str:

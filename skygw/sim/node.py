@@ -65,9 +65,7 @@ def posts_of(site: Site) -> list[Post]:
     shared: tuple[Device, ...] = (site.enclosure, site.weather_sensor)
     posts = [Post(drawn.install_id, drawn.instance_uid, (), shared, NodeType.OBSERVATORY)]
     for telescope, plan in zip(site.telescopes, drawn.telescopes, strict=True):
-        posts.append(
-            Post(plan.install_id, plan.instance_uid, (telescope,), telescope.devices, NodeType.TELESCOPE)  # its own
-        )
+        posts.append(Post(plan.install_id, plan.instance_uid, (telescope,), telescope.devices, NodeType.TELESCOPE))
     return posts
 
 
@@ -167,6 +165,17 @@ class SimulatedNode:
                 max_silence_s=most_silence_s,
             )
 
+    async def _log(self, command: Command, outcome: CommandOutcome) -> None:
+        """The end of a command as a durable line of the telescope's log, and in what `log.tail` shows."""
+        line = f"{command.type} {command.id} {outcome.status.value}"
+        self._note(line)
+        for telescope in self.post.telescopes:
+            entry = {"log_entry_type": "command", "telescope_uid": str(telescope.uid), "message": line}
+            try:
+                await self.client.publish_log({**entry, "command_id": str(command.id)})
+            except sqlite3.Error as error:
+                self._note(f"the log cannot be kept: {error}")  # and the command has ended all the same
+
     def _note(self, line: str) -> None:
         self.operations.log_lines.append(f"{self._site.clock.now().isoformat(timespec='milliseconds')} {line}")
 
@@ -185,8 +194,8 @@ class SimulatedNode:
             with trio.move_on_after(READ_BACK_S, shield=True):
                 command.report(await self._interrupted(command))
             raise
-        self._note(f"{command.type} {command.id} {outcome.status.value}")
         self._publish_snapshots()
+        await self._log(command, outcome)
         return outcome
 
     def _not_mine(self, command: Command) -> str | None:
