@@ -1,0 +1,1 @@
+"""What a SkyNode embeds (`node`, `blocking`) and what a hub service embeds (`caller`, `blocking`)."""

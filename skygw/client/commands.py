@@ -1,0 +1,322 @@
+"""Commands on the node: each id is run at most once, cancelled by its scope, and its outcome is kept before it is told.
+
+Commands outlive the link: they run in the client's nursery, not the session's. Safing starts before anything is
+written to disk; everything else is written first.
+"""
+
+import logging
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import trio
+
+from skygw.client.outbox import Outbox
+from skygw.errors import Invalid
+from skygw.ids import CommandId
+from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventCommand
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.node_frames import CanceledHow, CommandStatus, PublishCommandResult
+from skygw.protocol.safing import is_safing
+
+log = logging.getLogger("skygw.client")
+
+MAX_JOBS = 256
+"""Commands, cancels and questions going on at a time; beyond it they are refused as `busy`."""
+
+MAX_SAFING_JOBS = 4 * MAX_JOBS
+REMEMBERED_IDS = 10_000
+"""Ids looked up without the disk, for safing: 10,000 × about 150 bytes."""
+
+DEFAULT_GRACE_S = 10.0
+LAST_WRITE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """What a handler says became of a command. `proof` is `{"devices": [{device_uid, state, basis, …}]}`."""
+
+    status: CommandStatus
+    result: Any = None
+    error: dict[str, Any] | None = None
+    proof: dict[str, Any] | None = None
+    canceled: CanceledHow | None = None
+
+    @classmethod
+    def completed(cls, result: Any = None, *, proof: dict[str, Any] | None = None) -> "CommandOutcome":
+        return cls(CommandStatus.COMPLETED, result=result, proof=proof)
+
+    @classmethod
+    def failed(cls, reason: str, message: str, *, proof: dict[str, Any] | None = None) -> "CommandOutcome":
+        return cls(CommandStatus.FAILED, error={"reason": reason, "message": message}, proof=proof)
+
+    @classmethod
+    def rejected(cls, reason: str, message: str) -> "CommandOutcome":
+        """Nothing was done."""
+        return cls(CommandStatus.REJECTED, error={"reason": reason, "message": message})
+
+    @classmethod
+    def interrupted(cls, *, proof: dict[str, Any] | None = None) -> "CommandOutcome":
+        """A cancel stopped it on the way. Without proof by reading back the hub says `unknown`."""
+        return cls(CommandStatus.CANCELED, proof=proof, canceled=CanceledHow.INTERRUPTED)
+
+    @classmethod
+    def before_start(cls) -> "CommandOutcome":
+        """A cancel came before anything had moved."""
+        return cls(CommandStatus.CANCELED, canceled=CanceledHow.BEFORE_START)
+
+
+class Command:
+    """One command, given to the node's handler.
+
+    A graceful cancel sets `cancel_requested`; after its grace, or at once for an immediate one, the handler is
+    cancelled. A handler that cleans up then says what it found with `report` (in a shielded scope with a deadline).
+    `deadline` is on trio's clock: the caller's time, for the handler to heed.
+    """
+
+    def __init__(self, frame: EventCommand, *, remaining_s: float | None, outbox: Outbox) -> None:
+        self.id = frame.command_id
+        self.type = command_type(frame)
+        self.body: Opaque = frame.command
+        self.telescope_uid = frame.telescope_uid
+        self.device_uid = frame.device_uid
+        self.origin = frame.origin
+        self.actor = frame.actor
+        self.traceparent = frame.traceparent
+        self.deadline = float("inf") if remaining_s is None else trio.current_time() + remaining_s
+        self.cancel_requested = trio.Event()
+        self.scope = trio.CancelScope()
+        self.reported: CommandOutcome | None = None
+        self._outbox = outbox
+
+    @property
+    def safing(self) -> bool:
+        return is_safing(self.type)
+
+    def report(self, outcome: CommandOutcome) -> None:
+        """What stands if the handler is ended by a cancel."""
+        self.reported = outcome
+
+    async def progress(self, fraction: float, *, more_time_ms: int | None = None) -> None:
+        """Tells the caller how far it is, 0 to 1, and asks for more time. Durable. Raises `sqlite3.Error`."""
+        await self._outbox.report(_report(self.id, CommandStatus.RUNNING, progress=fraction, deadline_ms=more_time_ms))
+
+
+CommandHandler = Callable[[Command], Awaitable[CommandOutcome]]
+
+
+class TooManyCommands(Exception):
+    """`MAX_JOBS` are going on."""
+
+
+def command_type(frame: EventCommand) -> str:
+    """The discriminator of a command; empty when there is none."""
+    found = frame.command.value.get("command_type") or frame.command.value.get("commandType")
+    return found if isinstance(found, str) else ""
+
+
+class Commands:
+    """Everything the node does for commands. `take…` is for the session's reader and never waits.
+
+    `undone` is told of a command that could not be written down and so was not run.
+    """
+
+    def __init__(self, outbox: Outbox, handler: CommandHandler | None, *, undone: Callable[[CommandId], None]) -> None:
+        self._outbox = outbox
+        self._handler = handler
+        self._undone = undone
+        self._running: dict[CommandId, Command] = {}
+        self._remembered: OrderedDict[CommandId, None] = OrderedDict()
+        self._jobs = 0
+        self._submitted, self._to_do = trio.open_memory_channel[Callable[[], Awaitable[None]]](MAX_SAFING_JOBS)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Works until cancelled; commands going on are cancelled then, and what they report is kept."""
+        for command_id in reversed(await self._outbox.command_ids(at_most=REMEMBERED_IDS)):
+            self._remembered[command_id] = None
+        for report in await self._outbox.unfinished():
+            await self._outbox.report(_ended_with_program(report))
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            async for job in self._to_do:
+                nursery.start_soon(self._do, job)
+
+    def take(self, frame: EventCommand, *, remaining_s: float | None) -> None:
+        """Runs a command, or publishes again what became of it. Raises `TooManyCommands`."""
+        safing = is_safing(command_type(frame))
+        if frame.command_id in self._running or (safing and frame.command_id in self._remembered):
+            self._submit(partial(self._again, (frame.command_id,)), safing=safing)
+            return
+        command = Command(frame, remaining_s=remaining_s, outbox=self._outbox)
+        self._submit(partial(self._run_safing if safing else self._run_written, command), safing=safing)
+        self._running[command.id] = command
+        self._remember(command.id)
+
+    def refuse(self, frame: EventCommand, *, reason: str, message: str) -> None:
+        """Publishes a rejection; the id is used up by it. Raises `TooManyCommands`."""
+        if frame.command_id in self._running:
+            return
+        self._remember(frame.command_id)
+        report = _ending(frame.command_id, CommandOutcome.rejected(reason, message))
+        self._submit(partial(self._claim_or_repeat, frame.command_id, report), safing=False)
+
+    def cancel(self, frame: CancelCommand) -> None:
+        """Cancels wherever the command is; one that comes later is not run. Raises `TooManyCommands`."""
+        command = self._running.get(frame.command_id)
+        if command is None:
+            self._remember(frame.command_id)
+            report = _ending(frame.command_id, CommandOutcome.before_start())
+            self._submit(partial(self._claim_or_repeat, frame.command_id, report), safing=True)
+            return
+        command.cancel_requested.set()
+        if frame.mode is CancelMode.IMMEDIATE:
+            command.scope.cancel()
+        else:
+            grace_s = DEFAULT_GRACE_S if frame.grace_ms is None else frame.grace_ms / 1000
+            command.scope.deadline = min(command.scope.deadline, trio.current_time() + grace_s)
+
+    def tell(self, command_ids: tuple[CommandId, ...]) -> None:
+        """Publishes again what is known of these commands. Raises `TooManyCommands`."""
+        self._submit(partial(self._again, command_ids), safing=False)
+
+    def _submit(self, job: Callable[[], Awaitable[None]], *, safing: bool) -> None:
+        if self._jobs >= (MAX_SAFING_JOBS if safing else MAX_JOBS):
+            raise TooManyCommands
+        self._submitted.send_nowait(job)  # never full: as many places as jobs
+        self._jobs += 1
+
+    async def _do(self, job: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await job()
+        except sqlite3.Error:
+            log.exception("the journal of the node cannot be written")
+        finally:
+            self._jobs -= 1
+
+    def _remember(self, command_id: CommandId) -> None:
+        self._remembered[command_id] = None
+        if len(self._remembered) > REMEMBERED_IDS:
+            self._remembered.popitem(last=False)
+
+    async def _again(self, command_ids: tuple[CommandId, ...]) -> None:
+        await self._outbox.publish_again(command_ids)
+
+    async def _claim_or_repeat(self, command_id: CommandId, report: PublishCommandResult) -> None:
+        if await self._outbox.begin_command(command_id, [report]) is not None:
+            await self._outbox.publish_again([command_id])
+
+    async def _begin(self, command: Command) -> bool:
+        """Claims the id with its first two steps. False when it was claimed before."""
+        steps = [_report(command.id, CommandStatus.ACCEPTED), _report(command.id, CommandStatus.RUNNING)]
+        return await self._outbox.begin_command(command.id, steps) is None
+
+    async def _run_written(self, command: Command) -> None:
+        try:
+            try:
+                mine = await self._begin(command)
+            except sqlite3.Error:
+                self._remembered.pop(command.id, None)
+                self._undone(command.id)
+                raise
+            if mine:
+                await self._end(command, await self._call(command))
+            else:
+                await self._outbox.publish_again([command.id])
+        finally:
+            del self._running[command.id]
+
+    async def _run_safing(self, command: Command) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._begin_late, command)
+                outcome = await self._call(command)
+            await self._end(command, outcome)
+        finally:
+            del self._running[command.id]
+
+    async def _begin_late(self, command: Command) -> None:
+        """A disk that fails does not stop a stop."""
+        try:
+            await self._begin(command)
+        except sqlite3.Error:
+            log.exception("a safing command runs unrecorded: the journal of the node cannot be written")
+
+    async def _end(self, command: Command, outcome: CommandOutcome) -> None:
+        """Kept and published even when the program is ending."""
+        with trio.move_on_after(LAST_WRITE_S, shield=True):
+            try:
+                await self._outbox.report(_ending(command.id, outcome))
+            except (Invalid, ValueError, TypeError):
+                log.exception("the handler of command %s gave an outcome that cannot be sent", command.type)
+                outcome = CommandOutcome.failed("bad_outcome", "The command ended; its outcome could not be sent.")
+                await self._outbox.report(_ending(command.id, outcome))
+            log.info("command ended", extra={"command_id": str(command.id), "status": outcome.status.value})
+
+    async def _call(self, command: Command) -> CommandOutcome:
+        if self._handler is None:
+            return CommandOutcome.rejected("no_command_handler", "This node runs no commands.")
+        if command.cancel_requested.is_set():
+            return CommandOutcome.before_start()
+        try:
+            with command.scope:
+                outcome = await self._handler(command)
+                if command.cancel_requested.is_set() and outcome.status is CommandStatus.COMPLETED:
+                    # Finished anyway: the end stands, and says that the cancel came too late.
+                    return _with_cancel(outcome, CanceledHow.TOO_LATE)
+                return outcome
+        except trio.Cancelled:
+            await self._end(command, command.reported or _node_stopped())
+            raise
+        except Exception:  # the handler is not ours: whatever it raises ends this command and nothing else
+            log.exception("the handler of command %s failed", command.type)
+            return command.reported or CommandOutcome.failed("internal", "The command handler failed on the node.")
+        return command.reported or CommandOutcome.interrupted()
+
+
+def _with_cancel(outcome: CommandOutcome, how: CanceledHow) -> CommandOutcome:
+    return CommandOutcome(outcome.status, outcome.result, outcome.error, outcome.proof, how)
+
+
+def _node_stopped() -> CommandOutcome:
+    return CommandOutcome.failed("node_stopped", "The node's program was stopped while the command was running.")
+
+
+def _ended_with_program(report: PublishCommandResult) -> PublishCommandResult:
+    outcome = CommandOutcome.failed(
+        "node_restarted", "The node's program ended while the command was running; how far it came is not known."
+    )
+    return _ending(report.command_id, outcome)
+
+
+def _report(
+    command_id: CommandId,
+    status: CommandStatus,
+    *,
+    progress: float | None = None,
+    deadline_ms: int | None = None,
+) -> PublishCommandResult:
+    return PublishCommandResult(
+        seq=1,  # the journal numbers it
+        command_id=command_id,
+        status=status,
+        progress=progress,
+        deadline_ms=deadline_ms,
+        observed_at=datetime.now(UTC),
+    )
+
+
+def _ending(command_id: CommandId, outcome: CommandOutcome) -> PublishCommandResult:
+    return PublishCommandResult(
+        seq=1,  # the journal numbers it
+        command_id=command_id,
+        status=outcome.status,
+        result=None if outcome.result is None else Opaque.of(outcome.result),
+        error=None if outcome.error is None else Opaque.of(outcome.error),
+        proof=None if outcome.proof is None else Opaque.of(outcome.proof),
+        canceled=outcome.canceled,
+        observed_at=datetime.now(UTC),
+    )

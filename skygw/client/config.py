@@ -1,0 +1,57 @@
+"""What a node client must be told before it can connect."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from skygw.ids import InstallId, InstanceUid
+from skygw.protocol.limits import MIB
+from skygw.protocol.node_frames import NodeType
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token. `lifetime_s` is what OAuth calls `expires_in`; with it the token is renewed in time."""
+
+    value: str
+    lifetime_s: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Token(…, lifetime_s={self.lifetime_s})"
+
+
+TokenProvider = Callable[[], Awaitable[str | Token]]
+"""Asked before every connect and for every renewal; after a 401 it is asked again. May raise: it is asked later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Frozen, checked when made; raises `ValueError` with a sentence.
+
+    `url` is the whole address, `wss://…/v1/ws/node`. `state_dir` belongs to this program alone. Without an
+    `instance_uid` one is made at the first start and kept in `state_dir`.
+    """
+
+    url: str
+    install_id: InstallId
+    node_type: NodeType
+    software_version: str
+    token: TokenProvider
+    state_dir: Path
+    instance_uid: InstanceUid | None = None
+    features: tuple[str, ...] = ()
+    graph_revision: int | None = None
+    link_loss_after_s: float = 300.0
+    outbox_bytes: int = 64 * MIB
+    connect_timeout_s: float = 20.0
+    disconnect_timeout_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise ValueError(f"The gateway's address must begin with ws:// or wss:// and name a host: {self.url!r}")
+        if self.link_loss_after_s < 0:
+            raise ValueError("link_loss_after_s must not be negative.")
+        if self.outbox_bytes < MIB:
+            raise ValueError("outbox_bytes must be at least 1 MiB.")

@@ -1,0 +1,98 @@
+"""Brings the outbox to the hub during one session: in order, within the hub's window, from where it left off."""
+
+import logging
+from collections import deque
+from datetime import UTC, datetime
+
+import trio
+
+from skygw.client.journal import Row
+from skygw.client.lanes import Lanes
+from skygw.client.link import LinkEnded
+from skygw.client.outbox import Outbox
+from skygw.protocol.codec import encode
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.limits import Limits
+from skygw.protocol.node_frames import PublishGap
+
+log = logging.getLogger("skygw.client")
+
+
+class DurableSender:
+    """One per session. `acked` and `nacked` are for the reader and never wait."""
+
+    def __init__(self, outbox: Outbox, lanes: Lanes, limits: Limits) -> None:
+        self._outbox = outbox
+        self._lanes = lanes
+        self._limits = limits
+        self._in_flight: deque[Row] = deque()
+        self._in_flight_bytes = 0
+        self._nacked: set[int] = set()
+        self._confirmed = outbox.acked
+        self._moved = trio.Event()
+
+    def acked(self, seq: int) -> None:
+        """Everything up to `seq` is committed. An ack of what was not sent says nothing about it."""
+        while self._in_flight and self._in_flight[0].seq <= seq:
+            self._drop_first()
+
+    def nacked(self, seq: int, reason: str) -> None:
+        """The hub will never take this one; those before it may still wait for their ack."""
+        if any(row.seq == seq for row in self._in_flight):
+            log.warning("the hub refuses a report for ever", extra={"seq": seq, "reason": reason})
+            self._nacked.add(seq)
+        while self._in_flight and self._in_flight[0].seq in self._nacked:
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        row = self._in_flight.popleft()
+        self._in_flight_bytes -= row.size
+        self._nacked.discard(row.seq)
+        self._confirmed = row.seq
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def run(self) -> None:
+        """Sends and clears until cancelled. Raises `sqlite3.Error` when the disk fails."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._clear)
+            nursery.start_soon(self._send)
+
+    async def _clear(self) -> None:
+        cleared = self._confirmed
+        while True:
+            while self._confirmed == cleared:
+                await self._moved.wait()
+            cleared = self._confirmed
+            await self._outbox.acknowledge(cleared)
+
+    async def _send(self) -> None:
+        sent = self._outbox.acked
+        while True:
+            await self._outbox.wait_beyond(sent)
+            rows = await self._outbox.read(after=sent)
+            if not rows:
+                raise LinkEnded("The journal has lost frames that it counted.")
+            for row in rows:
+                await self._window(row.size)
+                self._in_flight.append(row)
+                self._in_flight_bytes += row.size
+                await self._lanes.durable(row.text if row.size <= self._limits.text_bytes else _too_large(row))
+                sent = row.seq
+
+    async def _window(self, size: int) -> None:
+        while self._in_flight and (
+            len(self._in_flight) >= self._limits.unacked_frames
+            or self._in_flight_bytes + size > self._limits.unacked_bytes
+        ):
+            await self._moved.wait()
+
+
+def _too_large(row: Row) -> str:
+    """A gateway with smaller limits than ours: the outbox must not stand still for ever behind one frame."""
+    gap = PublishGap(seq=row.seq, data=Opaque.of({"reason": "too_large", "size": row.size}), observed_at=_now())
+    return encode(gap)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

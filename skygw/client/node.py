@@ -1,0 +1,375 @@
+"""What a SkyNode embeds: keeps one link to the gateway, for ever, and never loses what it has promised."""
+
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import trio
+
+from skygw.client.arrival import MonotonicMs
+from skygw.client.comeback import Comeback
+from skygw.client.commands import Command, CommandHandler, CommandOutcome, Commands
+from skygw.client.config import NodeConfig, Token
+from skygw.client.direct import DirectCall, OperationHandler, OperationRefused, Operations
+from skygw.client.lanes import Snapshots
+from skygw.client.link import Link, LinkEnded, open_link
+from skygw.client.node_state import NodeState, load_state, save_state
+from skygw.client.outbox import Outbox
+from skygw.client.session import Session, SessionNeeds, as_token, greet
+from skygw.ids import BootId, CommandId
+from skygw.protocol.close_codes import CloseCode
+from skygw.protocol.frame import MAX_SEQ
+from skygw.protocol.gateway_frames import LinkLossPolicy, Welcome
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.limits import MAX_TEXT_BYTES
+from skygw.protocol.node_frames import Hello, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
+
+__all__ = [
+    "Command",
+    "CommandOutcome",
+    "DirectCall",
+    "LinkEnded",
+    "LinkLossPolicy",
+    "NodeClient",
+    "NodeConfig",
+    "OperationRefused",
+    "Token",
+]
+
+log = logging.getLogger("skygw.client")
+
+RESULTS_IN_HELLO = 500
+"""500 ids are 20 KiB of the 64 KiB a message may have."""
+
+Connector = Callable[[str], AbstractAsyncContextManager[Link]]
+"""Opens a link with a token. Raises `LinkEnded`."""
+
+FullState = Callable[[], Awaitable[None]]
+LinkLost = Callable[[LinkLossPolicy], Awaitable[None]]
+
+
+def monotonic_ms() -> float:
+    return time.monotonic() * 1000
+
+
+class NodeClient:
+    """Register operations and handlers, then `run`. Everything here belongs to the one Trio thread that runs it."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        connect: Connector | None = None,
+        now_ms: MonotonicMs = monotonic_ms,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._config = config
+        self._connect = connect or self._open_link
+        self._now_ms = now_ms
+        self._comeback = Comeback(chance)
+        self._operations = Operations()
+        self._snapshots = Snapshots()
+        self._command_handler: CommandHandler | None = None
+        self._full_state: FullState | None = None
+        self._link_lost: LinkLost | None = None
+        self._live_seq = 0
+        self._boot_id = BootId(uuid4())
+        self._outbox: Outbox | None = None
+        self._state: NodeState | None = None
+        self._state_changed = trio.Event()
+        self._session: Session | None = None
+        self._up = trio.Event()
+        self._down = trio.Event()
+        self._welcomed_at: float | None = None
+        self.last_end: LinkEnded | None = None
+        """Why the last link ended, to be shown on site."""
+        self.coming_back_in_s: float | None = None
+        """The wait that is going on, from its beginning."""
+
+    # Before `run`.
+
+    def operation(self, name: str, *, effects: str) -> Callable[[OperationHandler], OperationHandler]:
+        """Registers a direct operation: `effects` is `none` or `transfer`, anything else is a `ValueError`."""
+
+        def register(handler: OperationHandler) -> OperationHandler:
+            self._operations.register(name, handler, effects=effects)
+            return handler
+
+        return register
+
+    def command_handler(self, handler: CommandHandler) -> CommandHandler:
+        """The one handler of all commands; without it every command is rejected."""
+        self._command_handler = handler
+        return handler
+
+    def full_state(self, handler: FullState) -> FullState:
+        """Called after every welcome, to publish everything there is. The newest snapshots are sent again anyway."""
+        self._full_state = handler
+        return handler
+
+    def on_link_lost(self, handler: LinkLost) -> LinkLost:
+        """Called once for each loss of the link that lasts `link_loss_after_s`, at once when access is revoked.
+
+        The policy is the hub's last word, from the disk. The handler goes on when the link comes back.
+        """
+        self._link_lost = handler
+        return handler
+
+    # Publishing.
+
+    def publish_snapshot(
+        self,
+        stream: SnapshotStream,
+        data: dict[str, Any],
+        *,
+        max_silence_s: float | None = None,
+        observed_at: datetime | None = None,
+    ) -> None:
+        """The state of one resource now; the newest of each (stream, `data["uid"]`) is kept until it can be sent.
+
+        Raises `ValueError` for data without `uid`, that is not JSON or larger than a message.
+        """
+        uid = data.get("uid")
+        if not isinstance(uid, str):
+            raise ValueError("A snapshot's data needs its resource's `uid`.")
+        opaque = Opaque.of(data)
+        if len(opaque.text.encode()) > MAX_TEXT_BYTES - 1_024:  # the rest of the frame fits into a KiB
+            raise ValueError(f"A snapshot of {len(opaque.text)} characters cannot be sent.")
+        self._live_seq = min(self._live_seq + 1, MAX_SEQ)
+        frame = PublishSnapshot(
+            stream=stream,
+            data=opaque,
+            observed_at=observed_at or datetime.now(UTC),
+            max_silence_s=max_silence_s,
+            live_seq=self._live_seq,
+        )
+        self._snapshots.put(uid, frame)
+        if self._session is not None:
+            self._session.wake_writer()
+
+    async def publish_log(self, data: dict[str, Any], *, observed_at: datetime | None = None) -> int | None:
+        """A durable line of the log: on disk when this returns. `None` when the outbox is full and the line became
+        part of a declared gap. Raises `Invalid` when too large, `sqlite3.Error` when the disk fails.
+        """
+        frame = PublishLog(seq=1, data=Opaque.of(data), observed_at=observed_at or datetime.now(UTC))
+        return await self._running_outbox().append(frame)
+
+    async def publish_event(self, data: dict[str, Any], *, observed_at: datetime | None = None) -> int | None:
+        """A durable event; see `publish_log`."""
+        frame = PublishEvent(seq=1, data=Opaque.of(data), observed_at=observed_at or datetime.now(UTC))
+        return await self._running_outbox().append(frame)
+
+    def _running_outbox(self) -> Outbox:
+        if self._outbox is None:
+            raise RuntimeError("Durable reports need a running client: start run() first.")
+        return self._outbox
+
+    # The link.
+
+    @property
+    def connected(self) -> bool:
+        return self._session is not None
+
+    async def wait_connected(self) -> None:
+        """Returns when the gateway has said welcome."""
+        while not self.connected:
+            await self._up.wait()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Connects and reconnects until cancelled; started when durable reports are taken.
+
+        Raises `StateUnreadable`, `StateInUse`, `OSError` at the start, nothing after it. Cancelling ends the link,
+        cancels what runs, and keeps what it reports.
+        """
+        config = self._config
+        self._outbox = await Outbox.open(config.state_dir, max_bytes=config.outbox_bytes)
+        try:
+            self._state = await trio.to_thread.run_sync(self._load_state)
+            commands = Commands(self._outbox, self._command_handler, undone=self._command_undone)
+            needs = SessionNeeds(
+                outbox=self._outbox,
+                commands=commands,
+                operations=self._operations,
+                snapshots=self._snapshots,
+                token_provider=config.token,
+                full_state=self._publish_full_state,
+                accept_fence=self._accept_fence,
+                now_ms=self._now_ms,
+            )
+            async with trio.open_nursery() as nursery:
+                await nursery.start(commands.run)
+                nursery.start_soon(self._keep_state)
+                nursery.start_soon(self._watch_link)
+                task_status.started()
+                await self._keep_connected(needs)
+        finally:
+            await self._outbox.close()
+            self._outbox = None
+
+    def _load_state(self) -> NodeState:
+        return load_state(self._config.state_dir, instance_uid=self._config.instance_uid)
+
+    def _open_link(self, token: str) -> AbstractAsyncContextManager[Link]:
+        return open_link(
+            self._config.url,
+            token=token,
+            connect_timeout_s=self._config.connect_timeout_s,
+            disconnect_timeout_s=self._config.disconnect_timeout_s,
+        )
+
+    async def _keep_connected(self, needs: SessionNeeds) -> None:
+        self._down.set()
+        while True:
+            self._welcomed_at = None
+            end = await self._one_link(needs)
+            self.last_end = end
+            lasted_s = 0.0
+            if self._welcomed_at is not None:
+                lasted_s = trio.current_time() - self._welcomed_at
+                self._up = trio.Event()
+                self._down.set()
+            delay = self._comeback.delay(end, lasted_s=lasted_s)
+            log.warning("no link: %s Coming back in %.1f s.", end, delay, extra={"code": end.code})
+            self.coming_back_in_s = delay
+            await trio.sleep(delay)
+            self.coming_back_in_s = None
+
+    async def _one_link(self, needs: SessionNeeds) -> LinkEnded:
+        """From the token to the end of the link, and how it ended."""
+        end = LinkEnded("The link ended.")
+        try:
+            token = await self._token()
+            async with self._connect(token.value) as link:
+                end = await self._converse(link, token, needs)
+        except LinkEnded as error:
+            return end if end.code is not None else error
+        return end
+
+    async def _converse(self, link: Link, token: Token, needs: SessionNeeds) -> LinkEnded:
+        try:
+            welcome = await greet(link, await self._hello(needs.outbox))
+            return await self._live(link, welcome, token, needs)
+        except LinkEnded as end:
+            return end
+        except sqlite3.Error:
+            log.exception("the journal of the node cannot be read")
+            return LinkEnded("The node's own journal failed.")
+
+    async def _live(self, link: Link, welcome: Welcome, token: Token, needs: SessionNeeds) -> LinkEnded:
+        self._welcomed_at = trio.current_time()
+        await self._take_welcome(welcome)
+        outbox = needs.outbox
+        if welcome.acked_seq > outbox.last_seq or welcome.acked_seq < outbox.acked:
+            log.warning(
+                "the hub's cursor does not fit the outbox; numbering anew",
+                extra={"hub": welcome.acked_seq, "acked": outbox.acked, "last": outbox.last_seq},
+            )
+            await outbox.start_anew(hub_has=welcome.acked_seq)
+            return LinkEnded("The outbox was numbered anew and needs a new hello.")
+        await outbox.acknowledge(welcome.acked_seq)
+        session = Session(link, welcome, highest_epoch=self._known_state().last_epoch, token=token, needs=needs)
+        self._session = session
+        self._down = trio.Event()
+        self._up.set()
+        log.info("linked", extra={"epoch": welcome.epoch, "session_uid": str(welcome.session_uid)})
+        try:
+            return await session.run()
+        finally:
+            self._session = None
+
+    async def _token(self) -> Token:
+        try:
+            return as_token(await self._config.token())
+        except Exception as error:  # the provider is not ours; without a token there is no link, and that is all
+            raise LinkEnded(f"No token to connect with: {error}.") from error
+
+    async def _hello(self, outbox: Outbox) -> Hello:
+        state = self._known_state()
+        return Hello(
+            install_id=self._config.install_id,
+            instance_uid=state.instance_uid,
+            node_type=self._config.node_type,
+            software_version=self._config.software_version,
+            boot_id=self._boot_id,
+            outbox_uid=outbox.outbox_uid,
+            features=self._config.features,
+            graph_revision=self._config.graph_revision,
+            last_epoch=state.last_epoch,
+            last_fences=dict(state.last_fences),
+            results=tuple(await outbox.command_ids(at_most=RESULTS_IN_HELLO)),
+        )
+
+    # State that outlives the program.
+
+    def _known_state(self) -> NodeState:
+        if self._state is None:
+            raise RuntimeError("The client is not running.")
+        return self._state
+
+    async def _take_welcome(self, welcome: Welcome) -> None:
+        """On disk before anything is acted upon in this session."""
+        state = replace(self._known_state().with_epoch(welcome.epoch), link_loss_policy=welcome.link_loss_policy)
+        self._state = state
+        await self._save(state)
+
+    def _accept_fence(self, uid: UUID, fence: int) -> bool:
+        state = self._known_state()
+        known = state.last_fences.get(uid, 0)
+        if fence > known:
+            self._state = state.with_fence(uid, fence)
+            self._state_changed.set()
+        return fence >= known
+
+    async def _keep_state(self) -> None:
+        while True:
+            await self._state_changed.wait()
+            self._state_changed = trio.Event()
+            await self._save(self._known_state())
+
+    async def _save(self, state: NodeState) -> None:
+        try:
+            await trio.to_thread.run_sync(save_state, self._config.state_dir, state)
+        except OSError as error:
+            # A full disk must not keep a telescope off the network: memory holds for this run of the program.
+            log.error("the node's state cannot be written: %s", error)  # noqa: TRY400
+
+    # Handlers that are not ours.
+
+    def _command_undone(self, command_id: CommandId) -> None:
+        if self._session is not None:
+            self._session.command_undone(command_id)
+
+    async def _publish_full_state(self) -> None:
+        if self._full_state is None:
+            return
+        try:
+            await self._full_state()
+        except Exception:  # it ends this publishing and nothing else
+            log.exception("publishing the full state failed")
+
+    async def _watch_link(self) -> None:
+        while True:
+            await self._down.wait()
+            revoked = self.last_end is not None and self.last_end.code == CloseCode.REVOKED
+            with trio.move_on_after(0 if revoked else self._config.link_loss_after_s) as patience:
+                await self._up.wait()
+            if patience.cancelled_caught:
+                await self._follow_link_loss_policy()
+                await self._up.wait()
+
+    async def _follow_link_loss_policy(self) -> None:
+        policy = self._known_state().link_loss_policy
+        if policy is None or self._link_lost is None:
+            return
+        log.warning("the link has been lost for too long; following the policy %s", policy.value)
+        try:
+            await self._link_lost(policy)
+        except Exception:  # it ends this attempt and nothing else
+            log.exception("following the link-loss policy failed")

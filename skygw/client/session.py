@@ -1,0 +1,271 @@
+"""One life of a node's socket, from `hello` to its end: one reader, one writer, a heartbeat, and what they feed."""
+
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import trio
+
+from skygw.client.arrival import Arrivals, MonotonicMs, TooLate
+from skygw.client.commands import Commands, TooManyCommands, command_type
+from skygw.client.config import Token, TokenProvider
+from skygw.client.direct import Calls, Operations, direct_error
+from skygw.client.durable_sender import DurableSender
+from skygw.client.lanes import ControlLaneFull, Lanes, Snapshots
+from skygw.client.link import Link, LinkEnded, leaves
+from skygw.client.outbox import Outbox
+from skygw.ids import CommandId, Epoch
+from skygw.protocol.codec import BadFrame, ProtocolViolation, encode, from_gateway
+from skygw.protocol.gateway_frames import (
+    Ack,
+    CancelCommand,
+    DirectCancel,
+    DirectCredit,
+    DirectRequest,
+    EventCommand,
+    EventToken,
+    GatewayFrame,
+    Goaway,
+    Nack,
+    QueryCommand,
+    Welcome,
+)
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.node_frames import AuthRefresh, Error, ErrorCode, Hello, Ping, Pong
+from skygw.protocol.safing import is_safing
+
+log = logging.getLogger("skygw.client")
+
+WELCOME_S = 20.0
+DEAD_AFTER_BEATS = 2.5
+SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.05, 60.0
+SEND_S = 60.0
+"""One message on the slowest uplink: 256 KiB at 35 kbit/s."""
+
+RENEW_AT = 0.75
+"""The part of a token's life after which it is renewed."""
+
+RENEW_AGAIN_S = 5.0
+
+
+async def greet(link: Link, hello: Hello) -> Welcome:
+    """Says hello and waits for the welcome. Raises `LinkEnded`."""
+    with trio.move_on_after(WELCOME_S):
+        await link.send(encode(hello))
+        while True:
+            message = await link.receive()
+            if isinstance(message, bytes):
+                continue
+            try:
+                reads = from_gateway.decode(message)
+            except ProtocolViolation as error:
+                raise LinkEnded(f"The gateway answered hello with something else: {error}.") from None
+            for read in reads:
+                if not isinstance(read, BadFrame) and isinstance(read.frame, Welcome):
+                    return read.frame
+                log.warning("instead of a welcome: %s", read.message if isinstance(read, BadFrame) else read.text)
+    raise LinkEnded(f"The gateway did not answer hello within {WELCOME_S:.0f} s.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionNeeds:
+    """What a session works with; all of it belongs to the client and outlives the session."""
+
+    outbox: Outbox
+    commands: Commands
+    operations: Operations
+    snapshots: Snapshots
+    token_provider: TokenProvider
+    full_state: Callable[[], Awaitable[None]]
+    accept_fence: Callable[[UUID, int], bool]
+    """Whether a command's fence is the highest of its telescope or device; a higher one is remembered."""
+    now_ms: MonotonicMs
+
+
+class Session:
+    """Made after the welcome; `run` ends with the link."""
+
+    def __init__(
+        self, link: Link, welcome: Welcome, *, highest_epoch: Epoch, token: Token, needs: SessionNeeds
+    ) -> None:
+        self._link = link
+        self._needs = needs
+        self._token = token
+        self._beat_s = min(max(welcome.heartbeat_s, SHORTEST_BEAT_S), LONGEST_BEAT_S)
+        self._arrivals = Arrivals(highest_epoch=highest_epoch, now_ms=needs.now_ms)
+        self._arrivals.measure(welcome.t_ms)
+        self._lanes = Lanes(needs.snapshots)
+        self._durable = DurableSender(needs.outbox, self._lanes, welcome.limits)
+        self._calls = Calls(needs.operations, limits=welcome.limits, send=self._lanes.chunk, answer=self._lanes.control)
+        self._reconnect_after_s = 0.0
+
+    def wake_writer(self) -> None:
+        """There is a snapshot to send."""
+        self._lanes.wake()
+
+    def command_undone(self, command_id: CommandId) -> None:
+        """A command could not be written down, and so was not run."""
+        self._error(ErrorCode.INTERNAL, "storage_full", "The node's disk takes nothing; not run.", str(command_id))
+
+    async def run(self) -> LinkEnded:
+        """Works until the link ends and says how. Cancelled, the link must be dropped: half a frame may be out."""
+        ends: list[LinkEnded] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._write)
+                nursery.start_soon(self._beat)
+                nursery.start_soon(self._renew_token)
+                nursery.start_soon(self._durable.run)
+                nursery.start_soon(self._calls.run)
+                self._needs.snapshots.all_due()
+                self._lanes.wake()
+                nursery.start_soon(self._needs.full_state)
+        except* LinkEnded as group:
+            ends += leaves(group)
+        except* ControlLaneFull:
+            ends.append(LinkEnded("The gateway asks and does not read the answers."))
+        except* sqlite3.Error as group:
+            log.exception("the journal of the node cannot be read", exc_info=group)
+            ends.append(LinkEnded("The node's own journal failed."))
+        end = next((end for end in ends if end.code is not None), ends[0])
+        end.retry_after_s = max(end.retry_after_s, self._reconnect_after_s)
+        return end
+
+    async def _write(self) -> None:
+        while True:
+            message = self._lanes.take()
+            if message is None:
+                await self._lanes.wait()
+                continue
+            with trio.move_on_after(SEND_S) as patience:
+                await self._link.send(message)
+            if patience.cancelled_caught:
+                raise LinkEnded(f"The gateway took no message within {SEND_S:.0f} s.")
+
+    async def _beat(self) -> None:
+        while True:
+            await trio.sleep(self._beat_s)
+            self._lanes.control(encode(Ping()))
+
+    async def _renew_token(self) -> None:
+        lifetime_s = self._token.lifetime_s
+        while lifetime_s is not None:
+            await trio.sleep(lifetime_s * RENEW_AT)
+            try:
+                token = as_token(await self._needs.token_provider())
+            except Exception as error:  # noqa: BLE001 - not ours; the token we have still holds for a while
+                log.warning("no newer token: %s", error)
+                lifetime_s = max(lifetime_s * (1 - RENEW_AT), RENEW_AGAIN_S)
+                continue
+            self._lanes.control(encode(AuthRefresh(token=token.value)))
+            lifetime_s = token.lifetime_s
+
+    async def _read(self) -> None:
+        while True:
+            with trio.move_on_after(self._beat_s * DEAD_AFTER_BEATS) as patience:
+                message = await self._link.receive()
+            if patience.cancelled_caught:
+                raise LinkEnded(f"Nothing came from the gateway for {self._beat_s * DEAD_AFTER_BEATS:.1f} s.")
+            if isinstance(message, bytes):
+                self._error(ErrorCode.INVALID, "invalid", "A gateway sends no binary messages.", None)
+                continue
+            try:
+                reads = from_gateway.decode(message)
+            except ProtocolViolation as error:
+                self._error(ErrorCode.INVALID, "invalid", f"Not a frame: {error}.", None)
+                continue
+            for read in reads:
+                if isinstance(read, BadFrame):
+                    self._error(ErrorCode.INVALID, "invalid", read.message, read.id)
+                else:
+                    self._dispatch(read.frame)
+
+    def _dispatch(self, frame: GatewayFrame) -> None:
+        match frame:
+            case EventCommand():
+                self._command(frame)
+            case CancelCommand():
+                self._arrivals.measure(frame.t_ms)
+                self._or_busy(lambda: self._needs.commands.cancel(frame), str(frame.command_id))
+            case QueryCommand():
+                self._or_busy(lambda: self._needs.commands.tell(frame.command_ids), None)
+            case DirectRequest():
+                self._direct(frame)
+            case DirectCredit():
+                self._calls.credit(frame.id, frame.bytes)
+            case DirectCancel():
+                self._calls.cancel(frame.id)
+            case Ack():
+                if frame.outbox_uid == self._needs.outbox.outbox_uid:
+                    self._durable.acked(frame.seq)
+            case Nack():
+                if frame.outbox_uid == self._needs.outbox.outbox_uid:
+                    self._durable.nacked(frame.seq, frame.reason)
+            case Ping():
+                if frame.t_ms is not None:
+                    self._arrivals.measure(frame.t_ms)
+                self._lanes.control(encode(Pong(id=frame.id)))
+            case Goaway():
+                self._reconnect_after_s = frame.reconnect_after_ms / 1000
+                log.info("the gateway is about to close: %s", frame.reason)
+            case EventToken():
+                log.info("the gateway says of the token: %s", frame.state.value)
+            case Error():
+                self._told_of_error(frame)
+            case Welcome() | Pong():
+                pass  # a pong was life already; a second welcome means nothing
+
+    def _command(self, frame: EventCommand) -> None:
+        commands = self._needs.commands
+        if is_safing(command_type(frame)):
+            self._arrivals.measure(frame.t_ms)
+            self._or_busy(lambda: commands.take(frame, remaining_s=None), str(frame.command_id))
+            return
+        remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
+        uid = frame.device_uid or frame.telescope_uid
+        if isinstance(remaining, TooLate) or frame.fence is None or uid is None:
+            pass
+        elif not self._needs.accept_fence(uid, frame.fence):
+            remaining = TooLate("stale_fence", f"The fence {frame.fence} is not the newest of {uid}.")
+        if isinstance(remaining, TooLate):
+            refused = remaining
+            log.warning("command refused: %s", refused.message, extra={"command_id": str(frame.command_id)})
+            self._or_busy(
+                lambda: commands.refuse(frame, reason=refused.reason, message=refused.message), str(frame.command_id)
+            )
+            return
+        remaining_s = remaining
+        self._or_busy(lambda: commands.take(frame, remaining_s=remaining_s), str(frame.command_id))
+
+    def _direct(self, frame: DirectRequest) -> None:
+        remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
+        if isinstance(remaining, TooLate):
+            self._lanes.control(
+                direct_error(frame.id, ErrorCode.CONFLICT, remaining.message, {"reason": remaining.reason})
+            )
+        elif remaining is not None:
+            self._calls.take(frame, remaining_s=remaining)
+
+    def _told_of_error(self, frame: Error) -> None:
+        log.warning("the gateway says: %s", frame.message, extra={"code": frame.code.value, "about": frame.id})
+        if frame.details is not None and frame.details.value.get("reason") == "out_of_order":
+            raise LinkEnded("The gateway waits for another report than was sent; starting over from its cursor.")
+
+    def _or_busy(self, take: Callable[[], None], about: str | None) -> None:
+        try:
+            take()
+        except TooManyCommands:
+            self._error(ErrorCode.CONFLICT, "busy", "The node has too many commands going on.", about)
+
+    def _error(self, code: ErrorCode, reason: str, message: str, about: str | None) -> None:
+        details = Opaque.of({"reason": reason})
+        self._lanes.control(
+            encode(Error(code=code, message=message[:2_000], details=details, id=about and about[:250]))
+        )
+
+
+def as_token(given: str | Token) -> Token:
+    return given if isinstance(given, Token) else Token(given)

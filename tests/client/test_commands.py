@@ -1,0 +1,342 @@
+"""Commands on a node over a real socket: once, kept, cancelled, refused when late, and a stop past everything."""
+
+from uuid import uuid4
+
+import trio
+
+from skygw.client.commands import Command, CommandOutcome
+from skygw.client.node import NodeClient
+from skygw.ids import CommandId, Epoch
+from skygw.protocol.gateway_frames import CancelCommand, CancelMode, QueryCommand
+from skygw.protocol.node_frames import CanceledHow, CommandStatus, PublishCommandResult
+from tests.client.conftest import MakeConfig, running
+from tests.fakes.gateway import FakeGateway, FakeSession
+
+SLEW = {"command_type": "mount.point"}
+STOP = {"command_type": "mount.stop"}
+
+
+def cancel(session: FakeSession, command_id: CommandId, mode: CancelMode, grace_ms: int | None = None) -> CancelCommand:
+    return CancelCommand(command_id=command_id, mode=mode, grace_ms=grace_ms, epoch=session.epoch, t_ms=session.t_ms())
+
+
+async def test_a_command_is_accepted_run_and_its_outcome_published(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        await command.progress(0.5)
+        return CommandOutcome.completed({"type": command.type})
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        await session.say(session.command(SLEW))
+        results = [await session.hear(PublishCommandResult) for _ in range(4)]
+
+    assert [result.status for result in results] == ["accepted", "running", "running", "completed"]
+    assert [result.seq for result in results] == [1, 2, 3, 4]
+    assert results[2].progress == 0.5
+    assert results[3].result is not None
+    assert results[3].result.value == {"type": "mount.point"}
+
+
+async def test_a_repeated_command_id_runs_once_also_after_a_restart_of_the_program(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    runs: list[CommandId] = []
+
+    async def handle(command: Command) -> CommandOutcome:
+        runs.append(command.id)
+        return CommandOutcome.completed("first")
+
+    first = NodeClient(make_config())
+    first.command_handler(handle)
+    async with running(first):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        await session.ended_command(order.command_id)
+        await session.say(order)
+        again = await session.ended_command(order.command_id)
+    second = NodeClient(make_config())
+    second.command_handler(handle)
+    async with running(second):
+        session = await gateway.accept()
+        await session.welcome(acked_seq=again.seq)
+        await session.say(session.command(SLEW, command_id=order.command_id))
+        after_restart = await session.ended_command(order.command_id)
+
+    assert runs == [order.command_id]
+    assert order.command_id in session.hello.results
+    assert after_restart.status == "completed"
+    assert after_restart.result == again.result
+
+
+async def test_a_command_cut_off_by_the_end_of_the_program_is_told_as_failed(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        while (await session.hear(PublishCommandResult)).status != "running":
+            pass
+    async with running(NodeClient(make_config())):
+        session = await gateway.accept()
+        await session.welcome()
+        result = await session.ended_command(order.command_id)
+
+    assert result.status == "failed"
+    assert result.error is not None
+    assert result.error.value["reason"] == "node_stopped"
+
+
+async def test_a_graceful_cancel_lets_the_handler_say_what_it_found(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+    proof = {"devices": [{"device_uid": str(uuid4()), "state": "idle", "basis": "read_back"}]}
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        await command.cancel_requested.wait()
+        return CommandOutcome.interrupted(proof=proof)
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        await session.say(cancel(session, order.command_id, CancelMode.GRACEFUL, 60_000))
+        result = await session.ended_command(order.command_id)
+
+    assert result.status == "canceled"
+    assert result.canceled in (CanceledHow.INTERRUPTED, CanceledHow.BEFORE_START)
+
+
+async def test_a_cancel_reaches_a_handler_that_does_not_listen_when_its_grace_is_over(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+    started = trio.Event()
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        started.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            command.report(CommandOutcome.interrupted(proof={"devices": []}))
+        raise AssertionError
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        await started.wait()
+        await session.say(cancel(session, order.command_id, CancelMode.GRACEFUL, 10))
+        result = await session.ended_command(order.command_id)
+
+    assert (result.status, result.canceled) == (CommandStatus.CANCELED, CanceledHow.INTERRUPTED)
+    assert result.proof is not None
+
+
+async def test_a_command_that_finished_in_spite_of_its_cancel_says_so(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+    started = trio.Event()
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        started.set()
+        await command.cancel_requested.wait()
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        await started.wait()
+        await session.say(cancel(session, order.command_id, CancelMode.GRACEFUL))
+        result = await session.ended_command(order.command_id)
+
+    assert (result.status, result.canceled) == (CommandStatus.COMPLETED, CanceledHow.TOO_LATE)
+
+
+async def test_a_cancel_that_overtakes_its_command_keeps_it_from_running(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+    runs: list[CommandId] = []
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        runs.append(command.id)
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(cancel(session, order.command_id, CancelMode.IMMEDIATE))
+        first = await session.ended_command(order.command_id)
+        await session.say(order)
+        second = await session.ended_command(order.command_id)
+
+    assert runs == []
+    assert first.canceled == second.canceled == CanceledHow.BEFORE_START
+
+
+async def test_a_late_command_is_refused_and_a_late_stop_is_run(gateway: FakeGateway, make_config: MakeConfig) -> None:
+    now = [1_000.0]
+    client = NodeClient(make_config(), now_ms=lambda: now[0])
+    runs: list[str] = []
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        runs.append(command.type)
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        await client.wait_connected()
+        now[0] += 30_000  # the frames below were stamped at the session's beginning and lay in the network since
+        slew, stop = session.command(SLEW, t_ms=0), session.command(STOP, t_ms=0)
+        await session.say(slew)
+        refused = await session.ended_command(slew.command_id)
+        await session.say(stop)
+        stopped = await session.ended_command(stop.command_id)
+
+    assert refused.status == "rejected"
+    assert refused.error is not None
+    assert refused.error.value["reason"] == "deadline_exceeded"
+    assert stopped.status == "completed"
+    assert runs == ["mount.stop"]
+
+
+async def test_a_command_of_a_lower_epoch_is_refused_and_a_stop_is_not(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome(epoch=9)
+        slew = session.command(SLEW, epoch=Epoch(8))
+        stop = session.command(STOP, epoch=Epoch(8))
+        await session.say(slew)
+        refused = await session.ended_command(slew.command_id)
+        await session.say(stop)
+        stopped = await session.ended_command(stop.command_id)
+
+    assert refused.error is not None
+    assert refused.error.value["reason"] == "stale_epoch"
+    assert stopped.status == "completed"
+
+
+async def test_a_command_under_an_older_fence_is_refused(gateway: FakeGateway, make_config: MakeConfig) -> None:
+    client = NodeClient(make_config())
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        newer, older = session.command(SLEW, fence=5), session.command(SLEW, fence=4)
+        await session.say(newer)
+        taken = await session.ended_command(newer.command_id)
+        await session.say(older)
+        refused = await session.ended_command(older.command_id)
+
+    assert taken.status == "completed"
+    assert refused.error is not None
+    assert refused.error.value["reason"] == "stale_fence"
+
+
+async def test_a_stop_runs_while_another_command_is_running(gateway: FakeGateway, make_config: MakeConfig) -> None:
+    client = NodeClient(make_config())
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        if not command.safing:
+            await trio.sleep_forever()
+        return CommandOutcome.completed(proof={"devices": []})
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        stop = session.command(STOP)
+        await session.say(session.command(SLEW))
+        await session.say(stop)
+        result = await session.ended_command(stop.command_id)
+
+    assert result.proof is not None
+
+
+async def test_a_question_about_commands_is_answered_for_those_that_are_known(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        first = await session.ended_command(order.command_id)
+        await session.say(QueryCommand(command_ids=(CommandId(uuid4()), order.command_id)))
+        again = await session.ended_command(order.command_id)
+
+    assert again.seq == first.seq + 1
+
+
+async def test_a_handler_that_raises_or_answers_nonsense_ends_its_command_and_nothing_else(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        if command.type == "mount.park":
+            raise OSError("the driver is gone")
+        return CommandOutcome.completed(object())
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        park, slew = session.command({"command_type": "mount.park"}), session.command(SLEW)
+        await session.say(park)
+        parked = await session.ended_command(park.command_id)
+        await session.say(slew)
+        slewed = await session.ended_command(slew.command_id)
+
+    assert parked.error is not None
+    assert parked.error.value["reason"] == "internal"
+    assert slewed.error is not None
+    assert slewed.error.value["reason"] == "bad_outcome"
