@@ -17,7 +17,7 @@ from skygw.protocol.chunks import Chunk, pack_chunk
 from skygw.protocol.codec import BadFrame, encode, from_gateway
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import DirectRequest, Goaway, Welcome
-from skygw.protocol.node_frames import DirectResponseEnd, DirectResponseStart, Hello, NodeType, Ping, Pong
+from skygw.protocol.node_frames import DirectError, DirectResponseEnd, DirectResponseStart, Hello, NodeType, Ping, Pong
 
 SUBPROTOCOL = "skynet.node.v1"
 CHUNK_BYTES = 32 * 1024
@@ -39,7 +39,8 @@ OnRequest = Callable[["ScriptedNode", DirectRequest], Awaitable[None]]
 
 @dataclass
 class ScriptedNode:
-    """One installation. What it remembers outlives its links: run it again and it comes back.
+    """One installation. What it remembers outlives its links: run it again and it comes back. It refuses requests of an
+    epoch below the highest it has seen.
 
     `on_request` is called in order with each direct request, by the task that reads: while it waits, nothing is read.
     """
@@ -134,6 +135,10 @@ class ScriptedNode:
                             await trio.sleep_forever()
                     case Ping(id=beat):
                         await self.say(Pong(id=beat))
+                    case DirectRequest(epoch=epoch) as request if epoch < max(self.epochs):
+                        await self.say(
+                            DirectError(id=request.id, code="conflict", message=f"The epoch {epoch} is an old one.")
+                        )
                     case DirectRequest() as request:
                         self.journal.received[request.params.value["nonce"]] += 1
                         await self.on_request(self, request)
