@@ -265,7 +265,9 @@ async def _authenticator(
     introspection: Introspection | None = None
     issuer = settings.token_issuer
     refreshing: list[Callable[..., Awaitable[None]]] = []
-    client = await stack.enter_async_context(open_issuer_client())
+    client = await stack.enter_async_context(
+        open_issuer_client(ca_file=None if settings.issuer_ca is None else str(settings.issuer_ca))
+    )
     if settings.jwks_file is not None:
         keys = JwksFile(settings.jwks_file)
     elif settings.jwks_url is not None:
@@ -324,7 +326,7 @@ async def _watch_signals(
                 log.warning("ending at once", extra={"signal": signal.Signals(number).name})
                 everything.cancel()
                 return
-            log.info("draining", extra={"signal": signal.Signals(number).name})
+            log.info("told to end", extra={"signal": signal.Signals(number).name})
             draining.set()
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import trio
 
-from skygw.cli.checks import Check, Verdict, check_data_dir, check_port, check_tls
+from skygw.cli.checks import Check, Verdict, check_data_dir, check_tls
 from skygw.cli.configuration import load_settings
 from skygw.cli.flags import SettingsFlags, given
-from skygw.cli.remote_checks import Clocks, check_database, check_keys
+from skygw.cli.remote_checks import Clocks, check_database, check_keys, check_listener
 from skygw.cli.terminal import AsJson, ExitCode, Terminal
 from skygw.errors import StartupError
 from skygw.settings import Settings
@@ -49,8 +49,8 @@ async def examine(settings: Settings) -> list[Check]:
     clocks = Clocks()
     return [
         check_data_dir(settings.data_dir),
-        check_port("node", settings.node_host, settings.node_port),
-        check_port("internal", settings.internal_host, settings.internal_port),
+        await check_listener("node", settings),
+        await check_listener("internal", settings),
         check_tls("node", settings),
         check_tls("internal", settings),
         *await check_database(settings, clocks),

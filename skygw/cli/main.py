@@ -3,10 +3,10 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App, CycloptsError
 
+from skygw import __version__
 from skygw.cli.terminal import CommandFailed, ExitCode, Terminal
 from skygw.errors import StartupError
 
@@ -22,20 +22,12 @@ COMMANDS = {
 }
 
 
-def installed_version() -> str:
-    """The version of the package, or `0` where it runs from a checkout that was never installed."""
-    try:
-        return version("skygw")
-    except PackageNotFoundError:
-        return "0"
-
-
 def application() -> App:
     """The command line, nothing of it loaded yet."""
     app = App(
         name="skygw",
         help="The SkyNode gateway: one WebSocket per telescope installation, honest round trips on it.",
-        version=installed_version,
+        version=__version__,
         suppress_keyboard_interrupt=False,
         help_format="plaintext",
     )

@@ -45,6 +45,8 @@ async def _nodes(reach_by: Reach | None, terminal: Terminal) -> int:
         for node in found
     ]
     styles = ["" if node.get("connected") else "red" for node in found]
+    if not found:
+        terminal.note("the gateway knows no installation")
     terminal.table(("NAME", "UID", "CONNECTED", "SINCE", "CALLS", "VERSION"), rows, styles=styles)
     return ExitCode.OK
 

@@ -1,4 +1,4 @@
-"""What `skygw doctor` has to ask others about: the database, the issuer of tokens, and what their clocks say."""
+"""What `skygw doctor` has to ask others: a running gateway, the database, the issuer of tokens, and their clocks."""
 
 import time
 from collections.abc import Callable
@@ -6,14 +6,16 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from skygw.cli.checks import Check, Verdict
+from skygw.cli.checks import Check, Verdict, check_port
 from skygw.errors import GatewayError, StartupError
-from skygw.settings import Settings
+from skygw.settings import Listener, Settings
 
 ISSUER_TIMEOUT_S = 5.0
+HEALTH_TIMEOUT_S = 2.0
+HEALTHY = {"status": "ok"}
+"""What `/healthz` answers."""
 CLOCK_WARNING_S = 2.0
 CLOCK_WRONG_S = 30.0
-LOWEST_POSTGRES = 14
 
 SERVER_VERSION = "SELECT current_setting('server_version_num')::int / 10000"
 SERVER_CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
@@ -42,9 +44,26 @@ class Clocks:
         return Check("clock", Verdict.OK, f"agrees with {', '.join(self._offsets)}")
 
 
+async def check_listener(listener: Listener, settings: Settings) -> Check:
+    """Whether the listener could bind; a gateway that already answers at its port is well, too."""
+    host, port = {
+        "node": (settings.node_host, settings.node_port),
+        "internal": (settings.internal_host, settings.internal_port),
+    }[listener]
+    check = check_port(listener, host, port)
+    if check.verdict is Verdict.OK or settings.tls(listener) is not None:
+        return check
+    try:
+        async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as client:
+            answer = (await client.get(f"http://{host}:{port}/healthz")).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return check
+    return Check(check.name, Verdict.OK, f"a gateway answers at {host}:{port}") if answer == HEALTHY else check
+
+
 async def check_database(settings: Settings, clocks: Clocks) -> list[Check]:
     """Reachable, new enough, the platform's tables readable, no migration waiting."""
-    from skygw.database.migrate import pending
+    from skygw.database.migrate import LOWEST_SERVER_VERSION, pending
     from skygw.database.platform import check_platform
     from skygw.database.pool import open_loop_and_database
 
@@ -60,13 +79,13 @@ async def check_database(settings: Settings, clocks: Clocks) -> list[Check]:
         waiting = await pending(url)
     except (StartupError, GatewayError) as error:
         return [Check("database", Verdict.WRONG, str(error), "Start it, or correct SKYGW_DATABASE_URL.")]
-    new_enough = version >= LOWEST_POSTGRES
+    new_enough = version >= LOWEST_SERVER_VERSION
     return [
         Check(
             "database",
             Verdict.OK if new_enough else Verdict.WRONG,
             f"PostgreSQL {version} answers",
-            "" if new_enough else f"Move to PostgreSQL {LOWEST_POSTGRES} or later.",
+            "" if new_enough else f"Move to PostgreSQL {LOWEST_SERVER_VERSION} or later.",
         ),
         Check("platform tables", Verdict.WRONG, "; ".join(missing), "Check the database's name and the role's grants.")
         if missing

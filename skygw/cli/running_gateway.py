@@ -34,6 +34,7 @@ class Reach:
 
     url: Annotated[str | None, Parameter(help=f"Internal base URL; SKYGW_URL, else {DEFAULT_URL}")] = None
     token: Annotated[str | None, Parameter(help="Bearer token; SKYGW_TOKEN, else the development key's")] = None
+    data_dir: Annotated[Path | None, Parameter(help="Where the development key lies, if not where settings say")] = None
     config: Annotated[Path | None, Parameter(help="Settings file, for the development key")] = None
 
 
@@ -115,7 +116,7 @@ async def reach(options: Reach | None) -> AsyncIterator[RunningGateway]:
                 f"{parts.hostname} is another machine, where the development key opens nothing: set SKYGW_TOKEN"
             )
         token = mint(
-            load_settings(config=options.config),
+            load_settings({"data_dir": options.data_dir}, config=options.config),
             kind="internal",
             subject=OPERATOR,
             scopes=OPERATOR_SCOPES,

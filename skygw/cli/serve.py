@@ -7,9 +7,9 @@ from typing import Protocol
 
 import trio
 
+from skygw import __version__
 from skygw.cli.configuration import load_settings
 from skygw.cli.flags import SettingsFlags, given
-from skygw.cli.main import installed_version
 from skygw.cli.terminal import ExitCode, Terminal
 from skygw.observability.logs import configure_logs
 from skygw.settings import Settings
@@ -57,6 +57,6 @@ async def serve_until_done(settings: Settings, *, run: Run, terminal: Terminal) 
                 "node": listening.node_url,
                 "internal": listening.internal_url,
                 "pid": os.getpid(),
-                "version": installed_version(),
+                "version": __version__,
             }
         )

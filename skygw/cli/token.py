@@ -33,6 +33,7 @@ def token(
     subject: str | None = None,
     scope: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     lifetime_s: Annotated[float, Parameter(alias="--lifetime")] = 3600.0,
+    data_dir: Path | None = None,
     config: Path | None = None,
     as_json: AsJson = False,
 ) -> int:
@@ -48,6 +49,8 @@ def token(
         What the token allows, once per scope; everything of its kind unless given.
     lifetime_s
         Seconds until it expires.
+    data_dir
+        Where the gateway keeps its key, if not where the settings say.
     config
         The settings file, instead of SKYGW_CONFIG or its usual place.
     """
@@ -56,7 +59,7 @@ def token(
     if kind == "node":
         subject = _installation(subject)
     made = mint(
-        load_settings(config=config),
+        load_settings({"data_dir": data_dir}, config=config),
         kind=kind,
         subject=subject or OPERATOR,
         scopes=scope or (NODE_SCOPES if kind == "node" else OPERATOR_SCOPES),

@@ -1,5 +1,6 @@
 """What a node client must be told before it can connect."""
 
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ TokenProvider = Callable[[], Awaitable[str | Token]]
 class NodeConfig:
     """Frozen, checked when made; raises `ValueError` with a sentence.
 
-    `url` is the whole address, `wss://…/v1/ws/node`. `state_dir` belongs to this program alone. Without an
+    `url` is the whole address, `wss://…/v1/ws/node`. `state_dir` belongs to this program alone.
+    `ssl_context` is for `wss` with a private authority; the system's authorities are trusted otherwise. Without an
     `instance_uid` one is made at the first start and kept in `state_dir`.
     """
 
@@ -43,9 +45,10 @@ class NodeConfig:
     features: tuple[str, ...] = ()
     graph_revision: int | None = None
     link_loss_after_s: float = 300.0
+    ssl_context: ssl.SSLContext | None = None
     outbox_bytes: int = 64 * MIB
     connect_timeout_s: float = 20.0
-    disconnect_timeout_s: float = 2.0
+    disconnect_timeout_s: float = 0.5
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)

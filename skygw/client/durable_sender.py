@@ -1,7 +1,10 @@
 """Brings the outbox to the hub during one session: in order, within the hub's window, from where it left off."""
 
 import logging
+import sqlite3
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import trio
@@ -15,21 +18,27 @@ from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import Limits
 from skygw.protocol.node_frames import PublishGap
 
+RETRY_S = 5.0
+
 log = logging.getLogger("skygw.client")
 
 
 class DurableSender:
-    """One per session. `acked` and `nacked` are for the reader and never wait."""
+    """One per session. `acked` and `nacked` are for the reader and never wait. `hub_has` is the welcome's cursor.
 
-    def __init__(self, outbox: Outbox, lanes: Lanes, limits: Limits) -> None:
+    A disk that fails is tried again: the session must stay, because a stop comes over it.
+    """
+
+    def __init__(self, outbox: Outbox, lanes: Lanes, limits: Limits, *, hub_has: int) -> None:
         self._outbox = outbox
         self._lanes = lanes
         self._limits = limits
         self._in_flight: deque[Row] = deque()
         self._in_flight_bytes = 0
         self._nacked: set[int] = set()
-        self._confirmed = outbox.acked
+        self._confirmed = hub_has
         self._moved = trio.Event()
+        self._told = False
 
     def acked(self, seq: int) -> None:
         """Everything up to `seq` is committed. An ack of what was not sent says nothing about it."""
@@ -53,26 +62,29 @@ class DurableSender:
         self._moved = trio.Event()
 
     async def run(self) -> None:
-        """Sends and clears until cancelled. Raises `sqlite3.Error` when the disk fails."""
+        """Sends and clears until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._clear)
             nursery.start_soon(self._send)
 
     async def _clear(self) -> None:
-        cleared = self._confirmed
         while True:
-            while self._confirmed == cleared:
+            while self._confirmed <= self._outbox.acked:
                 await self._moved.wait()
-            cleared = self._confirmed
-            await self._outbox.acknowledge(cleared)
+            with self._patient() as patience:
+                await self._outbox.acknowledge(self._confirmed)
+            await patience.wait()
 
     async def _send(self) -> None:
-        sent = self._outbox.acked
+        sent = self._confirmed
         while True:
             await self._outbox.wait_beyond(sent)
-            rows = await self._outbox.read(after=sent)
-            if not rows:
-                raise LinkEnded("The journal has lost frames that it counted.")
+            rows: list[Row] = []
+            with self._patient() as patience:
+                rows = await self._outbox.read(after=sent)
+                if not rows:
+                    raise LinkEnded("The journal has lost frames that it counted.")
+            await patience.wait()
             for row in rows:
                 await self._window(row.size)
                 self._in_flight.append(row)
@@ -80,12 +92,33 @@ class DurableSender:
                 await self._lanes.durable(row.text if row.size <= self._limits.text_bytes else _too_large(row))
                 sent = row.seq
 
+    @contextmanager
+    def _patient(self) -> Iterator["_Pause"]:
+        pause = _Pause()
+        try:
+            yield pause
+        except sqlite3.Error as error:
+            if not self._told:
+                log.error("the journal fails, and is tried again every %.0f s: %s", RETRY_S, error)  # noqa: TRY400
+                self._told = True
+            pause.needed = True
+
     async def _window(self, size: int) -> None:
         while self._in_flight and (
             len(self._in_flight) >= self._limits.unacked_frames
             or self._in_flight_bytes + size > self._limits.unacked_bytes
         ):
             await self._moved.wait()
+
+
+class _Pause:
+    """Whether the disk failed, and the time to let it rest."""
+
+    needed = False
+
+    async def wait(self) -> None:
+        if self.needed:
+            await trio.sleep(RETRY_S)
 
 
 def _too_large(row: Row) -> str:

@@ -64,6 +64,7 @@ class Journal:
             self._size = 0
             self.append(_gap(reason="journal_damaged"), may_drop=False)
         self._size = self._measure()
+        self._forget_old()
 
     def _connect(self) -> sqlite3.Connection:
         self._path.touch(mode=0o600)
@@ -72,11 +73,9 @@ class Journal:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_TABLES)
-            connection.execute("BEGIN IMMEDIATE")
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES}")
             for key, value in (("outbox_uid", str(uuid4())), ("next_seq", 1), ("acked", 0), ("dropped", 0)):
                 connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
-            connection.execute("DELETE FROM outcomes WHERE ended AND at < ?", (time.time() - KEEP_OUTCOMES_S,))
             connection.execute("COMMIT")
         except BaseException:
             connection.close()
@@ -166,6 +165,7 @@ class Journal:
         with self._transaction():
             known = self._report(command_id)
             if known is None:
+                self._forget_old()
                 for report in reports:
                     self._keep(report)
             return known
@@ -228,6 +228,9 @@ class Journal:
             "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?)",
             (report.command_id.bytes, encode(report), report.status not in ("accepted", "running"), time.time()),
         )
+
+    def _forget_old(self) -> None:
+        self._connection.execute("DELETE FROM outcomes WHERE ended AND at < ?", (time.time() - KEEP_OUTCOMES_S,))
 
     def _report(self, command_id: CommandId) -> PublishCommandResult | None:
         row = self._connection.execute(

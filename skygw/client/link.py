@@ -1,11 +1,13 @@
 """The node's end of one WebSocket, over trio-websocket, with that library's hazards kept inside."""
 
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
+import h11
 import trio
 from trio_websocket import (
     ConnectionClosed,
@@ -22,6 +24,7 @@ RECEIVE_BYTES = 64 * 1024
 QUEUED_MESSAGES = 8
 """Read ahead by the library: 8 × 64 KiB at most."""
 
+MAX_DETAIL_CHARS = 300
 MAX_RETRY_AFTER_S = 15 * 60.0
 
 
@@ -87,6 +90,8 @@ async def open_link(
     No compression is offered: trio-websocket offers no extension. The stream is ours, because the library leaves it
     open when it is refused, cancelled while connecting, or closed by the peer.
     """
+    if not (token.isascii() and token.isprintable()):
+        raise LinkEnded("The token holds characters that no header can carry.")
     ends: list[LinkEnded] = []
     try:
         async with trio.open_nursery() as nursery, AsyncExitStack() as cleanup:
@@ -105,18 +110,22 @@ async def open_link(
     except* ConnectionRejected as refusals:
         ends += [
             LinkEnded(
-                f"{url} refused the connection with HTTP {refusal.status_code}.",
+                f"{url} refused the connection with HTTP {refusal.status_code}{_detail(refusal.body)}",
                 status=refusal.status_code,
                 retry_after_s=_retry_after(refusal.headers),
             )
             for refusal in leaves(refusals)
         ]
-    # The library lets these out of its reader (trio-websocket #184) or of its first request.
-    except* (ProtocolError, ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, OSError) as group:
-        ends += [
-            LinkEnded(f"The connection to {url} failed: {str(error) or type(error).__name__}.")
-            for error in leaves(group)
-        ]
+    # The library lets these out of its reader (trio-websocket #184), and h11's when the answer is no handshake.
+    except* (
+        ProtocolError,
+        h11.ProtocolError,
+        ConnectionClosed,
+        trio.BrokenResourceError,
+        trio.ClosedResourceError,
+        OSError,
+    ) as group:
+        ends += [LinkEnded(f"The connection to {url} failed: {_why(error)}.") for error in leaves(group)]
     if ends:
         raise ends[0]
 
@@ -138,6 +147,8 @@ async def _connect(
     else:
         stream = await trio.open_tcp_stream(host, port)
     cleanup.push_async_callback(trio.aclose_forcefully, stream)
+    if isinstance(stream, trio.SSLStream):
+        await stream.do_handshake()  # left to the library, a refused certificate would only be seen as a silence
     connection = await wrap_client_stream(
         nursery,
         stream,
@@ -170,6 +181,23 @@ def _ended(closed: ConnectionClosed) -> LinkEnded:
     if reason is None:
         return LinkEnded("The connection ended without a word.")
     return LinkEnded(f"The gateway closed with {reason.code}: {reason.reason or 'no reason given'}.", code=reason.code)
+
+
+def _detail(body: bytes | None) -> str:
+    """What the refusal says of itself, to be shown on site: one printable line."""
+    try:
+        found = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return "."
+    said = found.get("detail") if isinstance(found, dict) else None
+    if not isinstance(said, str):
+        return "."
+    return ": " + "".join(character for character in said if character.isprintable())[:MAX_DETAIL_CHARS]
+
+
+def _why(error: Exception) -> str:
+    told = error.__cause__ or error
+    return str(told) or type(told).__name__
 
 
 def _retry_after(headers: tuple[tuple[bytes, bytes], ...]) -> float:

@@ -222,6 +222,7 @@ class NodeClient:
             token=token,
             connect_timeout_s=self._config.connect_timeout_s,
             disconnect_timeout_s=self._config.disconnect_timeout_s,
+            ssl_context=self._config.ssl_context,
         )
 
     async def _keep_connected(self, needs: SessionNeeds) -> None:
@@ -259,7 +260,7 @@ class NodeClient:
         except LinkEnded as end:
             return end
         except sqlite3.Error:
-            log.exception("the journal of the node cannot be read")
+            log.exception("the journal of the node cannot be written")
             return LinkEnded("The node's own journal failed.")
 
     async def _live(self, link: Link, welcome: Welcome, token: Token, needs: SessionNeeds) -> LinkEnded:
@@ -273,7 +274,6 @@ class NodeClient:
             )
             await outbox.start_anew(hub_has=welcome.acked_seq)
             return LinkEnded("The outbox was numbered anew and needs a new hello.")
-        await outbox.acknowledge(welcome.acked_seq)
         session = Session(link, welcome, highest_epoch=self._known_state().last_epoch, token=token, needs=needs)
         self._session = session
         self._down = trio.Event()
@@ -292,6 +292,11 @@ class NodeClient:
 
     async def _hello(self, outbox: Outbox) -> Hello:
         state = self._known_state()
+        try:
+            results = await outbox.command_ids(at_most=RESULTS_IN_HELLO)
+        except sqlite3.Error:
+            log.exception("the journal of the node cannot be read")
+            results = []  # a hint only; the link matters more
         return Hello(
             install_id=self._config.install_id,
             instance_uid=state.instance_uid,
@@ -303,7 +308,7 @@ class NodeClient:
             graph_revision=self._config.graph_revision,
             last_epoch=state.last_epoch,
             last_fences=dict(state.last_fences),
-            results=tuple(await outbox.command_ids(at_most=RESULTS_IN_HELLO)),
+            results=tuple(results),
         )
 
     # State that outlives the program.

@@ -1,7 +1,6 @@
 """One life of a node's socket, from `hello` to its end: one reader, one writer, a heartbeat, and what they feed."""
 
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
@@ -97,7 +96,7 @@ class Session:
         self._arrivals = Arrivals(highest_epoch=highest_epoch, now_ms=needs.now_ms)
         self._arrivals.measure(welcome.t_ms)
         self._lanes = Lanes(needs.snapshots)
-        self._durable = DurableSender(needs.outbox, self._lanes, welcome.limits)
+        self._durable = DurableSender(needs.outbox, self._lanes, welcome.limits, hub_has=welcome.acked_seq)
         self._calls = Calls(needs.operations, limits=welcome.limits, send=self._lanes.chunk, answer=self._lanes.control)
         self._reconnect_after_s = 0.0
 
@@ -127,9 +126,6 @@ class Session:
             ends += leaves(group)
         except* ControlLaneFull:
             ends.append(LinkEnded("The gateway asks and does not read the answers."))
-        except* sqlite3.Error as group:
-            log.exception("the journal of the node cannot be read", exc_info=group)
-            ends.append(LinkEnded("The node's own journal failed."))
         end = next((end for end in ends if end.code is not None), ends[0])
         end.retry_after_s = max(end.retry_after_s, self._reconnect_after_s)
         return end

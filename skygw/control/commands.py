@@ -23,6 +23,9 @@ from skygw.control.ledger import (
     command_identity,
     may_move,
 )
+from skygw.control.ledger_writer import LedgerWriter
+from skygw.control.live_command import LiveCommand, overtakes
+from skygw.control.trace_context import carried_traceparent, trace_id_of
 from skygw.errors import (
     Busy,
     Draining,
@@ -40,7 +43,7 @@ from skygw.nodes.outbox import Lane, Parcel, ParcelState
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventCommand
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import PublishCommandResult
+from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 from skygw.protocol.safing import is_safing
 
 log = logging.getLogger("skygw.control")
@@ -48,10 +51,8 @@ log = logging.getLogger("skygw.control")
 MAX_LIVE_COMMANDS = 20_000
 """Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
 
-LEDGER_RETRY_S = 1.0
-MOVES_AT_ONCE = 500
-KEEP_AFTER_DEADLINE_S = 3_600.0
-"""How long a command without an end stays in memory after its deadline; the ledger keeps it for good."""
+DRAINING_RETRY_S = 1.0
+FORGET_EVERY_S = 60.0
 
 
 class Controllers(Protocol):
@@ -86,41 +87,6 @@ class CommandOrder:
         return found
 
 
-class LiveCommand:
-    """A command this process has sent, and what is known of it so far."""
-
-    def __init__(self, record: CommandRecord, *, safing: bool) -> None:
-        self.record = record
-        self.safing = safing
-        self.in_ledger = not safing
-        self.results: list[PublishCommandResult] = []
-        """What the node said before the ledger knew of this command."""
-        self.forget_at = trio.current_time() + KEEP_AFTER_DEADLINE_S
-        self._changed = trio.Event()
-
-    @property
-    def ended(self) -> bool:
-        return self.record.state in ENDS
-
-    def move(self, state: CommandState, hop: Hop, detail: str | None = None) -> Transition | None:
-        """Moves the state if the table lets it."""
-        if not may_move(self.record.state, state):
-            return None
-        step = Transition(datetime.now(UTC), state, hop, detail)
-        self.record.state = state
-        self.record.transitions.append(step)
-        if state in ENDS:
-            self.record.ended_at = step.at
-        self._changed.set()
-        self._changed = trio.Event()
-        return step
-
-    async def settled(self) -> None:
-        """Waits for an end, or for `unknown`: nothing more may ever come. Cancelling changes nothing."""
-        while not self.ended and self.record.state is not CommandState.UNKNOWN:
-            await self._changed.wait()
-
-
 class CommandService:
     """Carries commands. Its `run` writes to the ledger what the gateway itself learns."""
 
@@ -137,9 +103,8 @@ class CommandService:
         self._controllers = controllers
         self._finished = finished
         self._live: dict[CommandId, LiveCommand] = {}
-        self._moves: list[Move] = []
-        self._unrecorded: list[LiveCommand] = []
-        self._wake = trio.Event()
+        self._writer = LedgerWriter(ledger, settled=self._settled_in_ledger)
+        self._being_admitted: dict[CommandId, trio.Event] = {}
         self._draining = False
 
     def drain(self) -> None:
@@ -166,18 +131,40 @@ class CommandService:
     async def get(self, command_id: CommandId) -> CommandRecord:
         """What is known of a command. Raises `NotFound`, `RoutingUnavailable`."""
         live = self._live.get(command_id)
-        if live is not None:
-            return live.record
-        record = await self._ledger.get(command_id)
-        if record is None:
-            raise NotFound(f"No command {command_id} is known.")
-        return record
+        if live is None:
+            record = await self._ledger.get(command_id)
+            if record is None:
+                raise NotFound(f"No command {command_id} is known.")
+            return record
+        if live.in_ledger and live.record.state is CommandState.UNKNOWN:
+            await self._resolve(live)
+        return live.record
+
+    async def _resolve(self, live: LiveCommand) -> None:
+        """A result may be in the ledger that memory was never told of: its session was cut between commit and ack."""
+        try:
+            stored = await self._ledger.get(live.record.command_id)
+        except RoutingUnavailable:
+            return  # then what memory knows is all that is known
+        if stored is not None and may_move(live.record.state, stored.state):
+            live.record = stored
+            if live.ended:
+                self._finished(stored.outcome)
+                self._live.pop(stored.command_id, None)
 
     async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
         return await self._ledger.page(query)
 
     async def cancel(self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None) -> CommandRecord:
-        """Asks the node to cancel; safing. Needs no ledger for a command this process sent. Raises `NodeOffline`."""
+        """Asks the node to cancel; safing. Needs no ledger for a command this process sent. Raises `NodeOffline`.
+
+        A command that still waits here is taken back instead: a cancel would overtake it, and the node run it after.
+        """
+        if (admitted := self._being_admitted.get(command_id)) is not None:
+            await admitted.wait()
+        live = self._live.get(command_id)
+        if live is not None and self._take_back(live, "canceled before it was written"):
+            return live.record
         record = await self.get(command_id)
         if record.state in ENDS:
             return record
@@ -201,7 +188,7 @@ class CommandService:
 
     async def _submit(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
         if self._draining:
-            raise Draining("This gateway is draining; only safing passes.", retry_after_s=LEDGER_RETRY_S)
+            raise Draining("This gateway is draining; only safing passes.", retry_after_s=DRAINING_RETRY_S)
         install_id = await self._controllers.controller_of(
             telescope_uid=order.telescope_uid, device_uid=order.device_uid
         )
@@ -213,14 +200,20 @@ class CommandService:
             return stored, True
         if session is None or session.ending is not None:
             raise NodeOffline("The installation that controls this is not connected.", retry_after_s=5.0)
-        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text) + 2_048):
+        session.require_more_than_safing()
+        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
             raise Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
-        record, duplicate = await self._ledger.admit(_record(order, install_id, session.epoch))
-        if duplicate:
-            return record, True
-        live = LiveCommand(record, safing=False)
-        self._live[record.command_id] = live
-        self._send(live, order, session, Lane.DATA)
+        admitted = self._being_admitted.setdefault(order.command_id, trio.Event())
+        try:
+            record, duplicate = await self._ledger.admit(_record(order, install_id, session.epoch))
+            if duplicate:
+                return record, True
+            live = LiveCommand(record, safing=False, command_type=order.command_type)
+            self._live[record.command_id] = live
+            self._send(live, order, session, Lane.DATA)
+        finally:
+            self._being_admitted.pop(order.command_id, None)
+            admitted.set()
         return record, False
 
     async def _stored(self, order: CommandOrder) -> CommandRecord | None:
@@ -252,9 +245,20 @@ class CommandService:
         except GatewayError:
             del self._live[order.command_id]
             raise
-        self._unrecorded.append(live)
-        self._wake.set()
+        self._writer.record(live)
+        for other in list(self._live.values()):
+            if overtakes(other, order.command_type, order.telescope_uid, order.device_uid):
+                self._take_back(other, f"{order.command_type} came before it was written")
         return live.record, False
+
+    def _take_back(self, live: LiveCommand, why: str) -> bool:
+        """Ends a command of which not a byte was handed over. Returns whether that is certain."""
+        if live.parcel is None or live.parcel.state is not ParcelState.WAITING:
+            return False
+        live.record.canceled = CanceledHow.BEFORE_START
+        self._moved(live, CommandState.CANCELED, Hop.GATEWAY, why)
+        live.parcel.withdraw()
+        return True
 
     def _send(self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane) -> None:
         record = live.record
@@ -274,13 +278,14 @@ class CommandService:
                     t_ms=session.t_ms(),
                     graph_revision=order.graph_revision,
                     issued_at=record.created_at,
-                    traceparent=order.traceparent,
+                    traceparent=carried_traceparent(order.traceparent),
                 ),
             )
         except GatewayError as error:
             # Admitted and never written: the ledger says so, and the caller is told why.
             self._moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)
             raise
+        live.parcel = parcel
         parcel.on_settled = lambda parcel: self._written(live, parcel)
 
     # What sessions tell (never waits).
@@ -333,52 +338,22 @@ class CommandService:
             return
         if live.ended:
             self._finished(live.record.outcome)
-        # Also for what is not in the ledger yet: `run` records that first, and a step the ledger has is passed over.
-        self._moves.append(Move(live.record.command_id, step))
-        self._wake.set()
+        self._writer.note(Move(live.record.command_id, step))
 
-    # The ledger.
+    # Its own tasks.
 
     async def run(self) -> None:
-        """Writes to the ledger until cancelled. What could not be written yet waits, in order."""
-        while True:
-            while not self._moves and not self._unrecorded:
-                self._wake = trio.Event()
-                with trio.move_on_after(KEEP_AFTER_DEADLINE_S / 60):
-                    await self._wake.wait()
+        """Writes to the ledger, and forgets what it holds, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._writer.run)
+            while True:
+                await trio.sleep(FORGET_EVERY_S)
                 self._forget()
-            try:
-                await self._record_sent()
-                await self._write_moves()
-            except RoutingUnavailable as error:
-                log.warning("the ledger is away", extra={"waiting": len(self._moves) + len(self._unrecorded)})
-                await trio.sleep(error.retry_after_s or LEDGER_RETRY_S)
 
-    async def _write_moves(self) -> None:
-        """One batch: what comes meanwhile may be of commands that have to be recorded first."""
-        batch = self._moves[:MOVES_AT_ONCE]
-        if not batch:
-            return
-        await self._ledger.move(batch)
-        del self._moves[: len(batch)]
-        for move in batch:
-            live = self._live.get(move.command_id)
-            if live is not None and live.ended and live.in_ledger:
-                del self._live[move.command_id]
-
-    async def _record_sent(self) -> None:
-        while self._unrecorded:
-            live = self._unrecorded[0]
-            told = len(live.results)
-            try:
-                await self._ledger.record_sent(live.record, live.results[:told])
-            except RoutingUnavailable:
-                live.record.recorded_late = True
-                raise
-            if len(live.results) == told:  # else the node said more while the ledger wrote: tell it that too
-                self._unrecorded.pop(0)
-                live.in_ledger = True
-                live.results.clear()
+    def _settled_in_ledger(self, command_id: CommandId) -> None:
+        live = self._live.get(command_id)
+        if live is not None and live.ended and live.in_ledger:
+            del self._live[command_id]
 
     def _forget(self) -> None:
         now = trio.current_time()
@@ -404,7 +379,7 @@ def _record(order: CommandOrder, install_id: InstallId, epoch: Epoch) -> Command
         actor=order.actor,
         created_at=now,
         deadline_at=now + timedelta(seconds=order.timeout_s),
-        trace_id=order.traceparent and order.traceparent.split("-")[1],
+        trace_id=trace_id_of(order.traceparent),
         epoch=epoch,
         transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY)],
     )

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from skygw.control.trace_context import carried_traceparent
 from skygw.errors import (
     BadResponse,
     DeadlineExceeded,
@@ -213,22 +214,19 @@ class DirectRpc:
                     start = await self._send(order, session, call, deadline)
                     record.reached = call.reached
                     yield DirectAnswer(session=session, call=call, start=start, deadline=deadline, record=record)
-                    if record.outcome is Outcome.IN_PROGRESS:
-                        record.outcome = Outcome.SUCCEEDED if call.finished else Outcome.CANCELED
                 finally:
                     record.reached = call.reached
                     if record.outcome is Outcome.IN_PROGRESS:
                         record.outcome = self._abandon(session, call)
                         reason = "caller_gone"
-                    elif not call.node_is_done:
-                        self._cancel_at_node(session, call, "the caller left")
         except GatewayError as error:
             record.outcome = error.outcome
             record.reached = error.reached or record.reached
-            record.reason = reason = error.reason
+            reason = error.reason
             raise
         finally:
             self.in_flight -= 1
+            record.reason = reason or None
             if self.in_flight == 0:
                 self._idle.set()
             self.log.close(order, record)
@@ -236,7 +234,7 @@ class DirectRpc:
 
     async def _session(self, order: DirectOrder, deadline: float) -> NodeSession:
         session = self._registry.current(order.install_id)
-        if session is not None:
+        if session is not None and session.ending is None:
             return session
         if order.connect_wait_s > 0:
             with trio.move_on_at(min(deadline, trio.current_time() + order.connect_wait_s)):
@@ -264,7 +262,7 @@ class DirectRpc:
                 credit=call.credit_left,
                 epoch=session.epoch,
                 t_ms=session.t_ms(),
-                traceparent=order.traceparent,
+                traceparent=carried_traceparent(order.traceparent),
             ),
         )
         return await _in_time(call, call.started, deadline)

@@ -14,9 +14,9 @@ CLAIM = """
         ON CONFLICT (resource_uid) DO UPDATE SET fence = greatest(skygw.fence.fence, excluded.fence)
     )
     INSERT INTO skygw.node_session AS session (install_id, epoch, instance_uid, claimed_at)
-    VALUES ($1, $3::bigint + 1, $2, now())
+    VALUES ($1, least($3::bigint, $6::bigint) + 1, $2, now())
     ON CONFLICT (install_id) DO UPDATE
-        SET epoch = greatest(session.epoch, $3::bigint) + 1,
+        SET epoch = greatest(session.epoch, least($3::bigint, session.epoch + $6::bigint)) + 1,
             instance_uid = excluded.instance_uid,
             claimed_at = excluded.claimed_at
     RETURNING epoch, (SELECT registry_uid FROM skygw.registry) AS registry_uid
@@ -26,6 +26,11 @@ TRANSFER = """
     INSERT INTO skygw.node_session (install_id, epoch, instance_uid, claimed_at)
     VALUES ($1, 0, $2, now())
     ON CONFLICT (install_id) DO UPDATE SET instance_uid = excluded.instance_uid
+"""
+
+LARGEST_LEAP = 2**32
+"""How far a node's own memory may lift the ledger in one claim. A ledger restored from a backup is behind by the
+connects since then; a stolen token that claims 2**52 must not use the numbers up for the real node.
 """
 
 FIND_INSTANCE = "SELECT instance_uid FROM skygw.node_session WHERE install_id = $1"
@@ -60,6 +65,7 @@ class NodeSessions:
                 last_epoch,
                 [resource_uid for resource_uid, _ in fences],
                 [fence for _, fence in fences],
+                LARGEST_LEAP,
             )
         if row is None:
             raise RuntimeError("an upsert returned no row")

@@ -8,9 +8,9 @@ import trio
 
 from skygw.errors import RoutingUnavailable
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
-from skygw.nodes.link import LinkClosed, NodeLink
+from skygw.nodes.link import LinkClosed, NodeLink, say_goodbye
 from skygw.nodes.ports import Binding, EpochLedger
-from skygw.nodes.session import LAST_WORDS_S, NodeSession, SessionPorts, SessionRules
+from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
 from skygw.protocol.close_codes import CloseCode, fitted_reason
 from skygw.protocol.codec import BadFrame, ProtocolViolation, from_node
 from skygw.protocol.node_frames import Hello
@@ -67,10 +67,14 @@ class NodeDoor:
                 Refusal(datetime.now(UTC), int(refusal.code), refusal.reason, arrival.address),
             )
             log.info("node turned away", extra={"code": int(refusal.code), "reason": refusal.reason})
-            await _say_goodbye(arrival.link, refusal)
+            if not await say_goodbye(arrival.link, int(refusal.code), fitted_reason(refusal.reason)):
+                arrival.link.abort()
             return
         except LinkClosed:
             return
+        except BaseException:
+            arrival.link.abort()
+            raise
         self._ports.metrics.session_started()
         try:
             await session.run()
@@ -145,13 +149,3 @@ class NodeDoor:
                 CloseCode.DUPLICATE_INSTANCE,
                 f"duplicate_instance: another machine holds this installation, from {rival.address}",
             )
-
-
-async def _say_goodbye(link: NodeLink, refusal: _TurnedAway) -> None:
-    try:
-        with trio.move_on_after(LAST_WORDS_S):
-            await link.close(int(refusal.code), fitted_reason(refusal.reason))
-    except LinkClosed:
-        log.debug("the node left before it could be turned away")
-    finally:
-        link.abort()

@@ -49,6 +49,7 @@ class Call:
         self._buffer = bytearray()
         self._credit = credit
         self._next_seq = 0
+        self._received = 0
         self._node_is_done = False
 
     @property
@@ -134,8 +135,11 @@ class Call:
             self._bad(f"chunk {seq} came where {self._next_seq} was due")
         elif len(payload) > self._credit:
             self._bad(f"{len(payload)} bytes came on a credit of {self._credit}")
+        elif self._start.total_size is not None and self._received + len(payload) > self._start.total_size:
+            self._bad(f"more came than the {self._start.total_size} bytes that were announced")
         else:
             self._next_seq += 1
+            self._received += len(payload)
             self._credit -= len(payload)
             self._buffer += payload
             self._notify()

@@ -52,8 +52,8 @@ class ConnectionRegistry:
         return self._sessions.get(install_id)
 
     async def connected(self, install_id: InstallId) -> NodeSession:
-        """Waits until the installation holds a socket here. The caller brings the deadline."""
-        while (session := self._sessions.get(install_id)) is None:
+        """Waits until the installation holds a socket here that is not ending. The caller brings the deadline."""
+        while (session := self._sessions.get(install_id)) is None or session.ending is not None:
             await self._arrival.wait()
         return session
 
@@ -66,6 +66,8 @@ class ConnectionRegistry:
     def controlling(self, target: TelescopeUid | DeviceUid) -> NodeSession | None:
         """The live session that controls a telescope or device; needs no database, so that safing does not."""
         for session in self._sessions.values():
+            if session.ending is not None:
+                continue
             if target in session.binding.devices or target in session.binding.telescopes:
                 return session
         return None

@@ -2,6 +2,11 @@
 
 from typing import Protocol
 
+import trio
+
+LAST_WORDS_S = 1.0
+"""How long a session that ends may go on writing what is urgent, and then how long its close frame may take."""
+
 
 class LinkClosed(Exception):
     """The socket has ended. `code` is what the peer said, if it said anything."""
@@ -35,3 +40,35 @@ class NodeLink(Protocol):
     def last_received_at(self) -> float:
         """When the last bytes came, on trio's clock: any received byte is life."""
         ...
+
+
+async def say_goodbye(link: NodeLink, code: int, reason: str) -> bool:
+    """Closes with a close frame; returns whether that was handed over. A link that does not take it within
+    `LAST_WORDS_S` is aborted, because cancelling alone does not free a framework's shielded send; so is one whose
+    goodbye is cancelled.
+    """
+    said = False
+    over = trio.Event()
+
+    async def say() -> None:
+        nonlocal said
+        try:
+            await link.close(code, reason)
+            said = True
+        except LinkClosed:
+            said = False
+        finally:
+            over.set()
+
+    in_time = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(say)
+        try:
+            with trio.move_on_after(LAST_WORDS_S):
+                await over.wait()
+            in_time = over.is_set()
+        finally:
+            if not over.is_set():
+                link.abort()
+            nursery.cancel_scope.cancel()
+    return said and in_time

@@ -51,18 +51,17 @@ class ParcelState(Enum):
 class Parcel:
     """One message on its way out, and what is known of it."""
 
-    __slots__ = ("_settled", "lane", "message", "on_settled", "state")
+    __slots__ = ("_settled", "cost", "lane", "message", "on_settled", "state")
 
     def __init__(self, lane: Lane, message: str | bytes) -> None:
         self.lane = lane
         self.message = message
+        # Characters are not bytes; ASCII, which most messages are, is counted without a copy.
+        size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+        self.cost = size + PARCEL_OVERHEAD
         self.state = ParcelState.WAITING
         self.on_settled: Callable[[Parcel], None] | None = None
         self._settled = trio.Event()
-
-    @property
-    def cost(self) -> int:
-        return len(self.message) + PARCEL_OVERHEAD
 
     @property
     def surely_not_sent(self) -> bool:

@@ -4,6 +4,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from time import time
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from skygw.errors import Busy, Forbidden, GatewayError, LinkLost, RoutingUnavail
 from skygw.ids import SessionUid
 from skygw.nodes.calls import CallTable
 from skygw.nodes.committer import Committer, TooManyUnacked
-from skygw.nodes.link import LinkClosed, NodeLink
+from skygw.nodes.link import LAST_WORDS_S, LinkClosed, NodeLink, say_goodbye
 from skygw.nodes.outbox import Lane, Outbox, OutboxClosed, OutboxFull, Parcel, ParcelState
 from skygw.nodes.ports import (
     Binding,
@@ -58,9 +59,6 @@ from skygw.protocol.node_frames import (
 )
 
 log = logging.getLogger("skygw.nodes")
-
-LAST_WORDS_S = 1.0
-"""How long a session that ends may go on writing what is urgent, and then how long its close frame may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +141,8 @@ class NodeSession:
             trio.open_memory_channel(1)
         )
         self._pinged_at: dict[str, float] = {}
+        self._writing_since = inf
+        self._written_out = trio.Event()
 
     # What others may call.
 
@@ -171,12 +171,17 @@ class NodeSession:
         """Whether a message of `size` bytes would be taken into the data lane now."""
         return self.ending is None and self._outbox.has_room(Lane.DATA, size)
 
+    def require_more_than_safing(self) -> None:
+        """Raises `Forbidden` in the grace time of an expired token."""
+        if self.in_grace:
+            raise Forbidden("This node's token has expired and its issuer cannot be reached: only safing passes now.")
+
     def put(self, lane: Lane, frame: Frame) -> Parcel:
         """Queues a frame. Raises `Busy` when the data lane is full, `LinkLost` when the session is ending; in both
         cases nothing was or will be sent. Safing is taken even in the grace time of an expired token.
         """
-        if lane is Lane.DATA and self.in_grace:
-            raise Forbidden("This node's token has expired and its issuer cannot be reached: only safing passes now.")
+        if lane is Lane.DATA:
+            self.require_more_than_safing()
         try:
             parcel = self._outbox.put(lane, encode(frame))
         except OutboxClosed:
@@ -219,35 +224,47 @@ class NodeSession:
     async def run(self) -> Ending:
         """Runs until the socket ends, whoever ends it. Cancelled from outside, the connection is dropped."""
         self._greet()
+        said_goodbye = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
-                with self._work:
-                    async with trio.open_nursery() as work:
-                        work.start_soon(self._read)
-                        work.start_soon(self._beat)
-                        work.start_soon(self._committer.run)
-                        work.start_soon(self._watch_token)
-                if self.ending is None:  # a task of ours returned: that is our fault, not the node's
-                    self.end(CloseCode.INTERNAL_ERROR, "internal error")
-                # The writer ends by itself once what is urgent is out.
-                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_S
-            await self._close()
+                try:
+                    await self._work_until_the_end()
+                    with trio.move_on_after(LAST_WORDS_S):
+                        await self._written_out.wait()
+                finally:
+                    self.ending = self.ending_or_lost()
+                    if not self._written_out.is_set():
+                        self._link.abort()  # cancelling alone does not free a framework's shielded send
+                    nursery.cancel_scope.cancel()
+            said_goodbye = await self._close()
         finally:
-            self._link.abort()
+            if not said_goodbye:  # after a close frame, aborting would take it back
+                self._link.abort()
             self._outbox.abandon()
             ending = self.ending_or_lost()
             self.calls.fail_all(f"The node's socket ended: {ending.reason or ending.code or 'connection lost'}.")
         return ending
 
-    async def _close(self) -> None:
+    async def _work_until_the_end(self) -> None:
+        try:
+            with self._work:
+                async with trio.open_nursery() as work:
+                    work.start_soon(self._read)
+                    work.start_soon(self._beat)
+                    work.start_soon(self._committer.run)
+                    work.start_soon(self._watch_token)
+        except Exception:
+            self.end(CloseCode.INTERNAL_ERROR, "internal error")  # our fault, not the node's
+            raise
+        if self.ending is None:  # a task of ours returned: that is our fault too
+            self.end(CloseCode.INTERNAL_ERROR, "internal error")
+
+    async def _close(self) -> bool:
+        """Whether a close frame was handed over; a peer that does not take it in time is dropped."""
         if self.ending is None or self.ending.by_node or self.ending.code is None:
-            return
-        with trio.move_on_after(LAST_WORDS_S):
-            try:
-                await self._link.close(self.ending.code, self.ending.reason)
-            except LinkClosed:
-                return
+            return False
+        return await say_goodbye(self._link, self.ending.code, self.ending.reason)
 
     def _greet(self) -> None:
         """`welcome` takes the safing lane, because nothing may overtake it."""
@@ -267,19 +284,25 @@ class NodeSession:
 
     async def _write(self) -> None:
         """The only task that sends. A write is never under a call's deadline."""
-        while (parcel := await self._outbox.next()) is not None:
-            try:
-                await self._link.send(parcel.message)
-            except LinkClosed as closed:
-                parcel.settle(ParcelState.DOUBTFUL)
-                self._lost(closed)
-                return
-            except trio.Cancelled:
-                parcel.settle(ParcelState.DOUBTFUL)
-                self._link.abort()  # half a frame may be out
-                raise
-            parcel.settle(ParcelState.WRITTEN)
-            self._ports.metrics.message("out", len(parcel.message))
+        try:
+            while (parcel := await self._outbox.next()) is not None:
+                self._writing_since = trio.current_time()
+                try:
+                    await self._link.send(parcel.message)
+                except LinkClosed as closed:
+                    parcel.settle(ParcelState.DOUBTFUL)
+                    self._lost(closed)
+                    return
+                except BaseException:  # cancelled, most of all
+                    parcel.settle(ParcelState.DOUBTFUL)
+                    self._link.abort()  # half a frame may be out
+                    raise
+                finally:
+                    self._writing_since = inf
+                parcel.settle(ParcelState.WRITTEN)
+                self._ports.metrics.message("out", len(parcel.message))
+        finally:
+            self._written_out.set()
 
     def _lost(self, closed: LinkClosed) -> None:
         self._finish(Ending(closed.code, fitted_reason(closed.reason), by_node=True, at=datetime.now(UTC)))
@@ -372,22 +395,33 @@ class NodeSession:
             self.round_trip_s = trio.current_time() - sent_at
 
     async def _beat(self) -> None:
-        """Pings every `heartbeat_s`; ends a session from which nothing has come for `dead_after_s`."""
+        """Pings every `heartbeat_s`; ends a session from which nothing has come for `dead_after_s`, or which has not
+        taken one message for as long.
+        """
         beats = 0
         next_beat = trio.current_time() + self._rules.heartbeat_s
+        patience = self._rules.dead_after_s
         while True:
-            dead_at = self._link.last_received_at + self._rules.dead_after_s
-            await trio.sleep_until(min(dead_at, next_beat))
+            await trio.sleep_until(
+                min(self._link.last_received_at + patience, self._writing_since + patience, next_beat)
+            )
             now = trio.current_time()
-            silent_for = now - self._link.last_received_at
-            if silent_for >= self._rules.dead_after_s:
-                self.end(CloseCode.SILENT, f"nothing came for {silent_for:.0f} s")
+            if now >= self._link.last_received_at + patience:
+                self.end(CloseCode.SILENT, f"nothing came for {now - self._link.last_received_at:.0f} s")
+                return
+            if now >= self._writing_since + patience:
+                self._cut_slow_peer(now - self._writing_since)
                 return
             if now >= next_beat:
                 beats += 1
                 self._pinged_at = {str(beats): now}
                 self.say(Ping(id=str(beats), t_ms=self.t_ms()))
                 next_beat = now + self._rules.heartbeat_s
+
+    def _cut_slow_peer(self, waited_s: float) -> None:
+        queued = sum(self._outbox.queued_bytes(lane) for lane in Lane)
+        log.warning("node does not read", extra={"waited_s": round(waited_s, 1), "queued_bytes": queued})
+        self.end(CloseCode.SLOW_CONSUMER, f"the node took nothing for {waited_s:.0f} s; {queued} bytes wait")
 
     # The token.
 

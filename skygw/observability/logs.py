@@ -17,8 +17,8 @@ from skygw.observability.redaction import redact
 
 LogFormat = Literal["json", "console"]
 
-_QUIET = ("httpx", "httpcore", "asyncio", "trio-websocket")
-"""Libraries that log a line per request or per frame at INFO; from them a warning is news."""
+_QUIET = ("httpx", "httpcore", "asyncio", "trio-websocket", "yoyo")
+"""Libraries that log a line per request, frame or SQL statement at INFO; from them a warning is news."""
 
 
 def configure_logs(*, log_format: LogFormat, level: str, stream: TextIO | None = None) -> None:

@@ -16,13 +16,13 @@ from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
 from skygw.nodes.link import LinkClosed
 from skygw.nodes.ports import SessionMetrics
+from skygw.protocol.schemas import SUBPROTOCOL
 from skygw.routers.gates import NodeGate
 from skygw.routers.problems import JSON_TYPE, problem, status_of
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 
 log = logging.getLogger("skygw.routers")
 
-SUBPROTOCOL = "skynet.node.v1"
 _GOODBYE = "skygw.goodbye"
 
 

@@ -36,6 +36,7 @@ def main() -> None:
     sys.stdout.write(json.dumps({"port": listening.getsockname()[1]}) + "\n")
     sys.stdout.flush()
     config.errorlog = None
+    config.keep_alive_max_requests = sys.maxsize  # as on the gateway: reconnecting is measured by itself
     trio.run(serve, app, config)
 
 

@@ -10,7 +10,7 @@ import trustme
 
 from skygw.cli.checks import Verdict, check_data_dir, check_port, check_tls
 from skygw.cli.main import run
-from skygw.cli.remote_checks import Clocks, check_database, check_keys
+from skygw.cli.remote_checks import Clocks, check_database, check_keys, check_listener
 from skygw.cli.terminal import ExitCode
 from skygw.settings import Settings
 from tests.cli.fake_gateway import Answer, FakeGateway, as_json
@@ -45,6 +45,13 @@ def test_a_taken_port_is_wrong_and_a_free_one_is_left_free() -> None:
     assert "SKYGW_NODE_PORT" in taken.advice
     assert check_port("node", "127.0.0.1", port).verdict is Verdict.OK
     assert check_port("node", "127.0.0.1", port).verdict is Verdict.OK
+
+
+async def test_a_port_at_which_a_gateway_answers_is_well(gateway: FakeGateway) -> None:
+    settings = Settings(node_port=int(gateway.url.rpartition(":")[2]))
+    assert (await check_listener("node", settings)).verdict is Verdict.WRONG
+    gateway.on("GET /healthz", as_json({"status": "ok"}))
+    assert (await check_listener("node", settings)).verdict is Verdict.OK
 
 
 def test_an_address_of_another_machine_is_wrong() -> None:

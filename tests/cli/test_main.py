@@ -1,9 +1,12 @@
 """Every way a command can end has its exit code; what a person can put right is one sentence, never a traceback."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +107,40 @@ def test_with_json_a_failure_is_json_on_stdout_too(
     ends_in(monkeypatch, CommandFailed("no", {"code": "busy", "retry": "after"}))
     assert run(["--json"]) == ExitCode.FAILED
     assert json.loads(capsys.readouterr().out) == {"detail": "no", "code": "busy", "retry": "after"}
+
+
+def test_a_taken_port_ends_serve_with_2_and_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        argv = [sys.executable, "-m", "skygw.cli.main", "serve", "--node-port", str(port), "--data-dir", str(tmp_path)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("skygw: ")
+    assert str(port) in done.stderr.splitlines()[-1]
+
+
+def test_a_database_that_does_not_answer_ends_serve_with_2_and_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYGW_DATABASE_URL", "postgresql://gateway:hunter2@127.0.0.1:1/skynet")
+    argv = [sys.executable, "-m", "skygw.cli.main", "serve", "--node-port", "0", "--internal-port", "0"]
+    done = subprocess.run([*argv, "--data-dir", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("skygw: ")
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault_of_ours() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    argv = [sys.executable, "-m", "skygw.cli.main", "token", "--json"]
+    done = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == ExitCode.FAILED
+    assert done.stderr == ""

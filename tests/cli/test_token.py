@@ -39,6 +39,12 @@ def test_a_nodes_token_names_its_installation(capsys: pytest.CaptureFixture[str]
     assert (made["sub"], made["aud"], made["scope"]) == (uid, "sky-node-gateway", "node")
 
 
+def test_the_key_of_a_named_data_directory_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["token", "--data-dir", str(tmp_path / "elsewhere")]) == ExitCode.OK
+    assert claims(capsys.readouterr().out.strip())["sub"] == "skygw-cli"
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["development-key.pem"]
+
+
 @pytest.mark.parametrize(
     "argv", [["node"], ["node", "--subject", "x"], ["--lifetime-s", "0"], ["--lifetime-s", "nan"], ["other"]]
 )

@@ -39,7 +39,7 @@ def make_config(gateway: FakeGateway, tmp_path: Path) -> MakeConfig:
             token=token,
             state_dir=tmp_path / "state",
             link_loss_after_s=link_loss_after_s,
-            disconnect_timeout_s=0.2,
+            disconnect_timeout_s=0.05,
         )
 
     return make

@@ -5,10 +5,12 @@ from uuid import uuid4
 import trio
 
 from skygw.client.commands import Command, CommandOutcome
+from skygw.client.journal import Journal
 from skygw.client.node import NodeClient
 from skygw.ids import CommandId, Epoch
 from skygw.protocol.gateway_frames import CancelCommand, CancelMode, QueryCommand
-from skygw.protocol.node_frames import CanceledHow, CommandStatus, PublishCommandResult
+from skygw.protocol.limits import MIB
+from skygw.protocol.node_frames import CanceledHow, CommandStatus, Error, PublishCommandResult
 from tests.client.conftest import MakeConfig, running
 from tests.fakes.gateway import FakeGateway, FakeSession
 
@@ -340,3 +342,72 @@ async def test_a_handler_that_raises_or_answers_nonsense_ends_its_command_and_no
     assert parked.error.value["reason"] == "internal"
     assert slewed.error is not None
     assert slewed.error.value["reason"] == "bad_outcome"
+
+
+async def test_a_command_that_was_running_when_the_program_was_killed_is_told_as_failed_and_not_run_again(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    config = make_config()
+    config.state_dir.mkdir()
+    command_id = CommandId(uuid4())
+    journal = Journal(config.state_dir, max_bytes=MIB)  # what a kill leaves behind: a beginning without an end
+    journal.begin_command(
+        command_id, [PublishCommandResult(seq=1, command_id=command_id, status=CommandStatus.RUNNING)]
+    )
+    journal.close()
+    client = NodeClient(config)
+    runs: list[CommandId] = []
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        runs.append(command.id)
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        result = await session.ended_command(command_id)
+        await session.say(session.command(SLEW, command_id=command_id))
+        again = await session.ended_command(command_id)
+
+    assert runs == []
+    assert result.error is not None
+    assert result.error.value["reason"] == "node_restarted"
+    assert again.error == result.error
+
+
+async def test_with_a_disk_that_takes_nothing_a_stop_runs_and_anything_else_does_not(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+    runs: list[str] = []
+    stopped = trio.Event()
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        runs.append(command.type)
+        if command.safing:
+            stopped.set()
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        await client.wait_connected()
+        assert client._outbox is not None
+        client._outbox._journal._connection.execute("PRAGMA query_only = ON")
+        slew = session.command(SLEW)
+        await session.say(slew)
+        error = await session.hear(Error)
+        await session.say(session.command(STOP))
+        with trio.fail_after(5):
+            await stopped.wait()
+        client._outbox._journal._connection.execute("PRAGMA query_only = OFF")
+        await session.say(slew)
+        result = await session.ended_command(slew.command_id)
+
+    assert error.id == str(slew.command_id)
+    assert error.details is not None
+    assert error.details.value == {"reason": "storage_full"}
+    assert result.status == "completed"
+    assert runs == ["mount.stop", "mount.point"]

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from skygw.database.migrate import prepare_development
-from skygw.database.node_sessions import NodeSessions
+from skygw.database.node_sessions import LARGEST_LEAP, NodeSessions
 from skygw.database.pool import Database, open_database
 from skygw.ids import InstallId, InstanceUid
 from tests.fakes.postgres import PostgresServer
@@ -59,7 +59,13 @@ async def test_a_claim_is_above_what_the_node_remembers_from_before_a_restored_b
     install_id = InstallId(uuid4())
     assert await claim(sessions, install_id, last_epoch=40) == 41
     assert await claim(sessions, install_id, last_epoch=7) == 42
-    assert await claim(sessions, install_id, last_epoch=2**53 - 1) == 2**53
+
+
+async def test_one_claim_cannot_use_up_the_numbers_of_the_real_node(sessions: NodeSessions) -> None:
+    install_id = InstallId(uuid4())
+    assert await claim(sessions, install_id, last_epoch=2**52) == LARGEST_LEAP + 1
+    assert await claim(sessions, install_id, last_epoch=2**52) == 2 * LARGEST_LEAP + 2
+    assert await claim(sessions, install_id, last_epoch=3) == 2 * LARGEST_LEAP + 3
 
 
 async def test_claims_at_the_same_time_get_different_epochs(sessions: NodeSessions) -> None:

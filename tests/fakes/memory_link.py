@@ -11,13 +11,16 @@ CAPACITY = 10_000
 
 
 class MemoryLink:
-    """The gateway's end. `stall()` makes sends wait, as a peer that does not read does."""
+    """The gateway's end. `stall()` makes sends wait, as a peer that does not read does; `stall(uncancellable=True)` is
+    a framework whose sends are shielded, so that only `abort` ends them.
+    """
 
     def __init__(self) -> None:
         self._to_gateway, self._from_node = trio.open_memory_channel[str | bytes](CAPACITY)
         self._to_node, self.sent = trio.open_memory_channel[str | bytes](CAPACITY)
         self._flowing = trio.Event()
         self._flowing.set()
+        self._shielded = False
         self.closed_with: tuple[int, str] | None = None
         self.aborted = trio.Event()
         self._peer_closed: LinkClosed | None = None
@@ -34,7 +37,7 @@ class MemoryLink:
         return message
 
     async def send(self, message: str | bytes) -> None:
-        await self._flowing.wait()
+        await self._taken()
         await trio.lowlevel.checkpoint()
         try:
             self._to_node.send_nowait(message)
@@ -42,16 +45,26 @@ class MemoryLink:
             raise LinkClosed(1006) from None
 
     async def close(self, code: int, reason: str) -> None:
-        await self._flowing.wait()
+        await self._taken()
         if self._peer_closed is not None:
             raise self._peer_closed
+        if self.aborted.is_set():
+            raise LinkClosed(1006)
         self.closed_with = (code, reason)
-        self.abort()
+        self._drop()
 
     def abort(self) -> None:
+        self.aborted.set()
+        self._flowing.set()
+        self._drop()
+
+    def _drop(self) -> None:
         self._to_node.close()
         self._to_gateway.close()
-        self.aborted.set()
+
+    async def _taken(self) -> None:
+        with trio.CancelScope(shield=self._shielded):
+            await self._flowing.wait()
 
     @property
     def last_received_at(self) -> float:
@@ -59,8 +72,10 @@ class MemoryLink:
 
     # What a test calls.
 
-    def stall(self) -> None:
-        self._flowing = trio.Event()
+    def stall(self, *, uncancellable: bool = False) -> None:
+        if self._flowing.is_set() and not self.aborted.is_set():
+            self._flowing = trio.Event()
+            self._shielded = uncancellable
 
     def flow(self) -> None:
         self._flowing.set()

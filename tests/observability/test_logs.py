@@ -72,6 +72,15 @@ def test_bound_ids_stand_in_every_line_inside_and_in_none_after() -> None:
     assert "install_id" not in after
 
 
+def test_a_library_that_logs_every_request_is_heard_only_when_it_warns() -> None:
+    stream = logs()
+    logging.getLogger("httpx").info("HTTP Request: GET /jwks")
+    logging.getLogger("yoyo.migrations").info(" - applying step 6")
+    assert stream.getvalue() == ""
+    logging.getLogger("yoyo.migrations").warning("odd")
+    assert only_line(stream)["event"] == "odd"
+
+
 def test_lines_below_the_level_are_not_written() -> None:
     stream = logs(level="warning")
     get_logger("skygw.nodes").info("quiet")

@@ -226,6 +226,15 @@ def test_an_epoch_is_a_whole_number_that_every_reader_carries_exactly(epoch: str
     assert "epoch" in bad.message
 
 
+@pytest.mark.parametrize("kept", ['"last_epoch":9007199254740991', f'"last_fences":{{"{UID}":9007199254740991}}'])
+def test_a_hello_cannot_push_an_epoch_or_a_fence_to_where_counting_ends(kept: str) -> None:
+    bad = the_one_refusal(
+        f'{{"kind":"hello","install_id":"{UID}","instance_uid":"{UID}","node_type":"telescope","software_version":"1",'
+        f'"boot_id":"{UID}","outbox_uid":"{UID}",{kept}}}'
+    )
+    assert "less than or equal" in bad.message
+
+
 def test_members_that_are_none_are_left_out() -> None:
     assert encode(Ping()) == '{"kind":"ping"}'
 

@@ -1,0 +1,173 @@
+"""What a hub service on Trio embeds: direct requests, commands and look-ups at the gateway's internal API."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from skygw.client import internal_api as api
+from skygw.client.internal_api import NodeKey, Record, Wholeness, metadata_of
+from skygw.client.problems import OtherRefusal, rebuilt, retry_of
+from skygw.ids import CommandId
+from skygw.protocol.gateway_frames import CancelMode
+
+__all__ = ["Answer", "Caller", "OtherRefusal", "retry_of"]
+
+
+class Answer:
+    """A node's answer, while it comes. `sha256` is there after the last byte."""
+
+    def __init__(self, response: httpx.Response, request_id: str) -> None:
+        self._response = response
+        self._wholeness = Wholeness(response.headers)
+        self.request_id = request_id
+        self.content_type: str = response.headers.get("content-type", "application/octet-stream")
+        self.epoch: str | None = response.headers.get("x-skygw-epoch")
+        self.metadata: Any = metadata_of(response)
+        self.sha256: str | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes as they come. Raises `BadResponse` when they do not come whole: discard them then."""
+        try:
+            async for piece in self._response.aiter_raw():
+                self._wholeness.add(piece)
+                yield piece
+        except httpx.TransportError as error:
+            raise api.cut_off(error) from error
+        self.sha256 = self._wholeness.check()
+
+    async def read(self) -> bytes:
+        """All of it, in memory."""
+        return b"".join([piece async for piece in self.pieces()])
+
+
+class Caller:
+    """An async context manager. Every method raises a `GatewayError`: what it says is known is known, no more."""
+
+    def __init__(self, base_url: str, token: str, *, client: httpx.AsyncClient | None = None) -> None:
+        """`client` brings its own settings (TLS, proxies, a transport for tests) and is closed with this one."""
+        self._client = client or httpx.AsyncClient(timeout=api.TIMEOUTS, trust_env=False)
+        self._client.base_url = httpx.URL(base_url)
+        self._client.headers.update(api.HEADERS)
+        self.renew_token(token)
+
+    async def __aenter__(self) -> "Caller":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    def renew_token(self, token: str) -> None:
+        """For requests from now on."""
+        self._client.headers["authorization"] = f"Bearer {token}"
+
+    @asynccontextmanager
+    async def direct(
+        self,
+        node: NodeKey,
+        operation: str,
+        params: Record,
+        *,
+        timeout_s: float = 30.0,
+        connect_wait_s: float | None = None,
+        offset: int | None = None,
+        length: int | None = None,
+        if_digest: str | None = None,
+        request_id: str | None = None,
+        actor: Record | None = None,
+    ) -> AsyncIterator[Answer]:
+        """Asks a node to read or transfer something. Leaving the block early cancels the call at the node."""
+        call = api.direct_call(
+            node,
+            operation,
+            params,
+            timeout_s=timeout_s,
+            connect_wait_s=connect_wait_s,
+            offset=offset,
+            length=length,
+            if_digest=if_digest,
+            request_id=request_id,
+            actor=actor,
+        )
+        response = await self._send(call, stream=True)
+        try:
+            if not response.is_success:
+                raise rebuilt(response.status_code, dict(response.headers), await _whole(response))
+            yield Answer(response, str((call.body or {})["requestId"]))
+        finally:
+            await response.aclose()
+
+    async def command(
+        self,
+        command: Record,
+        *,
+        command_id: CommandId,
+        telescope_uid: UUID | None = None,
+        device_uid: UUID | None = None,
+        timeout_s: float | None = None,
+        wait_s: float = 0.0,
+        origin: Record | None = None,
+        actor: Record | None = None,
+        graph_revision: int | None = None,
+        more: Record | None = None,
+    ) -> Record:
+        """Sends a command; its record after at most `wait_s`. The same id again is a question, not a second action."""
+        call = api.command_call(
+            command,
+            command_id=command_id,
+            telescope_uid=telescope_uid,
+            device_uid=device_uid,
+            timeout_s=timeout_s,
+            wait_s=wait_s,
+            origin=origin,
+            actor=actor,
+            graph_revision=graph_revision,
+            more=more,
+        )
+        return await self._record(call)
+
+    async def cancel(
+        self,
+        command_id: CommandId,
+        *,
+        mode: CancelMode = CancelMode.GRACEFUL,
+        grace_s: float | None = None,
+        wait_s: float = 0.0,
+    ) -> Record:
+        """The receipt: `canceled_before_start`, `interrupted`, `finished_anyway`, …"""
+        return await self._record(api.cancel_call(command_id, mode=mode, grace_s=grace_s, wait_s=wait_s))
+
+    async def command_record(self, command_id: CommandId) -> Record:
+        return await self._record(api.command_record_call(command_id))
+
+    async def node(self, node: NodeKey) -> Record:
+        return await self._record(api.node_call(node))
+
+    async def nodes(self, *, page: int = 1, size: int = 50) -> Record:
+        """A page: `items`, `total`, `page`, `size`, `pages`."""
+        return await self._record(api.nodes_call(page, size))
+
+    async def call_outcome(self, request_id: str) -> Record:
+        """What became of a direct request, for 60 s after it."""
+        return await self._record(api.call_outcome_call(request_id))
+
+    async def _record(self, call: api.Call) -> Record:
+        return api.record(await self._send(call, stream=False))
+
+    async def _send(self, call: api.Call, *, stream: bool) -> httpx.Response:
+        try:
+            return await self._client.send(self._client.build_request(**call.arguments()), stream=stream)
+        except httpx.TransportError as error:
+            raise api.unreachable(error) from error
+
+
+async def _whole(response: httpx.Response) -> bytes:
+    try:
+        return await response.aread()
+    except httpx.TransportError as error:
+        raise api.unreachable(error) from error

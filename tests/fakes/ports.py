@@ -1,0 +1,224 @@
+"""Memory twins of the ports: what a session and the commands need of the database and of the token's issuer."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import trio
+
+from skygw.control.ledger import ENDS, CommandQuery, CommandRecord, CommandState, Move, Transition, may_move
+from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable
+from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
+from skygw.nodes.ports import Claim, Direction, DurableReport
+from skygw.protocol.node_frames import PublishCommandResult
+
+
+class Switch:
+    """The database both ledgers stand on. `away` makes every question raise `RoutingUnavailable`; `slow_s` makes each
+    take that long.
+    """
+
+    def __init__(self) -> None:
+        self.away = False
+        self.slow_s = 0.0
+
+    async def asked(self) -> None:
+        await trio.sleep(self.slow_s)
+        if self.away:
+            raise RoutingUnavailable("The database is away.", retry_after_s=1.0)
+
+
+class MemoryEpochs:
+    """`EpochLedger` in memory."""
+
+    def __init__(self, switch: Switch) -> None:
+        self.registry_uid = RegistryUid(uuid4())
+        self.epochs: dict[InstallId, int] = {}
+        self.fences: dict[UUID, int] = {}
+        self._switch = switch
+
+    async def claim(
+        self, *, install_id: InstallId, instance_uid: InstanceUid, last_epoch: int, last_fences: Mapping[UUID, int]
+    ) -> Claim:
+        await self._switch.asked()
+        epoch = max(self.epochs.get(install_id, 0), last_epoch) + 1
+        self.epochs[install_id] = epoch
+        for uid, fence in last_fences.items():
+            self.fences[uid] = max(self.fences.get(uid, 0), fence)
+        return Claim(Epoch(epoch), self.registry_uid)
+
+    async def transfer(self, install_id: InstallId, instance_uid: InstanceUid) -> None:
+        await self._switch.asked()
+
+
+class MemoryCommands:
+    """`CommandLedger` in memory. Rows are copies: what a caller changes later is not in the ledger."""
+
+    def __init__(self, switch: Switch) -> None:
+        self.rows: dict[CommandId, CommandRecord] = {}
+        self.admitted = 0
+        self._switch = switch
+
+    async def admit(self, record: CommandRecord) -> tuple[CommandRecord, bool]:
+        await self._switch.asked()
+        stored = self.rows.get(record.command_id)
+        if stored is None:
+            self.rows[record.command_id] = deepcopy(record)
+            self.admitted += 1
+            await trio.sleep(self._switch.slow_s)  # others see the row before its writer hears of it
+            return record, False
+        if stored.identity != record.identity:
+            raise IdReused("This command id belongs to another command.")
+        return deepcopy(stored), True
+
+    async def record_sent(self, record: CommandRecord, results: Sequence[PublishCommandResult]) -> None:
+        row = deepcopy(record)  # a statement carries its values from when it was sent
+        await self._switch.asked()
+        self.rows.setdefault(row.command_id, row)
+        for result in results:
+            self.apply(record.install_id, result)
+
+    def apply(self, install_id: InstallId, result: PublishCommandResult) -> None:
+        """What a committed result does to its row; an unknown one, or another installation's, is passed over."""
+        row = self.rows.get(result.command_id)
+        if row is None or row.install_id != install_id:
+            return
+        if row.state not in ENDS:
+            row.result = row.result if result.result is None else result.result.text
+        self.step(row, Transition(datetime.now(UTC), CommandState(result.status.value), Hop.NODE))
+
+    async def move(self, moves: Sequence[Move]) -> None:
+        await self._switch.asked()
+        for move in moves:
+            row = self.rows.get(move.command_id)
+            if row is not None:
+                self.step(row, move.transition)
+
+    @staticmethod
+    def step(row: CommandRecord, step: Transition) -> None:
+        if may_move(row.state, step.state):
+            row.state = step.state
+            row.transitions.append(step)
+
+    async def get(self, command_id: CommandId) -> CommandRecord | None:
+        await self._switch.asked()
+        return deepcopy(self.rows.get(command_id))
+
+    async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
+        await self._switch.asked()
+        found = [
+            row
+            for row in self.rows.values()
+            if (query.install_id is None or row.install_id == query.install_id)
+            and (query.state is None or row.state is query.state)
+        ]
+        found.sort(key=lambda row: row.created_at, reverse=True)
+        first = (query.page - 1) * query.size
+        return deepcopy(found[first : first + query.size]), len(found)
+
+    def states(self, command_id: CommandId) -> list[CommandState]:
+        return [step.state for step in self.rows[command_id].transitions]
+
+
+class MemoryReports:
+    """`ReportStore` in memory; a committed command result moves the command's row, as one transaction does."""
+
+    def __init__(self, switch: Switch, commands: MemoryCommands) -> None:
+        self.rows: dict[OutboxUid, list[DurableReport]] = {}
+        self.commits = 0
+        self._switch = switch
+        self._commands = commands
+
+    def seqs(self, outbox_uid: OutboxUid) -> list[int]:
+        return [row.seq for row in self.rows.get(outbox_uid, [])]
+
+    async def acked_seq(self, install_id: InstallId, outbox_uid: OutboxUid) -> int:
+        await self._switch.asked()
+        return len(self.rows.get(outbox_uid, []))
+
+    async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
+        await self._switch.asked()
+        rows = self.rows.setdefault(outbox_uid, [])
+        for report in reports:
+            if report.seq <= len(rows):
+                continue
+            assert report.seq == len(rows) + 1, "a run that is not contiguous"
+            rows.append(report)
+            if report.result is not None:
+                self._commands.apply(install_id, report.result)
+        self.commits += 1
+        return len(rows)
+
+
+class MemoryTokens:
+    """`TokenRenewer` in memory: `answers` holds when a token expires, or why it is refused."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, float | GatewayError] = {}
+        self.reachable = True
+
+    async def renew(self, install_id: InstallId, token: str) -> float:
+        await trio.lowlevel.checkpoint()
+        answer = self.answers[token]
+        if isinstance(answer, GatewayError):
+            raise answer
+        return answer
+
+    async def issuer_reachable(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return self.reachable
+
+
+class MemoryControllers:
+    """`Controllers` in memory: what the hub's records say controls a telescope or device."""
+
+    def __init__(self, switch: Switch) -> None:
+        self.of: dict[UUID, InstallId] = {}
+        self._switch = switch
+
+    async def controller_of(
+        self, *, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None
+    ) -> InstallId | None:
+        await self._switch.asked()
+        target = device_uid or telescope_uid
+        return None if target is None else self.of.get(target)
+
+
+class CountedMetrics:
+    """`SessionMetrics` and `CallMetrics` that can be asked."""
+
+    def __init__(self) -> None:
+        self.frames: Counter[tuple[str, str]] = Counter()
+        self.bytes: Counter[str] = Counter()
+        self.late_replies = 0
+        self.sessions = 0
+        self.ended_with: list[int | None] = []
+        self.refusals: list[str] = []
+        self.calls_begun = 0
+        self.calls: list[tuple[str, str]] = []
+
+    def session_started(self) -> None:
+        self.sessions += 1
+
+    def session_ended(self, code: int | None) -> None:
+        self.ended_with.append(code)
+
+    def node_refused(self, reason: str) -> None:
+        self.refusals.append(reason)
+
+    def frame(self, direction: Direction, kind: str) -> None:
+        self.frames[direction, kind] += 1
+
+    def message(self, direction: Direction, size: int) -> None:
+        self.bytes[direction] += size
+
+    def late_reply(self) -> None:
+        self.late_replies += 1
+
+    def call_started(self) -> None:
+        self.calls_begun += 1
+
+    def call_ended(self, *, outcome: str, reason: str, seconds: float) -> None:
+        self.calls.append((outcome, reason))

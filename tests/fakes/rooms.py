@@ -1,0 +1,188 @@
+"""A gateway's rooms without doors: registry, sessions, direct requests and commands over memory links and twins."""
+
+from time import time
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import trio
+
+from skygw.control.commands import CommandOrder, CommandService
+from skygw.control.direct_rpc import DirectOrder, DirectRpc
+from skygw.ids import (
+    BootId,
+    CommandId,
+    DeviceUid,
+    InstallId,
+    InstanceUid,
+    OutboxUid,
+    RequestId,
+    TelescopeUid,
+)
+from skygw.nodes.admission import Arrival, NodeDoor
+from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.ports import Binding
+from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
+from skygw.protocol.frame import Frame
+from skygw.protocol.gateway_frames import Welcome
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.node_frames import Hello, NodeType
+from skygw.telemetry.retained import RetainedSnapshots
+from tests.fakes.memory_link import MemoryLink
+from tests.fakes.ports import (
+    CountedMetrics,
+    MemoryCommands,
+    MemoryControllers,
+    MemoryEpochs,
+    MemoryReports,
+    MemoryTokens,
+    Switch,
+)
+
+FrameT = TypeVar("FrameT", bound=Frame)
+
+
+class Site:
+    """One installation: who it is, and what it can say `hello` with."""
+
+    def __init__(self) -> None:
+        self.install_id = InstallId(uuid4())
+        self.instance_uid = InstanceUid(uuid4())
+        self.outbox_uid = OutboxUid(uuid4())
+        self.telescope_uid = TelescopeUid(uuid4())
+        self.device_uid = DeviceUid(uuid4())
+        self.binding = Binding(
+            install_id=self.install_id,
+            name="Test site",
+            node_type=NodeType.TELESCOPE,
+            telescopes=frozenset({self.telescope_uid}),
+            devices=frozenset({self.device_uid}),
+        )
+
+    def hello(self, **changed: Any) -> Hello:
+        members: dict[str, Any] = {
+            "install_id": self.install_id,
+            "instance_uid": self.instance_uid,
+            "node_type": NodeType.TELESCOPE,
+            "software_version": "1.0",
+            "boot_id": BootId(uuid4()),
+            "outbox_uid": self.outbox_uid,
+            "last_fences": {},
+        }
+        return Hello(**{**members, **changed})
+
+
+class PlayedLink(MemoryLink):
+    """A memory link with an ear for what a test waits for. `served` is set when the gateway let go of the socket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.served = trio.Event()
+
+    async def hear_next(self, kind: type[FrameT]) -> FrameT:
+        """The next frame of that kind; others are passed over."""
+        while True:
+            frame = await self.hear()
+            if isinstance(frame, kind):
+                return frame
+
+    def heard_so_far(self) -> list[str | bytes]:
+        """Everything that was sent and not yet heard, without waiting."""
+        messages = []
+        while True:
+            try:
+                messages.append(self.sent.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return messages
+
+
+class Gateway:
+    """One process, its sessions in `nursery`."""
+
+    def __init__(self, nursery: trio.Nursery, rules: SessionRules | None = None) -> None:
+        self.database = Switch()
+        self.registry = ConnectionRegistry()
+        self.epochs = MemoryEpochs(self.database)
+        self.ledger = MemoryCommands(self.database)
+        self.reports = MemoryReports(self.database, self.ledger)
+        self.controllers = MemoryControllers(self.database)
+        self.tokens = MemoryTokens()
+        self.snapshots = RetainedSnapshots()
+        self.metrics = CountedMetrics()
+        self.command_outcomes: list[str] = []
+        self.commands = CommandService(
+            registry=self.registry,
+            ledger=self.ledger,
+            controllers=self.controllers,
+            finished=self.command_outcomes.append,
+        )
+        self.rpc = DirectRpc(self.registry, metrics=self.metrics)
+        self.rules = rules or SessionRules()
+        self.door = NodeDoor(
+            registry=self.registry,
+            epochs=self.epochs,
+            rules=self.rules,
+            ports=SessionPorts(
+                reports=self.reports,
+                tokens=self.tokens,
+                snapshots=self.snapshots,
+                results=self.commands,
+                metrics=self.metrics,
+            ),
+        )
+        self._nursery = nursery
+
+    @property
+    def call_outcomes(self) -> list[tuple[str, str]]:
+        """Outcome and reason of every call that ended; the reason is empty when nothing was wrong."""
+        return self.metrics.calls
+
+    def accept(self, site: Site, *, token_lasts_s: float = 1e6) -> PlayedLink:
+        """A socket of the site that has said nothing yet."""
+        link = PlayedLink()
+        self.controllers.of[site.telescope_uid] = site.install_id
+        self.controllers.of[site.device_uid] = site.install_id
+        arrival = Arrival(link=link, binding=site.binding, token_expires_at=time() + token_lasts_s, address="192.0.2.7")
+        self._nursery.start_soon(self._serve, arrival, link)
+        return link
+
+    async def _serve(self, arrival: Arrival, link: PlayedLink) -> None:
+        await self.door.serve(arrival)
+        link.served.set()
+
+    async def connect(self, site: Site, *, token_lasts_s: float = 1e6, **hello: Any) -> PlayedLink:
+        """A socket of the site that has been welcomed."""
+        link = self.accept(site, token_lasts_s=token_lasts_s)
+        link.say(site.hello(**hello))
+        await link.hear_next(Welcome)
+        return link
+
+    def session(self, site: Site) -> NodeSession:
+        session = self.registry.current(site.install_id)
+        assert session is not None
+        return session
+
+
+def direct_order(site: Site, *, timeout_s: float = 30.0, request_id: str | None = None, **changed: Any) -> DirectOrder:
+    members: dict[str, Any] = {
+        "install_id": site.install_id,
+        "operation": "device.read",
+        "params": Opaque.of({}),
+        "timeout_s": timeout_s,
+        "service": "tests",
+        "request_id": RequestId(request_id or str(uuid4())),
+    }
+    return DirectOrder(**{**members, **changed})
+
+
+def command_order(site: Site, command: dict[str, Any] | None = None, **changed: Any) -> CommandOrder:
+    members: dict[str, Any] = {
+        "command_id": CommandId(uuid4()),
+        "telescope_uid": site.telescope_uid,
+        "device_uid": None,
+        "command": Opaque.of({"command_type": "mount.point", "target": {"ra": 10.0}} if command is None else command),
+        "origin": None,
+        "service": "tests",
+        "actor": None,
+        "timeout_s": 60.0,
+    }
+    return CommandOrder(**{**members, **changed})

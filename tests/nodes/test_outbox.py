@@ -1,0 +1,148 @@
+"""What waits to be written: order, bounds, and what is certain about what was not sent."""
+
+import pytest
+import trio
+import trio.testing
+
+from skygw.nodes.outbox import LANE_BYTES, PARCEL_OVERHEAD, Lane, Outbox, OutboxClosed, OutboxFull, ParcelState
+
+
+async def taken(outbox: Outbox) -> str | bytes | None:
+    parcel = await outbox.next()
+    if parcel is None:
+        return None
+    parcel.settle(ParcelState.WRITTEN)
+    return parcel.message
+
+
+async def test_the_most_urgent_lane_is_written_first_and_each_lane_in_order() -> None:
+    outbox = Outbox()
+    for lane, message in [
+        (Lane.DATA, "d1"), (Lane.CONTROL, "c1"), (Lane.DATA, "d2"), (Lane.SAFING, "s1"), (Lane.CONTROL, "c2"),
+    ]:  # fmt: skip
+        outbox.put(lane, message)
+    assert [await taken(outbox) for _ in range(5)] == ["s1", "c1", "c2", "d1", "d2"]
+
+
+async def test_safing_put_while_data_waits_is_the_next_to_be_written() -> None:
+    outbox = Outbox()
+    outbox.put(Lane.DATA, "d1")
+    outbox.put(Lane.DATA, "d2")
+    assert await taken(outbox) == "d1"
+    outbox.put(Lane.SAFING, "stop")
+    assert await taken(outbox) == "stop"
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+async def test_a_lane_takes_its_bytes_and_not_one_more(lane: Lane) -> None:
+    outbox = Outbox()
+    whole = LANE_BYTES[lane] - PARCEL_OVERHEAD
+    assert outbox.has_room(lane, whole)
+    assert not outbox.has_room(lane, whole + 1)
+    outbox.put(lane, b"x" * whole)
+    with pytest.raises(OutboxFull):
+        outbox.put(lane, b"")
+    assert outbox.queued_bytes(lane) == LANE_BYTES[lane]
+
+
+async def test_a_message_counts_by_the_bytes_it_has_on_the_wire() -> None:
+    outbox = Outbox()
+    outbox.put(Lane.DATA, "€" * 100)
+    assert outbox.queued_bytes(Lane.DATA) == 300 + PARCEL_OVERHEAD
+
+
+async def test_a_full_data_lane_leaves_the_others_their_room() -> None:
+    outbox = Outbox()
+    outbox.put(Lane.DATA, b"x" * (LANE_BYTES[Lane.DATA] - PARCEL_OVERHEAD))
+    outbox.put(Lane.SAFING, "stop")
+    assert await taken(outbox) == "stop"
+
+
+async def test_what_is_written_gives_its_room_back() -> None:
+    outbox = Outbox()
+    outbox.put(Lane.DATA, b"x" * (LANE_BYTES[Lane.DATA] - PARCEL_OVERHEAD))
+    await taken(outbox)
+    assert outbox.queued_bytes(Lane.DATA) == 0
+    outbox.put(Lane.DATA, b"y")
+
+
+async def test_what_is_withdrawn_before_it_was_begun_is_certainly_never_written() -> None:
+    outbox = Outbox()
+    first = outbox.put(Lane.DATA, "first")
+    outbox.put(Lane.DATA, "second")
+    assert first.withdraw()
+    assert first.surely_not_sent
+    assert await taken(outbox) == "second"
+    assert first.state is ParcelState.WITHDRAWN
+
+
+async def test_what_is_being_written_cannot_be_withdrawn() -> None:
+    outbox = Outbox()
+    outbox.put(Lane.DATA, "first")
+    parcel = await outbox.next()
+    assert parcel is not None
+    assert not parcel.withdraw()
+    assert not parcel.surely_not_sent
+    parcel.settle(ParcelState.DOUBTFUL)
+    assert not parcel.surely_not_sent
+
+
+async def test_closing_withdraws_data_and_still_hands_out_safing_and_control() -> None:
+    outbox = Outbox()
+    data = outbox.put(Lane.DATA, "data")
+    outbox.put(Lane.CONTROL, "ack")
+    outbox.put(Lane.SAFING, "stop")
+    outbox.close()
+    assert data.state is ParcelState.WITHDRAWN
+    with pytest.raises(OutboxClosed):
+        outbox.put(Lane.SAFING, "late")
+    assert [await taken(outbox) for _ in range(3)] == ["stop", "ack", None]
+
+
+async def test_abandoning_withdraws_everything_that_waits() -> None:
+    outbox = Outbox()
+    parcels = [outbox.put(lane, "x") for lane in Lane]
+    outbox.abandon()
+    assert all(parcel.surely_not_sent for parcel in parcels)
+    assert [outbox.queued_bytes(lane) for lane in Lane] == [0, 0, 0]
+    assert await outbox.next() is None
+
+
+async def test_a_cancelled_writer_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    outbox = Outbox()
+    with trio.move_on_after(1):
+        await outbox.next()
+    outbox.put(Lane.DATA, "kept")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await outbox.next()
+    assert scope.cancelled_caught
+    assert await taken(outbox) == "kept"
+
+
+async def test_a_waiting_writer_is_woken_by_a_message_and_by_the_end(nursery: trio.Nursery) -> None:
+    outbox = Outbox()
+    got: list[str | bytes | None] = []
+
+    async def write() -> None:
+        while got[-1:] != [None]:
+            got.append(await taken(outbox))
+
+    nursery.start_soon(write)
+    await trio.testing.wait_all_tasks_blocked()
+    outbox.put(Lane.DATA, "one")
+    await trio.testing.wait_all_tasks_blocked()
+    assert got == ["one"]
+    outbox.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert got == ["one", None]
+
+
+async def test_settled_tells_what_became_of_a_message(nursery: trio.Nursery) -> None:
+    outbox = Outbox()
+    parcel = outbox.put(Lane.DATA, "one")
+    told: list[ParcelState] = []
+    parcel.on_settled = lambda it: told.append(it.state)
+    await taken(outbox)
+    assert await parcel.settled() is ParcelState.WRITTEN
+    assert told == [ParcelState.WRITTEN]

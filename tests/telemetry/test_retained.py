@@ -1,0 +1,100 @@
+"""The latest snapshot of every resource: which one is latest, and how much one node can make us hold."""
+
+from uuid import uuid4
+
+import pytest
+
+from skygw.ids import Epoch, InstallId
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.node_frames import PublishSnapshot, SnapshotStream
+from skygw.telemetry.retained import MAX_BYTES_PER_INSTALLATION, MAX_RESOURCES_PER_INSTALLATION, RetainedSnapshots
+from tests.fakes.moments import NOW
+
+HERE = InstallId(uuid4())
+
+
+def snapshot(
+    live_seq: int, data: object = None, stream: SnapshotStream = SnapshotStream.DEVICE_SNAPSHOT
+) -> PublishSnapshot:
+    return PublishSnapshot(
+        stream=stream,
+        data=Opaque.of({"uid": "mount", "n": live_seq} if data is None else data),
+        observed_at=NOW,
+        max_silence_s=30,
+        live_seq=live_seq,
+    )
+
+
+@pytest.mark.parametrize(
+    ("held", "offered", "is_newer"),
+    [
+        ((1, 1), (1, 2), True),
+        ((1, 2), (1, 1), False),
+        ((1, 2), (1, 2), False),
+        ((1, 900), (2, 1), True),
+        ((2, 1), (1, 900), False),
+    ],
+)
+def test_the_newest_is_told_by_epoch_and_then_by_live_seq(
+    held: tuple[int, int], offered: tuple[int, int], *, is_newer: bool
+) -> None:
+    retained = RetainedSnapshots()
+    retained.offer(HERE, Epoch(held[0]), snapshot(held[1], {"uid": "mount", "it": "held"}))
+    retained.offer(HERE, Epoch(offered[0]), snapshot(offered[1], {"uid": "mount", "it": "offered"}))
+    (kept,) = retained.of(HERE)
+    assert kept.order == (offered if is_newer else held)
+    assert ("offered" in kept.data) is is_newer
+
+
+def test_what_is_held_is_the_text_as_it_came() -> None:
+    retained = RetainedSnapshots()
+    retained.offer(HERE, Epoch(1), snapshot(1, {"uid": "mount", "ra": 1.5}))
+    (kept,) = retained.of(HERE)
+    assert (kept.uid, kept.data, kept.observed_at, kept.max_silence_s) == (
+        "mount",
+        '{"uid":"mount","ra":1.5}',
+        NOW,
+        30,
+    )
+
+
+def test_streams_and_installations_do_not_mix() -> None:
+    retained, elsewhere = RetainedSnapshots(), InstallId(uuid4())
+    retained.offer(HERE, Epoch(1), snapshot(1))
+    retained.offer(HERE, Epoch(1), snapshot(2, stream=SnapshotStream.TELESCOPE_SNAPSHOT))
+    retained.offer(elsewhere, Epoch(1), snapshot(3))
+    assert len(list(retained.of(HERE))) == 2
+    assert len(list(retained.of(elsewhere))) == 1
+    assert list(retained.of(InstallId(uuid4()))) == []
+
+
+@pytest.mark.parametrize("data", [{}, {"uid": 7}, {"uid": ""}, {"uid": "x" * 65}])
+def test_a_snapshot_of_nothing_is_counted_and_dropped(data: dict[str, object]) -> None:
+    retained = RetainedSnapshots()
+    retained.offer(HERE, Epoch(1), snapshot(1, data))
+    assert list(retained.of(HERE)) == []
+    assert retained.refused == 1
+
+
+def test_resources_beyond_the_limit_are_refused_and_those_held_go_on() -> None:
+    retained = RetainedSnapshots()
+    for number in range(MAX_RESOURCES_PER_INSTALLATION + 5):
+        retained.offer(HERE, Epoch(1), snapshot(1, {"uid": str(number)}))
+    assert len(list(retained.of(HERE))) == MAX_RESOURCES_PER_INSTALLATION
+    assert retained.refused == 5
+    retained.offer(HERE, Epoch(1), snapshot(2, {"uid": "0", "n": 2}))
+    assert next(retained.of(HERE)).order == (1, 2)
+
+
+def test_bytes_beyond_the_limit_are_refused_until_something_shrinks() -> None:
+    retained = RetainedSnapshots()
+    size = 60_000
+    fits = MAX_BYTES_PER_INSTALLATION // (size + 50)
+    for number in range(fits + 10):
+        retained.offer(HERE, Epoch(1), snapshot(1, {"uid": str(number), "text": "x" * size}))
+    held = list(retained.of(HERE))
+    assert sum(len(kept.data) for kept in held) <= MAX_BYTES_PER_INSTALLATION
+    assert retained.refused > 0
+    retained.offer(HERE, Epoch(1), snapshot(2, {"uid": "0"}))
+    retained.offer(HERE, Epoch(1), snapshot(1, {"uid": "new", "text": "x" * (size // 2)}))
+    assert "new" in [kept.uid for kept in retained.of(HERE)]
