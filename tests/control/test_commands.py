@@ -9,8 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from skygw.control.commands import CommandOrder
+from skygw.control.commands import FORGET_EVERY_S, CommandOrder
 from skygw.control.ledger import CommandQuery, CommandRecord, CommandState
+from skygw.control.live_command import REMEMBER_SAFING_S
 from skygw.errors import (
     Draining,
     Forbidden,
@@ -573,7 +574,7 @@ async def test_what_has_ended_is_forgotten_here_and_stays_in_the_ledger(
     for seq, order in enumerate(orders, 1):
         await gateway.commands.submit(order)
         link.say(result(order, seq, CommandStatus.COMPLETED))
-    await trio.sleep(120)
+    await trio.sleep(REMEMBER_SAFING_S + 2 * FORGET_EVERY_S)
     assert gateway.commands._live == {}
     _, total = await gateway.commands.page(CommandQuery(state=S.COMPLETED))
     assert total == 20
