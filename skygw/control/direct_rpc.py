@@ -115,14 +115,15 @@ class CallLog:
 class DirectAnswer:
     """The node's answer as it comes: `start` first, then `pieces`."""
 
-    def __init__(self, *, session: NodeSession, call: Call, start: DirectResponseStart, deadline: float) -> None:
+    def __init__(
+        self, *, session: NodeSession, call: Call, start: DirectResponseStart, deadline: float, record: CallRecord
+    ) -> None:
         self.start = start
         self.epoch = session.epoch
         self._session = session
         self._call = call
         self._deadline = deadline
-        self.verified = False
-        """Whether the whole answer came and agrees with the node's `end`."""
+        self._record = record
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The payload in order. The last piece is held back until the node's `end` agrees with what came. Close it
@@ -151,7 +152,8 @@ class DirectAnswer:
             raise self._bad(f"the node says it sent {piece.total_size} bytes, and {size} came")
         if piece.sha256 != digest.hexdigest():
             raise self._bad("the SHA-256 of what came is not the one the node sent")
-        self.verified = True
+        # Before the last bytes go out: a caller who has them may leave, or ask, before anything else is done here.
+        self._record.outcome = Outcome.SUCCEEDED
         if held is not None:
             yield held
 
@@ -215,10 +217,7 @@ class DirectRpc:
                 try:
                     start = await self._send(order, session, call, deadline)
                     record.reached = call.reached
-                    answer = DirectAnswer(session=session, call=call, start=start, deadline=deadline)
-                    yield answer
-                    if answer.verified:
-                        record.outcome = Outcome.SUCCEEDED
+                    yield DirectAnswer(session=session, call=call, start=start, deadline=deadline, record=record)
                 finally:
                     record.reached = call.reached
                     if record.outcome is Outcome.IN_PROGRESS:
