@@ -181,7 +181,7 @@ async def ending(gateway: Gateway, site: Site, link: PlayedLink) -> type[Gateway
 
 
 async def in_grace(gateway: Gateway, site: Site, link: PlayedLink) -> type[GatewayError]:
-    gateway.session(site).in_grace = True
+    gateway.session(site).token.in_grace = True
     return Forbidden
 
 
