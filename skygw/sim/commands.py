@@ -105,6 +105,12 @@ class EnclosureStop(_Part):
     command_type: Literal["enclosure.stop"]
 
 
+class TelescopeStop(_Part):
+    """Every device of the telescope, where it is: nothing is parked and nothing closed."""
+
+    command_type: Literal["telescope.stop"]
+
+
 class TelescopeSafeShutdown(_Part):
     command_type: Literal["telescope.safe_shutdown"]
 
@@ -124,10 +130,11 @@ Command = Annotated[
     | EnclosureOpen
     | EnclosureClose
     | EnclosureStop
+    | TelescopeStop
     | TelescopeSafeShutdown,
     Field(discriminator="command_type"),
 ]
-SAFING = (MountStop, CameraExposureAbort, FocuserStop, EnclosureStop, TelescopeSafeShutdown)
+SAFING = (MountStop, CameraExposureAbort, FocuserStop, EnclosureStop, TelescopeStop, TelescopeSafeShutdown)
 """What nothing may refuse or delay."""
 
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)

@@ -37,3 +37,11 @@ class Faults:
 
     deaf_to_stop: bool = False
     """The driver takes a stop without complaint, and the hardware goes on."""
+
+
+@dataclass
+class NodeFaults:
+    """What a scenario can make wrong with the program of one installation rather than with its hardware."""
+
+    silent: bool = False
+    """Direct requests are taken and never answered."""

@@ -33,6 +33,7 @@ from skygw.sim.commands import (
     MountTrack,
     MountUnpark,
     TelescopeSafeShutdown,
+    TelescopeStop,
     read_command,
 )
 from skygw.sim.devices.camera import Camera, FrameRecorder
@@ -189,8 +190,7 @@ class Site:
         went wrong, once the other mounts have parked, or that of the roof.
         """
         for telescope in telescopes:
-            for device in telescope.devices:
-                device.stop(order)
+            telescope.stop(order)
         problems: list[DeviceFault | Preempted | Refused] = []
 
         async def park(telescope: Telescope) -> None:
@@ -260,8 +260,11 @@ class Site:
                 stop_each(Focuser)
             case EnclosureStop():
                 stop_each(Enclosure)
+            case TelescopeStop():
+                for telescope in addressee.meant():
+                    telescope.stop(order)
             case TelescopeSafeShutdown():
-                return await self.safe_shutdown(order, addressee.to_shut_down())
+                return await self.safe_shutdown(order, addressee.meant())
             case MountPoint():
                 await addressee.one(Mount).point(order, asked.target.position())
             case MountTrack():

@@ -10,7 +10,7 @@ from skygw.sim.devices.device import Device
 from skygw.sim.devices.filter_wheel import FilterWheel
 from skygw.sim.devices.focuser import Focuser
 from skygw.sim.devices.mount import Mount
-from skygw.sim.journal import DeviceJournal
+from skygw.sim.journal import DeviceJournal, Order
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Telescope:
     @property
     def devices(self) -> tuple[Device, ...]:
         return (self.mount, self.camera, self.focuser, self.filter_wheel)
+
+    def stop(self, order: Order) -> None:
+        """Stop every device where it is; synchronous."""
+        for device in self.devices:
+            device.stop(order)
 
 
 def build_telescope(

@@ -102,6 +102,15 @@ class Camera(Device):
         warmth = exp(-self._clock.elapsed() / self._cooling_s)
         return self._set_point_c + (self._ambient_c - self._set_point_c) * warmth
 
+    @property
+    def fraction_done(self) -> float | None:
+        """Of the exposure; the readout comes after it."""
+        self._catch_up()
+        shutter = self._shutter
+        if shutter is None or shutter.ends_at <= shutter.started_at:
+            return None
+        return min(1.0, (self._clock.elapsed() - shutter.started_at) / (shutter.ends_at - shutter.started_at))
+
     async def expose(
         self,
         order: Order,

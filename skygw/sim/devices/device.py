@@ -105,6 +105,11 @@ class Device(ABC):
             return None
         return str(self._work.order.command_id or self._work.order.cause)
 
+    @property
+    def fraction_done(self) -> float | None:
+        """How far the action under way is, 0 to 1; None if nobody can say."""
+        return None
+
     def stop(self, order: Order) -> None:
         """Stop whatever moves, now; not an error if nothing does."""
         if self.faults.deaf_to_stop:

@@ -50,6 +50,13 @@ class Mover(Device, Generic[P]):
         self._catch_up()
         return self._journey is not None
 
+    @property
+    def fraction_done(self) -> float | None:
+        self._catch_up()
+        if self._journey is None:
+            return None
+        return min(1.0, (self._clock.elapsed() - self._journey.started_at) / self._journey.duration_s)
+
     @abstractmethod
     def _between(self, origin: P, goal: P, fraction: float) -> P: ...
 

@@ -1,0 +1,51 @@
+"""What the hub would know of simulated sites, written into its database so that a gateway lets them in."""
+
+from collections.abc import Iterable
+
+import psycopg
+
+from skygw.database.addresses import name_database
+from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
+from skygw.errors import StartupError
+from skygw.sim.blueprint import SiteBlueprint, TelescopeBlueprint
+
+
+async def provision_sites(owner_url: str, blueprints: Iterable[SiteBlueprint]) -> None:
+    """Make the records of these sites. Raises `StartupError` if the database does not take them."""
+    try:
+        await provision(owner_url, [records_of(blueprint) for blueprint in blueprints])
+    except psycopg.Error as error:
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise StartupError(f"the installations cannot be written into {name_database(owner_url)}: {said}") from error
+
+
+def records_of(site: SiteBlueprint) -> NewObservatory:
+    """The observatory with its telescopes, devices and installations."""
+    return NewObservatory(
+        uid=site.observatory_uid,
+        name=site.name,
+        install_id=site.install_id,
+        devices=(
+            NewDevice(site.enclosure_uid, "enclosure", f"{site.name} roof"),
+            NewDevice(site.weather_sensor_uid, "weather_sensor", f"{site.name} weather"),
+        ),
+        telescopes=tuple(_telescope(telescope) for telescope in site.telescopes),
+    )
+
+
+def _telescope(telescope: TelescopeBlueprint) -> NewTelescope:
+    return NewTelescope(
+        uid=telescope.uid,
+        name=telescope.name,
+        install_id=telescope.install_id,
+        devices=tuple(
+            NewDevice(uid, device_type, f"{telescope.name} {device_type.replace('_', ' ')}")
+            for uid, device_type in (
+                (telescope.ota_uid, "ota"),
+                (telescope.mount_uid, "mount"),
+                (telescope.camera_uid, "camera"),
+                (telescope.focuser_uid, "focuser"),
+                (telescope.filter_wheel_uid, "filter_wheel"),
+            )
+        ),
+    )

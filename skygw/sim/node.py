@@ -1,0 +1,289 @@
+"""One simulated installation: its part of a site behind a node client, as a SkyNode would run it."""
+
+import math
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from skygw import __version__
+from skygw.client.link import Link, open_link
+from skygw.client.node import Command, CommandOutcome, LinkLossPolicy, NodeClient, NodeConfig, Token, monotonic_ms
+from skygw.ids import DeviceUid, InstallId, InstanceUid
+from skygw.protocol.node_frames import CanceledHow, CommandStatus, NodeType, SnapshotStream
+from skygw.sim.devices.device import Device, DeviceFault, Preempted, Refused
+from skygw.sim.faults import NodeFaults
+from skygw.sim.frame_store import FrameStore
+from skygw.sim.installation import Execution, Site
+from skygw.sim.journal import Order
+from skygw.sim.operations import NodeOperations
+from skygw.sim.telescope import Telescope
+
+READ_BACK_S = 5.0
+"""What reading the devices back after a cancel may take."""
+
+CONNECT_TIMEOUT_S = 20.0
+DISCONNECT_TIMEOUT_S = 0.2
+"""How long a node that ends waits for the gateway's goodbye: a fleet does not insist on it."""
+
+TokenOf = Callable[[InstallId], Awaitable[Token]]
+"""Gets an installation its token, before every connect and for every renewal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeHabits:
+    """How a simulated node behaves on its link; times are real seconds, not the site's."""
+
+    url: str
+    """`ws://…/v1/ws/node`."""
+    token_of: TokenOf
+    snapshot_every_s: float = 10.0
+    progress_every_s: float = 0.5
+    link_loss_after_s: float = 300.0
+    monotonic_ahead_s: float = 0.0
+    """The node's own monotonic clock counts from elsewhere: no answer may depend on it."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """The part of a site that one installation runs: one telescope, or what all of them share."""
+
+    install_id: InstallId
+    instance_uid: InstanceUid
+    telescopes: tuple[Telescope, ...]
+    devices: tuple[Device, ...]
+    node_type: NodeType
+
+
+def posts_of(site: Site) -> list[Post]:
+    """The installations of a site: the observatory's first, then one for each telescope."""
+    drawn = site.blueprint
+    shared: tuple[Device, ...] = (site.enclosure, site.weather_sensor)
+    posts = [Post(drawn.install_id, drawn.instance_uid, (), shared, NodeType.OBSERVATORY)]
+    for telescope, plan in zip(site.telescopes, drawn.telescopes, strict=True):
+        posts.append(Post(plan.install_id, plan.instance_uid, (telescope,), telescope.devices, NodeType.TELESCOPE))
+    return posts
+
+
+@dataclass
+class NodeCounts:
+    """What one node has seen since it was made."""
+
+    links: int = 0
+    commands: int = 0
+
+
+class SimulatedNode:
+    """Runs one `Post`. The site is shared with the site's other nodes: all of them live in one Trio thread."""
+
+    def __init__(self, post: Post, site: Site, frames: FrameStore, *, habits: NodeHabits, state_dir: Path) -> None:
+        self.post = post
+        self.install_id = post.install_id
+        self.faults = NodeFaults()
+        self.counts = NodeCounts()
+        self._site = site
+        self._habits = habits
+        device_uids = [device.uid for device in post.devices]
+        self.operations = NodeOperations(site, frames, devices=device_uids, faults=self.faults)
+        self.client = NodeClient(
+            NodeConfig(
+                url=habits.url,
+                install_id=post.install_id,
+                instance_uid=post.instance_uid,
+                node_type=post.node_type,
+                software_version=f"skygw-sim/{__version__}",
+                token=lambda: habits.token_of(post.install_id),
+                state_dir=state_dir,
+                features=("simulated",),
+                link_loss_after_s=habits.link_loss_after_s,
+            ),
+            connect=self._connect,
+            now_ms=lambda: monotonic_ms() + habits.monotonic_ahead_s * 1000,
+        )
+        self.operations.register(self.client)
+        self.client.command_handler(self._carry_out)
+        self.client.full_state(self._publish_everything)
+        self.client.on_link_lost(self._follow_link_loss)
+
+    @property
+    def url(self) -> str:
+        """Where it connects to."""
+        return self._habits.url
+
+    async def run(self) -> None:
+        """Connect and stay connected until cancelled; publish snapshots all the while."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.client.run)
+            while True:
+                await trio.sleep(self._habits.snapshot_every_s)
+                self._publish_snapshots()
+
+    def _connect(self, token: str) -> AbstractAsyncContextManager[Link]:
+        return self._counted_link(token)
+
+    @asynccontextmanager
+    async def _counted_link(self, token: str) -> AsyncIterator[Link]:
+        async with open_link(
+            self._habits.url,
+            token=token,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            disconnect_timeout_s=DISCONNECT_TIMEOUT_S,
+        ) as link:
+            self.counts.links += 1
+            yield link
+
+    # Telemetry.
+
+    async def _publish_everything(self) -> None:
+        self._publish_snapshots()
+
+    def _publish_snapshots(self) -> None:
+        """The state of every device that can be read; of the others the hub sees that they are silent."""
+        most_silence_s = self._habits.snapshot_every_s * 3
+        said: dict[DeviceUid, dict[str, Any]] = {}
+        for device in self.post.devices:
+            try:
+                said[device.uid] = self._site.snapshot_of(device)
+            except DeviceFault:
+                continue
+            self.client.publish_snapshot(SnapshotStream.DEVICE_SNAPSHOT, said[device.uid], max_silence_s=most_silence_s)
+        for telescope in self.post.telescopes:
+            self.client.publish_snapshot(
+                SnapshotStream.TELESCOPE_SNAPSHOT,
+                {
+                    "uid": str(telescope.uid),
+                    "observatory_uid": str(self._site.blueprint.observatory_uid),
+                    "name": telescope.name,
+                    "devices": {
+                        str(device.uid): said[device.uid]["state"] for device in telescope.devices if device.uid in said
+                    },
+                },
+                max_silence_s=most_silence_s,
+            )
+
+    async def _log(self, command: Command, outcome: CommandOutcome) -> None:
+        """The end of a command as a durable line of the telescope's log, and in what `log.tail` shows."""
+        line = f"{command.type} {command.id} {outcome.status.value}"
+        self._note(line)
+        for telescope in self.post.telescopes:
+            entry = {"log_entry_type": "command", "telescope_uid": str(telescope.uid), "message": line}
+            try:
+                await self.client.publish_log({**entry, "command_id": str(command.id)})
+            except sqlite3.Error as error:
+                self._note(f"the log cannot be kept: {error}")  # and the command has ended all the same
+
+    def _note(self, line: str) -> None:
+        self.operations.log_lines.append(f"{self._site.clock.now().isoformat(timespec='milliseconds')} {line}")
+
+    # Commands.
+
+    async def _carry_out(self, command: Command) -> CommandOutcome:
+        self.counts.commands += 1
+        self._note(f"{command.type} {command.id} begins")
+        problem = self._not_mine(command)
+        if problem is not None:
+            return CommandOutcome.rejected("not_found", problem)
+        try:
+            outcome = await self._execute(command)
+        except trio.Cancelled:
+            # Ended from outside: the site has stopped the hardware, and the hub is told what it reads now.
+            with trio.move_on_after(READ_BACK_S, shield=True):
+                command.report(await self._interrupted(command))
+            raise
+        self._publish_snapshots()
+        await self._log(command, outcome)
+        return outcome
+
+    def _not_mine(self, command: Command) -> str | None:
+        """Why this command is for another installation of the site."""
+        telescopes = {telescope.uid for telescope in self.post.telescopes}
+        if command.telescope_uid is not None and command.telescope_uid not in telescopes:
+            return f"This installation does not run the telescope {command.telescope_uid}."
+        if command.device_uid is not None and command.device_uid not in {device.uid for device in self.post.devices}:
+            return f"This installation does not run the device {command.device_uid}."
+        return None
+
+    async def _execute(self, command: Command) -> CommandOutcome:
+        """To its end, to the caller's deadline, or to a cancel: in each case with what the devices say afterwards."""
+        execution: Execution | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_progress, command)
+            nursery.start_soon(self._cancel_when_asked, command, nursery.cancel_scope)
+            nursery.cancel_scope.deadline = command.deadline
+            execution = await self._site.execute(
+                command.body.value,
+                command.id,
+                telescope_uid=command.telescope_uid,
+                device_uid=command.device_uid,
+            )
+            nursery.cancel_scope.deadline = math.inf
+            nursery.cancel_scope.cancel()
+        if execution is not None:
+            return _outcome(execution)
+        outcome = await self._interrupted(command)
+        if command.cancel_requested.is_set():
+            return outcome
+        return CommandOutcome.failed(
+            "deadline_exceeded", "The caller's time ran out; the hardware was stopped.", proof=outcome.proof
+        )
+
+    async def _cancel_when_asked(self, command: Command, work: trio.CancelScope) -> None:
+        await command.cancel_requested.wait()
+        work.cancel()
+
+    async def _interrupted(self, command: Command) -> CommandOutcome:
+        try:
+            proof = await self._site.prove_for(
+                command.body.value, telescope_uid=command.telescope_uid, device_uid=command.device_uid
+            )
+        except Refused as refused:
+            return CommandOutcome.rejected(refused.reason, str(refused))
+        return CommandOutcome.interrupted(proof=proof)
+
+    async def _tell_progress(self, command: Command) -> None:
+        while True:
+            await trio.sleep(self._habits.progress_every_s)
+            holders = (device for device in self._site.devices.values() if device.holder == str(command.id))
+            known = [fraction for fraction in (device.fraction_done for device in holders) if fraction is not None]
+            if not known:
+                continue
+            try:
+                await command.progress(min(known))
+            except sqlite3.Error as error:
+                # A disk that fails must not stop the telescope.
+                self._note(f"progress of {command.id} cannot be kept: {error}")
+
+    # Without a link.
+
+    async def _follow_link_loss(self, policy: LinkLossPolicy) -> None:
+        order = Order(cause=f"policy: link lost, {policy.value}")
+        self._note(order.cause or "")
+        match policy:
+            case LinkLossPolicy.FINISH:
+                return
+            case LinkLossPolicy.STOP:
+                for device in self.post.devices:
+                    device.stop(order)
+            case LinkLossPolicy.SAFE_SHUTDOWN:
+                await self._shut_down(order)
+
+    async def _shut_down(self, order: Order) -> None:
+        try:
+            await self._site.safe_shutdown(order, self.post.telescopes)
+        except (DeviceFault, Preempted, Refused) as problem:
+            self._site.policy_problem = str(problem)
+            self._note(f"the shutdown went wrong: {problem}")
+
+
+def _outcome(execution: Execution) -> CommandOutcome:
+    return CommandOutcome(
+        CommandStatus(execution.status.value),
+        result=execution.result or None,
+        error=execution.error,
+        proof=execution.proof if execution.proof["devices"] else None,
+        canceled=None if execution.canceled is None else CanceledHow(execution.canceled),
+    )
