@@ -140,6 +140,7 @@ async def test_every_caller_is_told_the_truth_when_a_tenth_of_the_sockets_is_kil
     assert "unknown" in outcomes[dying[1].install_id]
     assert {each.outcome for each in after} == {"not_sent"}
     assert in_flight == 0
+    assert {line["install_id"] for line in gateway.logged("node gone")} >= {str(install_id) for install_id in cut}
     assert gateway.complaints() == []
 
 
