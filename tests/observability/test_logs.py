@@ -39,6 +39,14 @@ def test_a_librarys_lines_go_the_same_way() -> None:
     assert only_line(stream)["event"] == "Running on 127.0.0.1"
 
 
+def test_what_a_standard_logger_is_given_beside_its_message_stands_in_the_line_and_is_redacted() -> None:
+    stream = logs()
+    logging.getLogger("skygw.nodes").info("node gone", extra={"code": 4002, "reason": "silent", "token": JWT})
+    line = only_line(stream)
+    assert (line["event"], line["code"], line["reason"]) == ("node gone", 4002, "silent")
+    assert JWT not in stream.getvalue()
+
+
 def test_the_standard_librarys_tracebacks_are_one_line_too() -> None:
     stream = logs()
     try:
