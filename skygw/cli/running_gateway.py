@@ -52,12 +52,14 @@ class RunningGateway:
         """The JSON object that answers `body`; `timeout_s` is the longest silence waited through."""
         return await self._ask("POST", path, json=body, timeout_s=timeout_s)
 
-    async def nodes(self) -> list[dict[str, Any]]:
-        """Every installation, page by page."""
+    async def nodes(self, *, connected: bool = False) -> list[dict[str, Any]]:
+        """Every installation, page by page; or those connected now, for which the gateway asks no database."""
         items: list[dict[str, Any]] = []
         page, pages = 1, 1
         while page <= pages:
-            answer = await self.get("/internal/nodes", page=page, size=PAGE_SIZE)
+            answer = await self.get(
+                "/internal/nodes", page=page, size=PAGE_SIZE, connected="true" if connected else "false"
+            )
             items += answer["items"]
             pages = int(answer["pages"])
             page += 1

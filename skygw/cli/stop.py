@@ -5,6 +5,7 @@ Where telescopes are named, nothing is looked up first: the stop is the first th
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -23,9 +24,24 @@ PATIENCE_S = 5.0
 LONGEST_WAIT_S = 600.0
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be stopped."""
+
+    telescopes: Sequence[str]
+    nodes: Sequence[str]
+    observatories: Sequence[str]
+    everything: bool
+
+    def includes(self, node: dict[str, Any]) -> bool:
+        """Whether a connected installation is among what is to be stopped."""
+        return self.everything or node.get("observatoryUid") in self.observatories
+
+
 def stop(
     *telescopes: str,
     node: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    observatory: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     all_: Annotated[bool, Parameter(name="--all", negative="")] = False,
     command_type: str = "telescope.safe_shutdown",
     timeout_s: float = 300.0,
@@ -39,7 +55,9 @@ def stop(
     telescopes
         Uids of telescopes.
     node
-        Every telescope of this installation (an observatory has many): number, uid or name.
+        Every telescope of this installation: number, uid or name.
+    observatory
+        Every telescope of this observatory (its uid) whose installation is connected.
     all_
         Every telescope of every installation that is connected.
     command_type
@@ -47,35 +65,29 @@ def stop(
     timeout_s
         Seconds to wait for the proof.
     """
-    if not telescopes and not node and not all_:
-        raise StartupError("name the telescopes to stop, or an installation with --node, or --all")
+    if not telescopes and not node and not observatory and not all_:
+        raise StartupError("name the telescopes to stop, or an installation with --node, an --observatory, or --all")
     if not SAFING.fullmatch(command_type):
         raise StartupError(
             f"{command_type[:80]} is no safing command: choose telescope.safe_shutdown, *.stop or *.abort"
         )
     if not 0 < timeout_s <= LONGEST_WAIT_S:
         raise StartupError(f"--timeout-s is {timeout_s:g}, but should be more than 0 and at most {LONGEST_WAIT_S:g}")
-    uids = [_telescope(uid) for uid in telescopes]
-    return trio.run(
-        partial(_stop, uids, node, command_type, timeout_s, reach_by, Terminal(as_json=as_json), everything=all_)
+    wanted = Wanted(
+        telescopes=tuple(_uid(uid, "telescope") for uid in telescopes),
+        nodes=node,
+        observatories=tuple(_uid(uid, "observatory") for uid in observatory),
+        everything=all_,
     )
+    return trio.run(partial(_stop, wanted, command_type, timeout_s, reach_by, Terminal(as_json=as_json)))
 
 
-async def _stop(
-    telescopes: Sequence[str],
-    of_nodes: Sequence[str],
-    command_type: str,
-    timeout_s: float,
-    by: Reach | None,
-    terminal: Terminal,
-    *,
-    everything: bool,
-) -> int:
+async def _stop(wanted: Wanted, command_type: str, timeout_s: float, by: Reach | None, terminal: Terminal) -> int:
     results: dict[str, dict[str, Any]] = {}
     async with reach(by) as gateway:
         with terminal.progress("stopping…"):
-            await stop_each(gateway, telescopes, command_type, timeout_s, results=results)
-            found, problems = await _of_nodes(gateway, of_nodes, everything=everything)
+            await stop_each(gateway, wanted.telescopes, command_type, timeout_s, results=results)
+            found, problems = await _look_up(gateway, wanted)
             later = [uid for uid in found if uid not in results]
             await stop_each(gateway, later, command_type, timeout_s, results=results)
     for problem in problems:
@@ -133,19 +145,17 @@ async def _stop_one(gateway: RunningGateway, telescope: str, command_type: str, 
                 return {"outcome": "unknown", **error.problem, "telescopeUid": telescope, "detail": str(error)}
 
 
-async def _of_nodes(
-    gateway: RunningGateway, of_nodes: Sequence[str], *, everything: bool
-) -> tuple[list[str], list[str]]:
+async def _look_up(gateway: RunningGateway, wanted: Wanted) -> tuple[list[str], list[str]]:
     """The telescopes of these installations, and a sentence for each that could not be looked up."""
     found, problems = [], []
-    for which in of_nodes:
+    for which in wanted.nodes:
         try:
             found.append(await gateway.node(which))
         except CommandFailed as error:
             problems.append(f"{which}: {error}")
-    if everything:
+    if wanted.everything or wanted.observatories:
         try:
-            found += [node for node in await gateway.nodes() if node.get("connected")]
+            found += [node for node in await gateway.nodes(connected=True) if wanted.includes(node)]
         except CommandFailed as error:
             problems.append(str(error))
     return [str(uid) for node in found for uid in node.get("telescopes") or ()], problems
@@ -159,10 +169,10 @@ def _rows(record: dict[str, Any]) -> list[tuple[object, ...]]:
     return [(telescope, outcome, d.get("device_uid"), d.get("state"), d.get("basis")) for d in devices]
 
 
-def _telescope(uid: str) -> str:
+def _uid(text: str, whose: str) -> str:
     try:
-        return str(UUID(uid))
+        return str(UUID(text))
     except ValueError:
         raise StartupError(
-            f"“{uid[:80]}” is no telescope's uid, which is a UUID; an installation goes with --node"
+            f"“{text[:80]}” is no {whose}'s uid, which is a UUID; an installation goes with --node"
         ) from None

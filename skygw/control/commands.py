@@ -6,6 +6,7 @@ if the ledger is away it is recorded when it comes back.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -33,6 +34,7 @@ from skygw.errors import (
     Hop,
     IdReused,
     Invalid,
+    LinkLost,
     NodeOffline,
     NotFound,
     RoutingUnavailable,
@@ -53,6 +55,8 @@ MAX_LIVE_COMMANDS = 20_000
 
 DRAINING_RETRY_S = 1.0
 FORGET_EVERY_S = 60.0
+LEDGER_PATIENCE_S = 0.5
+"""How long a cancel waits to be told whose command it is for, before every node is asked."""
 
 
 class Controllers(Protocol):
@@ -155,8 +159,9 @@ class CommandService:
     async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
         return await self._ledger.page(query)
 
-    async def cancel(self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None) -> CommandRecord:
-        """Asks the node to cancel; safing. Needs no ledger for a command this process sent. Raises `NodeOffline`.
+    async def cancel(self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None) -> CommandRecord | None:
+        """Asks the node to cancel; safing. Needs no ledger for a command this process sent; for another one, with the
+        ledger away, every connected node is asked, and `None` says that nothing is known of it. Raises `NodeOffline`.
 
         A command that still waits here is taken back instead: a cancel would overtake it, and the node run it after.
         """
@@ -165,22 +170,21 @@ class CommandService:
         live = self._live.get(command_id)
         if live is not None and self._take_back(live, "canceled before it was written"):
             return live.record
-        record = await self.get(command_id)
+        record: CommandRecord | None = None
+        with trio.move_on_after(LEDGER_PATIENCE_S), suppress(RoutingUnavailable):
+            record = await self.get(command_id)
+        if record is None:
+            # Nobody here knows whose command it was. A node that does not know the id only remembers not to run it.
+            for connected in self._registry:
+                with suppress(LinkLost):
+                    _send_cancel(connected, command_id, mode, grace_s)
+            return None
         if record.state in ENDS:
             return record
         session = self._registry.current(record.install_id)
         if session is None:
             raise NodeOffline("This installation is not connected; its node runs its link-loss policy by itself.")
-        session.put(
-            Lane.SAFING,
-            CancelCommand(
-                command_id=command_id,
-                mode=mode,
-                grace_ms=None if grace_s is None else int(grace_s * 1000),
-                epoch=session.epoch,
-                t_ms=session.t_ms(),
-            ),
-        )
+        _send_cancel(session, command_id, mode, grace_s)
         if command_id not in self._live:  # sent before a restart: follow it again
             live = LiveCommand(record, safing=False)
             self._live[command_id] = live
@@ -359,6 +363,19 @@ class CommandService:
         for command_id, live in list(self._live.items()):
             if live.may_be_forgotten:
                 del self._live[command_id]
+
+
+def _send_cancel(session: NodeSession, command_id: CommandId, mode: CancelMode, grace_s: float | None) -> None:
+    session.put(
+        Lane.SAFING,
+        CancelCommand(
+            command_id=command_id,
+            mode=mode,
+            grace_ms=None if grace_s is None else int(grace_s * 1000),
+            epoch=session.epoch,
+            t_ms=session.t_ms(),
+        ),
+    )
 
 
 def _identity(order: CommandOrder) -> bytes:

@@ -141,6 +141,7 @@ class Installation:
             install_id=self.install_id,
             name=self.name,
             node_type=self.node_type,
+            observatory_uid=self.observatory_uid,
             telescopes=frozenset(self.telescopes),
             devices=frozenset(uid for uid, _ in self.devices),
         )

@@ -93,6 +93,7 @@ def loopback_binding() -> Binding:
         install_id=LOOPBACK_ID,
         name="loopback",
         node_type=NodeType.OBSERVATORY,
+        observatory_uid=LOOPBACK_ID,
         telescopes=frozenset(),
         devices=frozenset(),
     )

@@ -18,6 +18,7 @@ class Binding:
     install_id: InstallId
     name: str
     node_type: NodeType
+    observatory_uid: UUID
     telescopes: frozenset[TelescopeUid]
     devices: frozenset[DeviceUid]
 
@@ -124,9 +125,6 @@ class InstallationRecord(Protocol):
 
     @property
     def telescope_uid(self) -> TelescopeUid | None: ...
-
-    @property
-    def observatory_uid(self) -> UUID: ...
 
     @property
     def refusal(self) -> str | None:

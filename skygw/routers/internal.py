@@ -17,6 +17,7 @@ from skygw.control.ledger import ENDS, CommandQuery, CommandRecord, CommandState
 from skygw.errors import NodeOffline, NotFound, RoutingUnavailable
 from skygw.ids import CommandId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.loopback import LOOPBACK_ID
 from skygw.nodes.ports import EpochLedger, InstallationDirectory
 from skygw.observability.tracing import Trace
 from skygw.protocol.close_codes import CloseCode
@@ -24,7 +25,7 @@ from skygw.protocol.frame import write_body
 from skygw.routers.gates import InternalGate
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
-from skygw.routers.schemas import MAX_PAGE_SIZE, CancelBody, CommandBody, TransferBody, invalid, read_body
+from skygw.routers.schemas import MAX_PAGE_SIZE, CancelBody, CommandBody, Receipt, TransferBody, invalid, read_body
 from skygw.routers.views import call_view, command_view, node_view, receipt
 from skygw.telemetry.retained import RetainedSnapshots
 
@@ -78,9 +79,13 @@ class InternalRouter:
     # Nodes.
 
     async def nodes(self) -> Response:
-        """`GET /internal/nodes` (`nodes:read`)."""
+        """`GET /internal/nodes` (`nodes:read`). With `connected=true` it is answered from memory alone: whoever stops
+        everything must not have to wait for the database.
+        """
         await self._service(Scope.NODES_READ)
         page, size = _page(50)
+        if _flag("connected"):
+            return self._connected_nodes(page, size)
         found, total = await self._directory.list_page(page=page, size=size)
         items = [
             node_view(
@@ -93,6 +98,23 @@ class InternalRouter:
             for installation in found
         ]
         return _paged(items, total, page, size)
+
+    def _connected_nodes(self, page: int, size: int) -> Response:
+        sessions = sorted(
+            (session for session in self._registry if session.binding.install_id != LOOPBACK_ID),
+            key=lambda session: session.binding.install_id,
+        )
+        items = [
+            node_view(
+                session.binding,
+                key=None,
+                session=session,
+                memory=self._registry.memory(session.binding.install_id),
+                snapshots=self._snapshots,
+            )
+            for session in sessions[(page - 1) * size : page * size]
+        ]
+        return _paged(items, len(sessions), page, size)
 
     async def node(self, id: str) -> Response:  # noqa: A002 - the path's name for it
         """`GET /internal/nodes/{id}` (`nodes:read`). A connected node is shown without the database, but for `id`."""
@@ -202,6 +224,8 @@ class InternalRouter:
         body = read_body(CancelBody, await body_bytes() or b"{}")
         wanted = _command_id(command_id)
         record = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)
+        if record is None:
+            return _json(Receipt(command_id=wanted, receipt="unknown", state=CommandState.UNKNOWN, proof=None))
         had_ended = record.state in ENDS
         record = await self._waited(record, body.wait_s)
         return _json(receipt(record, had_ended=had_ended))
@@ -247,6 +271,14 @@ def _page(default_size: int) -> tuple[int, int]:
         else:
             raise invalid(f"{name} must be a number from 1 to {most}.", "query", name)
     return numbers[0], numbers[1]
+
+
+def _flag(name: str) -> bool:
+    """A query parameter that is `true` or `false`, the latter unless given. Raises `Invalid`."""
+    text = request.args.get(name, "false")
+    if text not in ("true", "false"):
+        raise invalid(f"{name} must be true or false.", "query", name)
+    return text == "true"
 
 
 def _json(view: BaseModel, status: int = 200) -> Response:

@@ -28,7 +28,7 @@ class NodeRouter:
             name=binding.name,
             node_type=binding.node_type,
             telescope_uid=installation.telescope_uid,
-            observatory_uid=installation.observatory_uid,
+            observatory_uid=binding.observatory_uid,
             telescopes=sorted(binding.telescopes),
             devices=sorted(binding.devices),
             may=["connect"],

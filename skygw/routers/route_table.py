@@ -166,7 +166,10 @@ INTERNAL_ROUTES = (
         "Installations and their connections",
         Answer(200, "A page of them, by key", NodePage),
         scope=Scope.NODES_READ,
-        query=PAGE,
+        query=(
+            *PAGE,
+            Query("connected", "Connected ones only, from memory, without `id`", {"type": "boolean", "default": False}),
+        ),
         refusals=(422,),
     ),
     _internal(

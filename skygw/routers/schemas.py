@@ -186,6 +186,7 @@ class NodeView(View):
     uid: UUID
     name: str
     node_type: NodeType
+    observatory_uid: UUID
     connected: bool
     replica: str | None
     epoch: int | None

@@ -40,6 +40,7 @@ def node_view(
         uid=binding.install_id,
         name=binding.name,
         node_type=binding.node_type,
+        observatory_uid=binding.observatory_uid,
         connected=session is not None,
         replica=None if session is None else "local",
         epoch=session and session.epoch,

@@ -175,11 +175,22 @@ def test_stop_sends_the_safing_command_first_and_shows_the_proof(
 
 
 def test_stop_all_reaches_every_telescope_once(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
-    gateway.on("GET /internal/nodes", page(NODE, {**NODE, "connected": False, "telescopes": ["away"]}))
+    gateway.on("GET /internal/nodes", page(NODE))
     gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
     assert run(["stop", "--all", TELESCOPE, "--json"]) == ExitCode.OK
     assert sorted(body["telescopeUid"] for body in gateway.bodies) == sorted([TELESCOPE, OTHER])
     assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_stop_of_an_observatory_reaches_its_telescopes_and_no_others(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = {**NODE, "observatoryUid": OTHER, "telescopes": [OTHER]}
+    gateway.on("GET /internal/nodes", page({**NODE, "observatoryUid": UID, "telescopes": [TELESCOPE]}, elsewhere))
+    gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
+    assert run(["stop", "--observatory", UID, "--json"]) == ExitCode.OK
+    assert [body["telescopeUid"] for body in gateway.bodies] == [TELESCOPE]
+    assert len(json.loads(capsys.readouterr().out)) == 1
 
 
 def test_one_telescope_that_cannot_be_stopped_holds_up_no_other_and_is_told(

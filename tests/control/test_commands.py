@@ -489,7 +489,22 @@ async def test_a_repeated_stop_is_sent_once(autojump_clock: Clock, nursery: trio
 
 
 async def cancel(gateway: Gateway, order: CommandOrder) -> CommandRecord:
-    return await gateway.commands.cancel(order.command_id, mode=CancelMode.IMMEDIATE, grace_s=1.5)
+    record = await gateway.commands.cancel(order.command_id, mode=CancelMode.IMMEDIATE, grace_s=1.5)
+    assert record is not None
+    return record
+
+
+async def test_a_cancel_of_what_only_the_absent_ledger_knows_goes_to_every_node_and_claims_nothing(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, _, link = await running(nursery)
+    other = await gateway.connect(Site())
+    command_id = CommandId(uuid4())
+    gateway.database.away = True
+    record = await gateway.commands.cancel(command_id, mode=CancelMode.GRACEFUL, grace_s=None)
+    assert record is None
+    assert (await link.hear_next(CancelCommand)).command_id == command_id
+    assert (await other.hear_next(CancelCommand)).command_id == command_id
 
 
 async def test_a_cancel_reaches_the_node_even_with_the_ledger_away(

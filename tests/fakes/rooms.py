@@ -54,6 +54,7 @@ class Site:
             install_id=self.install_id,
             name="Test site",
             node_type=NodeType.TELESCOPE,
+            observatory_uid=uuid4(),
             telescopes=frozenset({self.telescope_uid}),
             devices=frozenset({self.device_uid}),
         )

@@ -53,6 +53,8 @@ async def test_sockets_and_safing_outlive_the_database(tmp_path: Path) -> None:
         assert int(moving.headers["retry-after"]) >= 1
         page = await world.ask("GET", "/internal/nodes")
         assert (page.status_code, page.json()["code"]) == (503, "routing_unavailable")
+        connected = await world.ask("GET", "/internal/nodes?connected=true")
+        assert [node["connected"] for node in connected.json()["items"]] == [True]
         ready = await world.ask("GET", "/readyz")
         assert ready.status_code == 503
         assert ready.json()["checks"]["loopback"] == "ok"
