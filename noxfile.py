@@ -50,10 +50,9 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def fleet(session: nox.Session) -> None:
-    """The long version of the fleet tests: 500 installations on real sockets, and a tenth of them killed."""
-    session.run(
-        sys.executable, "-m", "pytest", "tests/fleet", *session.posargs, env={**os.environ, "SKYGW_TEST_FLEET": "500"}
-    )
+    """The long version of the fleet tests: 500 installations, a tenth of them killed, a link held for 30 s."""
+    long = {"SKYGW_TEST_FLEET": "500", "SKYGW_TEST_HOLD_S": "30"}
+    session.run(sys.executable, "-m", "pytest", "tests/fleet", *session.posargs, env={**os.environ, **long})
 
 
 @nox.session(venv_backend="venv")

@@ -40,6 +40,7 @@ from skygw.protocol.gateway_frames import LinkLossPolicy
 from skygw.readiness import database_check, loopback_check, not_draining, registry_check
 from skygw.routers.apps import internal_app, node_app
 from skygw.routers.direct import DirectRouter
+from skygw.routers.docs import DocsRouter
 from skygw.routers.gates import InternalGate, NodeGate
 from skygw.routers.internal import InternalRouter
 from skygw.routers.node import NodeRouter
@@ -128,7 +129,6 @@ async def run(
             [
                 HealthRouter(),
                 SystemRouter(
-                    gate=internal_gate,
                     checks={
                         "draining": not_draining(draining),
                         "loopback": loopback_check(rpc),
@@ -136,6 +136,11 @@ async def run(
                         "database": database_check(database),
                     },
                     metrics=lambda: (CONTENT_TYPE, _numbers(metrics, registry, database)),
+                ),
+                DocsRouter(
+                    version=__version__,
+                    node_url=settings.node_public_url,
+                    internal_url=settings.internal_public_url,
                 ),
                 InternalRouter(
                     gate=internal_gate,
@@ -158,6 +163,7 @@ async def run(
                 default_timeout_s=settings.direct_timeout_s,
                 max_timeout_s=settings.max_direct_timeout_s,
             ),
+            gate=internal_gate,
             count=lambda route, status: metrics.http_request(listener="internal", route=route, status=status),
         )
 

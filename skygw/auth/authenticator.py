@@ -73,6 +73,10 @@ class Authenticator:
         """The service behind an internal token. Raises `Unauthenticated` or `IssuerUnavailable`."""
         return service_principal(await self._claims(token, self._service_audiences))
 
+    def asks_issuer(self, token: str) -> bool:
+        """Whether only the issuer knows if this token still holds, so that it must be asked again and again."""
+        return self._introspection is not None and (self._keys is None or not is_jwt_shaped(token))
+
     async def issuer_reachable(self) -> bool:
         """Whether tokens could be renewed now: False gives an expired session its grace."""
         if self._keys is not None and not await self._keys.issuer_reachable():

@@ -309,7 +309,7 @@ class CommandService:
         live = self._live.get(result.command_id)
         if live is not None and live.record.install_id == install_id:
             self._apply(live, result)
-            if live.ended and live.in_ledger:
+            if live.may_be_forgotten:
                 del self._live[result.command_id]
 
     def session_ended(self, install_id: InstallId, epoch: Epoch) -> None:
@@ -352,13 +352,12 @@ class CommandService:
 
     def _settled_in_ledger(self, command_id: CommandId) -> None:
         live = self._live.get(command_id)
-        if live is not None and live.ended and live.in_ledger:
+        if live is not None and live.may_be_forgotten:
             del self._live[command_id]
 
     def _forget(self) -> None:
-        now = trio.current_time()
         for command_id, live in list(self._live.items()):
-            if live.in_ledger and (live.ended or live.forget_at < now):
+            if live.may_be_forgotten:
                 del self._live[command_id]
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,17 +115,19 @@ class CallLog:
 class DirectAnswer:
     """The node's answer as it comes: `start` first, then `pieces`."""
 
-    def __init__(self, *, session: NodeSession, call: Call, start: DirectResponseStart, deadline: float) -> None:
+    def __init__(
+        self, *, session: NodeSession, call: Call, start: DirectResponseStart, deadline: float, record: CallRecord
+    ) -> None:
         self.start = start
         self.epoch = session.epoch
         self._session = session
         self._call = call
         self._deadline = deadline
-        self.verified = False
-        """Whether the whole answer came and agrees with the node's `end`."""
+        self._record = record
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The payload in order. The last piece is held back until the node's `end` agrees with what came.
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The payload in order. The last piece is held back until the node's `end` agrees with what came. Close it
+        (`aclosing`) where it may be left early.
 
         Raises `BadResponse`, `NodeFailed`, `LinkLost`, `DeadlineExceeded`. What was yielded before an error is what the
         node sent, unverified. Time in which the caller does not take pieces counts against its deadline too.
@@ -137,17 +139,21 @@ class DirectAnswer:
             piece = await _in_time(self._call, self._call.piece, self._deadline)
             if isinstance(piece, DirectResponseEnd):
                 break
+            size += len(piece)
+            # Looked at before anything more goes out: what was announced must not seem complete too early.
+            if self.start.total_size is not None and size > self.start.total_size:
+                raise self._bad(f"{self.start.total_size} bytes were announced, and more came")
             if held is not None:
                 yield held
             held = piece
-            size += len(piece)
             digest.update(piece)
             self._grant(len(piece))
         if piece.total_size != size:
             raise self._bad(f"the node says it sent {piece.total_size} bytes, and {size} came")
         if piece.sha256 != digest.hexdigest():
             raise self._bad("the SHA-256 of what came is not the one the node sent")
-        self.verified = True
+        # Before the last bytes go out: a caller who has them may leave, or ask, before anything else is done here.
+        self._record.outcome = Outcome.SUCCEEDED
         if held is not None:
             yield held
 
@@ -211,10 +217,7 @@ class DirectRpc:
                 try:
                     start = await self._send(order, session, call, deadline)
                     record.reached = call.reached
-                    answer = DirectAnswer(session=session, call=call, start=start, deadline=deadline)
-                    yield answer
-                    if answer.verified:
-                        record.outcome = Outcome.SUCCEEDED
+                    yield DirectAnswer(session=session, call=call, start=start, deadline=deadline, record=record)
                 finally:
                     record.reached = call.reached
                     if record.outcome is Outcome.IN_PROGRESS:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 KEEP_AFTER_DEADLINE_S = 3_600.0
 """How long a command without an end stays in memory after its deadline; the ledger keeps it for good."""
 
+REMEMBER_SAFING_S = 600.0
+"""How long a repeat of safing that has ended is known as one without the ledger."""
+
 
 class LiveCommand:
     """A command this process has sent, and what is known of it so far."""
@@ -36,6 +39,11 @@ class LiveCommand:
     def ended(self) -> bool:
         return self.record.state in ENDS
 
+    @property
+    def may_be_forgotten(self) -> bool:
+        """Whether the ledger alone may answer for it from now on."""
+        return self.in_ledger and self.forget_at <= trio.current_time()
+
     def move(self, state: CommandState, hop: Hop, detail: str | None = None) -> Transition | None:
         """Moves the state if the table lets it."""
         if not may_move(self.record.state, state):
@@ -45,6 +53,8 @@ class LiveCommand:
         self.record.transitions.append(step)
         if state in ENDS:
             self.record.ended_at = step.at
+            # A repeat of safing does not wait for the ledger: memory has to know that it is one.
+            self.forget_at = trio.current_time() + (REMEMBER_SAFING_S if self.safing else 0.0)
         self._changed.set()
         self._changed = trio.Event()
         return step

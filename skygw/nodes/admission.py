@@ -1,7 +1,7 @@
 """From an accepted socket to a running session: `hello`, instance rule, epoch, takeover, goodbye."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import trio
@@ -20,12 +20,16 @@ log = logging.getLogger("skygw.nodes")
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An authenticated socket that has not said `hello` yet. `token_expires_at`: seconds of the epoch."""
+    """An authenticated socket that has not said `hello` yet. `token_expires_at`: seconds of the epoch.
+
+    `token_to_recheck` is set for a token that only its issuer can vouch for: the session asks about it again and again.
+    """
 
     link: NodeLink
     binding: Binding
     token_expires_at: float
     address: str
+    token_to_recheck: str | None = field(default=None, repr=False)
 
 
 class _TurnedAway(Exception):
@@ -130,6 +134,7 @@ class NodeDoor:
             claim=claim,
             acked_seq=acked_seq,
             token_expires_at=arrival.token_expires_at,
+            token_to_recheck=arrival.token_to_recheck,
             address=arrival.address,
             rules=self._rules,
             ports=self._ports,

@@ -8,14 +8,13 @@ from skygw.errors import RoutingUnavailable
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_ID
 from skygw.nodes.ports import InstallationDirectory
+from skygw.nodes.session import STAY_AWAY_MS
 from skygw.protocol.close_codes import CloseCode
 
 log = logging.getLogger("skygw.nodes")
 
 LOOK_EVERY_S = 2.0
 """One query for all connected installations; with the query's own time well under the 5 s promised."""
-
-STAY_AWAY_MS = 5 * 60_000
 
 
 async def watch_revocations(registry: ConnectionRegistry, directory: InstallationDirectory) -> None:

@@ -60,6 +60,12 @@ from skygw.protocol.node_frames import (
 
 log = logging.getLogger("skygw.nodes")
 
+RECHECK_TOKEN_S = 2.5
+"""A revoked token is believed for this long and one more answer of the issuer: under the 5 s promised."""
+
+STAY_AWAY_MS = 5 * 60_000
+"""How long a node whose right to be here was taken should stay away."""
+
 
 @dataclass(frozen=True, slots=True)
 class SessionRules:
@@ -110,6 +116,7 @@ class NodeSession:
         address: str,
         rules: SessionRules,
         ports: SessionPorts,
+        token_to_recheck: str | None = None,
     ) -> None:
         self.uid = SessionUid(uuid4())
         self.hello = hello
@@ -122,6 +129,7 @@ class NodeSession:
         self.round_trip_s: float | None = None
         self.ending: Ending | None = None
         self.calls = CallTable(at_most=rules.max_calls, credit=rules.call_credit, on_late=ports.metrics.late_reply)
+        self._token_to_recheck = token_to_recheck
         self._claim = claim
         self._link = link
         self._rules = rules
@@ -254,6 +262,8 @@ class NodeSession:
                     work.start_soon(self._beat)
                     work.start_soon(self._committer.run)
                     work.start_soon(self._watch_token)
+                    if self._token_to_recheck is not None:
+                        work.start_soon(self._recheck_token, self._token_to_recheck)
         except Exception:
             self.end(CloseCode.INTERNAL_ERROR, "internal error")  # our fault, not the node's
             raise
@@ -458,7 +468,28 @@ class NodeSession:
             # An older token in a replayed message does not shorten the session.
             self.token_expires_at = max(self.token_expires_at, expires_at)
             self.in_grace = False
+            self._token_to_recheck = token
             self._say_token(TokenState.RENEWED, self.token_expires_at)
+
+    async def _recheck_token(self, token: str) -> None:
+        """Asks the issuer again and again about a token that only it can vouch for; ends the session when it no longer
+        does. While nobody can say, the session stays; beyond its `exp` the token is `_watch_token`'s business.
+        """
+        while True:
+            await trio.sleep(RECHECK_TOKEN_S)
+            token = self._token_to_recheck or token
+            try:
+                await self._ports.tokens.renew(self.binding.install_id, token)
+            except RoutingUnavailable:
+                continue
+            except GatewayError as error:
+                if token == self._token_to_recheck and time() < self.token_expires_at:
+                    log.warning("token revoked", extra={"install_id": str(self.binding.install_id)})
+                    self.announce_end(
+                        f"revoked: {error.message} Follow your link-loss policy.", reconnect_after_ms=STAY_AWAY_MS
+                    )
+                    self.end(CloseCode.REVOKED, f"revoked: {error.message}")
+                    return
 
     def _say_token(self, state: TokenState, expires_at: float) -> None:
         self.say(EventToken(state=state, expires_at=datetime.fromtimestamp(expires_at, UTC)))

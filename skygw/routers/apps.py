@@ -5,12 +5,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from quart import Response, request
+from quart import Response, has_request_context, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from skygw.errors import GatewayError, Internal, TooLarge
-from skygw.routers.direct import DirectRouter
+from skygw.errors import Forbidden, GatewayError, Internal, TooLarge
+from skygw.routers.direct import DIRECT_ROUTE, DirectRouter, refuse
+from skygw.routers.gates import InternalGate
 from skygw.routers.problems import JSON_TYPE, problem
 from skygw.routers.schemas import MAX_BODY_BYTES
 from skygw.serving.limits import BodyLimit
@@ -30,13 +31,21 @@ def node_app(routers: Sequence[Router], *, count: HttpCounter) -> Any:
     return _bounded(_quart("node", routers, count))
 
 
-def internal_app(routers: Sequence[Router], direct: DirectRouter, *, count: HttpCounter) -> Any:
-    """What services see. Direct requests are answered beside Quart, because their answers are streams."""
+def internal_app(routers: Sequence[Router], direct: DirectRouter, *, gate: InternalGate, count: HttpCounter) -> Any:
+    """What services see. The network is looked at before the path, so that a stranger does not even learn what exists
+    here. Direct requests are answered beside Quart, because their answers are streams.
+    """
     app = _quart("internal", routers, count)
 
     async def dispatch(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            try:
+                gate.check_network(scope)
+            except Forbidden as error:
+                await refuse(_counted(send, "unrouted", count), error, None)
+                return
         if direct.matches(scope):
-            await direct(scope, receive, _counted(send, "/internal/nodes/<id>/direct", count))
+            await direct(scope, receive, _counted(send, DIRECT_ROUTE, count))
         else:
             await app(scope, receive, send)
 
@@ -66,7 +75,9 @@ def _quart(name: str, routers: Sequence[Router], count: HttpCounter) -> QuartTri
     # The listener bounds slow bodies and slow readers; Quart's own clocks would cut long answers.
     app.config["BODY_TIMEOUT"] = None
     app.config["RESPONSE_TIMEOUT"] = None
+    # A path is right or it is not: no redirects, which would lose a body or a token on the way.
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
     app.register_error_handler(GatewayError, _on_gateway_error)
     app.register_error_handler(HTTPException, _on_http_exception)
     app.register_error_handler(Exception, _on_surprise)
@@ -109,5 +120,6 @@ async def _on_http_exception(error: HTTPException) -> Response:
 
 async def _on_surprise(error: Exception) -> Response:
     """Our fault: one traceback in the log, none in the answer."""
-    log.error("unhandled error", exc_info=error, extra={"path": request.path[:200]})
+    path = request.path[:200] if has_request_context() else "a WebSocket"
+    log.error("unhandled error", exc_info=error, extra={"path": path})
     return await _on_gateway_error(Internal("The gateway failed. What became of the request is not known."))

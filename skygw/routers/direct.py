@@ -8,6 +8,7 @@ never ends cleanly: the connection is reset.
 import json
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
@@ -15,21 +16,23 @@ import trio
 
 from skygw.auth.principals import Actor, Scope, actor_for
 from skygw.control.direct_rpc import DirectAnswer, DirectOrder, DirectRpc
-from skygw.errors import GatewayError, NotFound, TooLarge
+from skygw.errors import GatewayError, Invalid, NotFound, TooLarge
 from skygw.ids import InstallId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.ports import InstallationDirectory
+from skygw.observability.tracing import Trace
 from skygw.routers.gates import InternalGate, headers_of
 from skygw.routers.gates import Scope as AsgiScope
 from skygw.routers.lookup import find_install_id
-from skygw.routers.problems import problem
+from skygw.routers.problems import JSON_TYPE, problem
 from skygw.routers.schemas import MAX_BODY_BYTES, DirectBody, read_body
 from skygw.serving.handle import EXTENSION
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
-PATH = re.compile(r"/internal/nodes/(?P<id>[^/]{1,64})/direct")
+DIRECT_ROUTE = "/internal/nodes/<id>/direct"
+PATH = re.compile(r"/internal/nodes/(?P<id>[^/]+)/direct/?")
 
 PASSED_TYPES = frozenset(
     {
@@ -73,10 +76,14 @@ class DirectRouter:
         self._max_timeout_s = max_timeout_s
 
     def matches(self, scope: AsgiScope) -> bool:
-        return scope["type"] == "http" and scope["method"] == "POST" and PATH.fullmatch(scope["path"]) is not None
+        """Whether this path is ours, whatever the method: Quart knows nothing of it."""
+        return scope["type"] == "http" and PATH.fullmatch(scope["path"]) is not None
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """One request. Cancelling it cancels the call at the node."""
+        if scope["method"] != "POST":
+            await _refuse_method(send, scope["method"])
+            return
         request_id: str | None = None
         try:
             principal = await self._gate.service(scope)
@@ -86,7 +93,7 @@ class DirectRouter:
             actor_for(principal, None if body.actor is None else Actor(body.actor.uid, body.actor.kind))
             install_id = await self._install_id(scope)
         except GatewayError as error:
-            await _refuse(send, error, request_id)
+            await refuse(send, error, request_id)
             return
         except CallerGone:
             return
@@ -101,7 +108,7 @@ class DirectRouter:
             if_digest=body.if_digest,
             service=principal.service,
             request_id=RequestId(request_id),
-            traceparent=next(iter(headers_of(scope, b"traceparent")), None),
+            traceparent=Trace.parent(next(iter(headers_of(scope, b"traceparent")), None)).traceparent,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
@@ -120,14 +127,15 @@ class DirectRouter:
             async with self._rpc.call(order) as answer:
                 await send(_head(order, answer))
                 started = True
-                async for piece in answer.pieces():
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                async with aclosing(answer.pieces()) as pieces:  # the caller may leave in the middle of one
+                    async for piece in pieces:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except GatewayError as error:
             if started:
                 scope["extensions"][EXTENSION].abort()
             else:
-                await _refuse(send, error, order.request_id)
+                await refuse(send, error, order.request_id)
 
 
 def _head(order: DirectOrder, answer: DirectAnswer) -> dict[str, Any]:
@@ -154,7 +162,21 @@ def ascii_json(value: Any) -> str:
     return text if len(text) <= MAX_METADATA_CHARS else "null"
 
 
-async def _refuse(send: Send, error: GatewayError, request_id: str | None) -> None:
+async def _refuse_method(send: Send, method: str) -> None:
+    """`OPTIONS` asks what may be done here; every other method but `POST` may not."""
+    allow = (b"allow", b"OPTIONS, POST")
+    if method == "OPTIONS":
+        await send({"type": "http.response.start", "status": 200, "headers": [allow, (b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
+    _, _, body = problem(Invalid("A direct request is a POST."))
+    headers = [(b"content-type", JSON_TYPE.encode()), (b"content-length", str(len(body)).encode()), allow]
+    await send({"type": "http.response.start", "status": 405, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body, "more_body": False})
+
+
+async def refuse(send: Send, error: GatewayError, request_id: str | None) -> None:
+    """Answers with a problem."""
     status, headers, body = problem(error, request_id)
     if request_id is not None:
         headers.append(("x-skygw-request-id", request_id))

@@ -21,6 +21,8 @@ class TokenVerifier(Protocol):
 
     async def service(self, token: str) -> ServicePrincipal: ...
 
+    def asks_issuer(self, token: str) -> bool: ...
+
     async def issuer_reachable(self) -> bool: ...
 
 
@@ -87,6 +89,11 @@ class NodeGate(Door):
     async def verified(self, scope: Scope) -> NodePrincipal:
         """Whose token this is. Raises `Unauthenticated`, `Forbidden`, `RoutingUnavailable`."""
         return await self._verifier.node(_token(scope))
+
+    def token_to_recheck(self, scope: Scope) -> str | None:
+        """The token, if only its issuer knows whether it still holds; it was verified before."""
+        token = _token(scope)
+        return token if self._verifier.asks_issuer(token) else None
 
     async def admitted(self, principal: NodePrincipal) -> InstallationRecord:
         """The hub's record of the installation. Raises `Forbidden` when it may not connect, `RoutingUnavailable`."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import ceil
 from uuid import UUID
 
@@ -12,21 +13,20 @@ from quart_trio import QuartTrio
 from skygw.auth.principals import Actor, Scope, ServicePrincipal, actor_for
 from skygw.control.commands import CommandOrder, CommandService
 from skygw.control.direct_rpc import DirectRpc
-from skygw.control.ledger import ENDS, CommandQuery, CommandState
-from skygw.errors import Invalid, NodeOffline, NotFound
+from skygw.control.ledger import ENDS, CommandQuery, CommandRecord, CommandState
+from skygw.errors import NodeOffline, NotFound, RoutingUnavailable
 from skygw.ids import CommandId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.ports import EpochLedger, InstallationDirectory
+from skygw.observability.tracing import Trace
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.frame import write_body
 from skygw.routers.gates import InternalGate
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
-from skygw.routers.schemas import CancelBody, CommandBody, TransferBody, read_body
+from skygw.routers.schemas import MAX_PAGE_SIZE, CancelBody, CommandBody, TransferBody, invalid, read_body
 from skygw.routers.views import call_view, command_view, node_view, receipt
 from skygw.telemetry.retained import RetainedSnapshots
-
-MAX_PAGE_SIZE = 500
 
 
 class InternalRouter:
@@ -95,20 +95,28 @@ class InternalRouter:
         return _paged(items, total, page, size)
 
     async def node(self, id: str) -> Response:  # noqa: A002 - the path's name for it
-        """`GET /internal/nodes/{id}` (`nodes:read`). A connected node is shown without asking the database."""
+        """`GET /internal/nodes/{id}` (`nodes:read`). A connected node is shown without the database, but for `id`."""
         await self._service(Scope.NODES_READ)
         install_id = await find_install_id(id, registry=self._registry, directory=self._directory)
-        session = self._registry.current(install_id)
-        key = None
-        if session is None:
+        try:
             installation = await self._directory.find(install_id)
-            if installation is None:
-                raise NotFound("No such installation.")
-            binding, key = installation.binding, installation.id
-        else:
+        except RoutingUnavailable:
+            if self._registry.current(install_id) is None:
+                raise
+            installation = None
+        session = self._registry.current(install_id)
+        if session is not None:
             binding = session.binding
+        elif installation is not None:
+            binding = installation.binding
+        else:
+            raise NotFound("No such installation.")
         view = node_view(
-            binding, key=key, session=session, memory=self._registry.memory(install_id), snapshots=self._snapshots
+            binding,
+            key=None if installation is None else installation.id,
+            session=session,
+            memory=self._registry.memory(install_id),
+            snapshots=self._snapshots,
         )
         return _json(view)
 
@@ -158,11 +166,10 @@ class InternalRouter:
             actor=None if actor is None else {"uid": actor.uid, "kind": actor.kind},
             timeout_s=min(body.timeout_s or self._default_timeout_s, self._max_timeout_s),
             graph_revision=body.graph_revision,
-            traceparent=request.headers.get("traceparent"),
+            traceparent=Trace.parent(request.headers.get("traceparent")).traceparent,
         )
         record, duplicate = await self._commands.submit(order)
-        if body.wait_s > 0 and record.state not in ENDS:
-            record = await self._commands.wait(record.command_id, body.wait_s)
+        record = await self._waited(record, body.wait_s)
         return _json(command_view(record, duplicate=duplicate), 200 if record.state in ENDS else 202)
 
     async def command_page(self) -> Response:
@@ -171,7 +178,7 @@ class InternalRouter:
         page, size = _page(50)
         state = request.args.get("state")
         if state is not None and state not in {known.value for known in CommandState}:
-            raise Invalid(f"state must be one of {', '.join(known.value for known in CommandState)}.")
+            raise invalid(f"state must be one of {', '.join(CommandState)}.", "query", "state")
         install_id = request.args.get("installId")
         query = CommandQuery(
             page=page,
@@ -196,9 +203,17 @@ class InternalRouter:
         wanted = _command_id(command_id)
         record = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)
         had_ended = record.state in ENDS
-        if not had_ended and body.wait_s > 0:
-            record = await self._commands.wait(wanted, body.wait_s)
+        record = await self._waited(record, body.wait_s)
         return _json(receipt(record, had_ended=had_ended))
+
+    async def _waited(self, record: CommandRecord, wait_s: float) -> CommandRecord:
+        """The record after a wait for its end. What was sent stays sent: a ledger that is away meanwhile makes the
+        answer older, not an error.
+        """
+        if wait_s > 0 and record.state not in ENDS:
+            with suppress(RoutingUnavailable):
+                return await self._commands.wait(record.command_id, wait_s)
+        return record
 
     async def drain(self) -> Response:
         """`POST /internal/drain` (`nodes:admin`): stop accepting, say goodbye, end."""
@@ -230,7 +245,7 @@ def _page(default_size: int) -> tuple[int, int]:
         elif text.isascii() and text.isdigit() and len(text) <= 7 and 1 <= int(text) <= most:
             numbers.append(int(text))
         else:
-            raise Invalid(f"{name} must be a number from 1 to {most}.")
+            raise invalid(f"{name} must be a number from 1 to {most}.", "query", name)
     return numbers[0], numbers[1]
 
 

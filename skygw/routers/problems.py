@@ -20,6 +20,7 @@ from skygw.errors import (
     NodeRefused,
     NotFound,
     RateLimited,
+    Retry,
     RoutingUnavailable,
     StaleEpoch,
     TooLarge,
@@ -28,6 +29,9 @@ from skygw.errors import (
 from skygw.protocol.node_frames import ErrorCode
 
 JSON_TYPE = "application/json"
+
+RETRY_AFTER_UNLESS_TOLD_S = 2.0
+"""`retry: after` always comes with a number."""
 
 STATUS: dict[type[GatewayError], int] = {
     Invalid: 422,
@@ -62,10 +66,13 @@ def status_of(error: GatewayError) -> int:
 
 
 def problem_body(error: GatewayError, request_id: str | None) -> dict[str, Any]:
-    """The members every error has; `details` where the error brings its own."""
+    """The members every error has; `details` where the error brings its own. A 422 has a list of fields as `detail`,
+    each `{type, loc, msg}`: what was sent is not echoed, because it may hold a secret.
+    """
     detail: Any = error.message
-    if isinstance(error, Invalid) and error.fields and not isinstance(error, TooLarge):
-        detail = error.fields
+    if status_of(error) == 422:
+        fields = error.fields if isinstance(error, Invalid) else []
+        detail = fields or [{"type": error.reason, "loc": [], "msg": error.message}]
     body = {
         "detail": detail,
         "code": error.reason,
@@ -83,8 +90,9 @@ def problem_body(error: GatewayError, request_id: str | None) -> dict[str, Any]:
 def problem(error: GatewayError, request_id: str | None = None) -> tuple[int, list[tuple[str, str]], bytes]:
     """Status, headers and body of the answer."""
     headers = [("content-type", JSON_TYPE)]
-    if error.retry_after_s is not None:
-        headers.append(("retry-after", str(max(1, math.ceil(error.retry_after_s)))))
+    if error.retry is Retry.AFTER or error.retry_after_s is not None:
+        wait_s = RETRY_AFTER_UNLESS_TOLD_S if error.retry_after_s is None else error.retry_after_s
+        headers.append(("retry-after", str(max(1, math.ceil(wait_s)))))
     if isinstance(error, Unauthenticated):
         headers.append(("www-authenticate", 'Bearer realm="skygw"'))
     body = json.dumps(problem_body(error, request_id), ensure_ascii=False, separators=(",", ":")).encode()

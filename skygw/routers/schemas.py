@@ -13,10 +13,13 @@ from skygw.ids import CommandId, DeviceUid, InstanceUid, TelescopeUid
 from skygw.protocol.frame import Counter, OpaqueObject, Sha256, read_model
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.json_text import BrokenJson, Opaque, read_object
+from skygw.protocol.limits import KIB, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import NodeType
 
-MAX_BODY_BYTES = 64 * 1024
-"""Of every JSON body here: what a command or a request carries must fit into one frame."""
+MAX_BODY_BYTES = MAX_TEXT_BYTES - 4 * KIB
+"""Of every JSON body here: what a command or a request carries must fit into one frame, with what the frame adds."""
+
+MAX_PAGE_SIZE = 500
 
 Wait = Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)]
 RequestIdText = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
@@ -235,16 +238,40 @@ class InstallationView(View):
     may: list[str]
 
 
-class ProblemView(View):
-    """Every error."""
+class FieldProblem(View):
+    """One thing wrong with a request: `loc` leads to it, from `body` or `query` on."""
 
-    detail: Any
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class ProblemView(View):
+    """Every error. `detail` is one sentence, in a 422 the list of what is wrong; `code` is the reason."""
+
+    detail: str | list[FieldProblem]
     code: str
     outcome: Outcome
     retry: str
     hop: Hop
     reached: Reached | None
     request_id: str | None
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class HealthView(View):
+    status: Literal["ok"]
+
+
+class ReadinessView(View):
+    """`checks` says `ok` of each, or what is wrong."""
+
+    ready: bool
+    checks: dict[str, str]
+
+
+class DrainView(View):
+    draining: Literal[True]
 
 
 def read_body(model: type[BodyT], raw: bytes) -> BodyT:
@@ -252,7 +279,23 @@ def read_body(model: type[BodyT], raw: bytes) -> BodyT:
     try:
         source = read_object(raw.decode())
     except UnicodeDecodeError:
-        raise Invalid("The body is not UTF-8.") from None
+        raise invalid("The body is not UTF-8.", "body") from None
     except BrokenJson as error:
-        raise Invalid(f"The body is not a JSON object: {error}.") from None
-    return read_model(model, source)
+        raise invalid(f"The body is not a JSON object: {error}.", "body") from None
+    try:
+        return read_model(model, source)
+    except Invalid as error:
+        if not error.fields:
+            raise invalid(error.message, "body") from None
+        fields = [{**field, "loc": ["body", *_as_spelled(field["loc"])]} for field in error.fields]
+        raise Invalid(error.message, fields=fields) from None
+
+
+def invalid(message: str, *where: str) -> Invalid:
+    """One thing wrong with a request, and where: `body`, or `query` and the parameter."""
+    return Invalid(message, fields=[{"type": "value_error", "loc": list(where), "msg": message}])
+
+
+def _as_spelled(path: list[str | int]) -> list[str | int]:
+    """Pydantic names what is missing as it is spelled outside, and what is wrong as it is spelled here."""
+    return [to_camel(step) if isinstance(step, str) else step for step in path]

@@ -1,5 +1,6 @@
 """The node socket as a Quart-Trio WebSocket: handshake refusals, then one session (contract §5)."""
 
+import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from quart import Response, Websocket, websocket
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
-from skygw.errors import Draining, GatewayError
+from skygw.errors import Draining, GatewayError, Invalid
 from skygw.ids import InstallId
 from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
@@ -18,7 +19,7 @@ from skygw.nodes.link import LinkClosed
 from skygw.nodes.ports import SessionMetrics
 from skygw.protocol.schemas import SUBPROTOCOL
 from skygw.routers.gates import NodeGate
-from skygw.routers.problems import JSON_TYPE, problem, status_of
+from skygw.routers.problems import JSON_TYPE, problem, problem_body, status_of
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 
 log = logging.getLogger("skygw.routers")
@@ -104,6 +105,11 @@ def current_websocket() -> Websocket:
     return cast("Websocket", cast("Any", websocket)._get_current_object())  # noqa: SLF001 - werkzeug's documented way
 
 
+def _problem_text(sentence: str) -> bytes:
+    """The members of every problem, for what has a status and no reason of its own."""
+    return json.dumps({**problem_body(Invalid(sentence), None), "detail": sentence}).encode()
+
+
 class SocketRouter:
     """`/v1/ws/node`."""
 
@@ -122,7 +128,7 @@ class SocketRouter:
 
     async def node_socket_plain(self) -> Response:
         """A request that does not ask for a WebSocket."""
-        body = f'{{"detail":"This is a WebSocket: ask for an upgrade and offer {SUBPROTOCOL}.","code":"invalid"}}'
+        body = _problem_text(f"This is a WebSocket: ask for an upgrade and offer {SUBPROTOCOL}.")
         return Response(body, 426, {"content-type": JSON_TYPE, "upgrade": "websocket", "connection": "upgrade"})
 
     async def node_socket(self) -> Response | None:
@@ -131,8 +137,8 @@ class SocketRouter:
         address = self._gate.address(scope)
         if SUBPROTOCOL not in socket.requested_subprotocols:
             self._metrics.node_refused("subprotocol")
-            detail = f'{{"detail":"The subprotocol {SUBPROTOCOL} must be offered.","code":"invalid"}}'
-            return Response(detail, 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": SUBPROTOCOL})
+            body = _problem_text(f"The subprotocol {SUBPROTOCOL} must be offered.")
+            return Response(body, 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": SUBPROTOCOL})
         install_id: InstallId | None = None
         try:
             principal = await self._gate.verified(scope)
@@ -142,8 +148,8 @@ class SocketRouter:
                 raise Draining("This gateway is draining; connect again soon.", retry_after_s=1.0)
         except GatewayError as error:
             self._note(install_id, error, address)
-            status, headers, body = problem(error)
-            return Response(body, status, dict(headers))
+            status, headers, text = problem(error)
+            return Response(text, status, dict(headers))
         await socket.accept(subprotocol=SUBPROTOCOL)
         link = QuartLink(socket, scope["extensions"][EXTENSION], scope[_GOODBYE])
         await self._door.serve(
@@ -151,6 +157,7 @@ class SocketRouter:
                 link=link,
                 binding=installation.binding,
                 token_expires_at=principal.expires_at,
+                token_to_recheck=self._gate.token_to_recheck(scope),
                 address=address,
             )
         )

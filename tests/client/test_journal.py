@@ -5,8 +5,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 import pytest
@@ -18,6 +20,24 @@ from skygw.protocol.codec import BadFrame, from_node
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import MIB
 from skygw.protocol.node_frames import CommandStatus, Durable, PublishCommandResult, PublishGap, PublishLog
+
+
+class OpenJournal(Protocol):
+    def __call__(self, *, max_bytes: int) -> Journal: ...
+
+
+@pytest.fixture
+def open_journal(tmp_path: Path) -> Iterator[OpenJournal]:
+    """Opens the journal of this test's folder; closes what the test left open."""
+    opened: list[Journal] = []
+
+    def opening(*, max_bytes: int) -> Journal:
+        opened.append(Journal(tmp_path, max_bytes=max_bytes))
+        return opened[-1]
+
+    yield opening
+    for journal in opened:
+        journal.close()
 
 
 def line(text: str = "dome opened") -> PublishLog:
@@ -39,13 +59,13 @@ def frames(journal: Journal, *, after: int = 0) -> list[Durable]:
     return found
 
 
-def test_frames_are_numbered_without_holes_across_openings(tmp_path: Path) -> None:
-    first = Journal(tmp_path, max_bytes=MIB)
+def test_frames_are_numbered_without_holes_across_openings(open_journal: OpenJournal) -> None:
+    first = open_journal(max_bytes=MIB)
     uid = first.outbox_uid
     assert [first.append(line(), may_drop=True) for _ in range(3)] == [1, 2, 3]
     first.acknowledge(2)
     first.close()
-    second = Journal(tmp_path, max_bytes=MIB)
+    second = open_journal(max_bytes=MIB)
 
     assert second.outbox_uid == uid
     assert second.acked == 2
@@ -53,7 +73,7 @@ def test_frames_are_numbered_without_holes_across_openings(tmp_path: Path) -> No
     assert [frame.seq for frame in frames(second)] == [3, 4]
 
 
-def test_a_killed_program_loses_nothing_it_was_told_is_kept(tmp_path: Path) -> None:
+def test_a_killed_program_loses_nothing_it_was_told_is_kept(tmp_path: Path, open_journal: OpenJournal) -> None:
     code = (
         "import sys, time; from pathlib import Path; from tests.client.test_journal import Journal, line, MIB\n"
         "journal = Journal(Path(sys.argv[1]), max_bytes=MIB)\n"
@@ -65,14 +85,14 @@ def test_a_killed_program_loses_nothing_it_was_told_is_kept(tmp_path: Path) -> N
         told = [int(program.stdout.readline()) for _ in range(20)]
         os.kill(program.pid, signal.SIGKILL)
         told += [int(last) for last in program.stdout.read().split("\n")[:-1] if last]
-    journal = Journal(tmp_path, max_bytes=MIB)
+    journal = open_journal(max_bytes=MIB)
 
     assert journal.last_seq >= told[-1]
     assert [frame.seq for frame in frames(journal)][: len(told)] == told
 
 
-def test_a_full_outbox_keeps_what_it_has_and_declares_how_much_it_could_not_take(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, max_bytes=400)
+def test_a_full_outbox_keeps_what_it_has_and_declares_how_much_it_could_not_take(open_journal: OpenJournal) -> None:
+    journal = open_journal(max_bytes=400)
     kept = [seq for seq in (journal.append(line(), may_drop=True) for _ in range(10)) if seq is not None]
     lost = 10 - len(kept)
     journal.acknowledge(kept[-1] - 1)
@@ -84,8 +104,8 @@ def test_a_full_outbox_keeps_what_it_has_and_declares_how_much_it_could_not_take
     assert [frame.seq for frame in frames(journal)] == [kept[-1], kept[-1] + 1]
 
 
-def test_a_command_result_is_kept_even_when_the_outbox_is_full(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, max_bytes=100)
+def test_a_command_result_is_kept_even_when_the_outbox_is_full(open_journal: OpenJournal) -> None:
+    journal = open_journal(max_bytes=100)
     while journal.append(line(), may_drop=True) is not None:
         pass
     command_id = CommandId(uuid4())
@@ -96,8 +116,8 @@ def test_a_command_result_is_kept_even_when_the_outbox_is_full(tmp_path: Path) -
     assert last.command_id == command_id
 
 
-def test_a_command_that_has_ended_stays_as_it_ended(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, max_bytes=MIB)
+def test_a_command_that_has_ended_stays_as_it_ended(open_journal: OpenJournal) -> None:
+    journal = open_journal(max_bytes=MIB)
     command_id = CommandId(uuid4())
     journal.begin_command(command_id, [result(command_id, CommandStatus.ACCEPTED)])
     journal.report(result(command_id, CommandStatus.COMPLETED))
@@ -109,8 +129,8 @@ def test_a_command_that_has_ended_stays_as_it_ended(tmp_path: Path) -> None:
     assert journal.last_seq == 2
 
 
-def test_a_hub_that_lost_what_it_acknowledged_gets_a_new_outbox_that_says_so(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, max_bytes=MIB)
+def test_a_hub_that_lost_what_it_acknowledged_gets_a_new_outbox_that_says_so(open_journal: OpenJournal) -> None:
+    journal = open_journal(max_bytes=MIB)
     uid = journal.outbox_uid
     for text in "abcde":
         journal.append(line(text), may_drop=True)
@@ -125,24 +145,24 @@ def test_a_hub_that_lost_what_it_acknowledged_gets_a_new_outbox_that_says_so(tmp
     assert (last.seq, last.data.value) == (2, {"text": "e"})
 
 
-def test_a_frame_that_no_message_can_carry_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, max_bytes=MIB)
+def test_a_frame_that_no_message_can_carry_is_refused_and_leaves_no_trace(open_journal: OpenJournal) -> None:
+    journal = open_journal(max_bytes=MIB)
     with pytest.raises(Invalid):
         journal.append(line("x" * 70_000), may_drop=True)
 
     assert journal.append(line(), may_drop=True) == 1
 
 
-def test_two_programs_cannot_share_a_state_directory(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, max_bytes=MIB)
+def test_two_programs_cannot_share_a_state_directory(open_journal: OpenJournal) -> None:
+    journal = open_journal(max_bytes=MIB)
     with pytest.raises(StateInUse):
-        Journal(tmp_path, max_bytes=MIB)
+        open_journal(max_bytes=MIB)
     journal.close()
 
 
-def test_a_damaged_file_is_put_aside_and_the_loss_declared(tmp_path: Path) -> None:
+def test_a_damaged_file_is_put_aside_and_the_loss_declared(tmp_path: Path, open_journal: OpenJournal) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 1_000)
-    journal = Journal(tmp_path, max_bytes=MIB)
+    journal = open_journal(max_bytes=MIB)
     (gap,) = frames(journal)
 
     assert isinstance(gap, PublishGap)
@@ -150,16 +170,16 @@ def test_a_damaged_file_is_put_aside_and_the_loss_declared(tmp_path: Path) -> No
     assert list(tmp_path.glob("*.damaged-*"))
 
 
-def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, max_bytes=MIB)
+def test_the_files_are_for_their_owner_alone(tmp_path: Path, open_journal: OpenJournal) -> None:
+    journal = open_journal(max_bytes=MIB)
     mode = (tmp_path / FILE_NAME).stat().st_mode & 0o777
     journal.close()
 
     assert mode == 0o600
 
 
-def test_outcomes_older_than_thirty_days_are_forgotten(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, max_bytes=MIB)
+def test_outcomes_older_than_thirty_days_are_forgotten(tmp_path: Path, open_journal: OpenJournal) -> None:
+    journal = open_journal(max_bytes=MIB)
     command_id = CommandId(uuid4())
     journal.report(result(command_id, CommandStatus.COMPLETED))
     journal.close()
@@ -167,4 +187,4 @@ def test_outcomes_older_than_thirty_days_are_forgotten(tmp_path: Path) -> None:
         connection.execute("UPDATE outcomes SET at = at - 31 * 86400")
     connection.close()
 
-    assert Journal(tmp_path, max_bytes=MIB).command_ids(at_most=10) == []
+    assert open_journal(max_bytes=MIB).command_ids(at_most=10) == []

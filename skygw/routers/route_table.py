@@ -1,0 +1,274 @@
+"""Every HTTP route of both listeners with what it takes and answers: the source of the OpenAPI documents.
+
+A test holds it against the routing tables, so that neither has what the other lacks.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+from skygw.auth.principals import Scope
+from skygw.control.ledger import CommandState
+from skygw.routers.direct import DIRECT_ROUTE
+from skygw.routers.schemas import (
+    MAX_PAGE_SIZE,
+    CallView,
+    CancelBody,
+    CommandBody,
+    CommandPage,
+    CommandView,
+    DirectBody,
+    DrainView,
+    HealthView,
+    InstallationView,
+    NodePage,
+    NodeView,
+    ReadinessView,
+    Receipt,
+    TransferBody,
+)
+
+
+class Access(StrEnum):
+    """What a request must show beside coming from an allowed network."""
+
+    NOTHING = "nothing"
+    NODE = "node"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`body` is the model of a JSON body, the media type of another one, or None for an empty one."""
+
+    status: int
+    says: str
+    body: type[BaseModel] | str | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query parameter; `schema` is its JSON Schema."""
+
+    name: str
+    says: str
+    schema: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method on one path, the path as the routing table spells it."""
+
+    method: str
+    path: str
+    name: str
+    says: str
+    answers: tuple[Answer, ...]
+    access: Access = Access.NOTHING
+    scope: Scope | None = None
+    body: type[BaseModel] | None = None
+    body_required: bool = True
+    query: tuple[Query, ...] = ()
+    refusals: tuple[int, ...] = ()
+    """Statuses of problems beyond those every route with the same access has."""
+
+
+PAGE = (
+    Query("page", "Counts from 1", {"type": "integer", "minimum": 1, "maximum": 1_000_000, "default": 1}),
+    Query("size", "Items per page", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 50}),
+)
+
+HEALTH = Route("GET", "/healthz", "health", "The process answers", (Answer(200, "It does", HealthView),))
+
+SOCKET = Route(
+    "GET",
+    "/v1/ws/node",
+    "nodeSocket",
+    "The node socket, described by its AsyncAPI document",
+    (Answer(101, "The socket is open"),),
+    access=Access.NODE,
+    refusals=(426,),
+)
+
+NODE_ROUTES = (
+    HEALTH,
+    SOCKET,
+    Route(
+        "GET",
+        "/v1/nodes/me",
+        "getMe",
+        "The installation, its binding, what it may do",
+        (Answer(200, "The installation", InstallationView),),
+        access=Access.NODE,
+    ),
+)
+
+
+def _internal(
+    method: str,
+    path: str,
+    name: str,
+    says: str,
+    *answers: Answer,
+    scope: Scope,
+    body: type[BaseModel] | None = None,
+    body_required: bool = True,
+    query: tuple[Query, ...] = (),
+    refusals: tuple[int, ...] = (),
+) -> Route:
+    return Route(
+        method,
+        path,
+        name,
+        says,
+        answers,
+        access=Access.SERVICE,
+        scope=scope,
+        body=body,
+        body_required=body_required,
+        query=query,
+        refusals=(*refusals, *((413, 422) if body is not None else ())),
+    )
+
+
+INTERNAL_ROUTES = (
+    HEALTH,
+    Route(
+        "GET",
+        "/readyz",
+        "readiness",
+        "Whether the gateway can do its work: a round trip through a loop-back session, the registry, the database",
+        (Answer(200, "It can", ReadinessView), Answer(503, "It cannot", ReadinessView)),
+    ),
+    Route("GET", "/metrics", "metrics", "The numbers of the process", (Answer(200, "For Prometheus", "text/plain"),)),
+    Route("GET", "/docs/", "docs", "These documents", (Answer(200, "A list of them", "text/html"),)),
+    Route(
+        "GET",
+        "/docs/<document>",
+        "getDocument",
+        "One document: `openapi-node.json`, `openapi-internal.json`, `asyncapi-node.json`",
+        (Answer(200, "The document", "application/json"),),
+        refusals=(404,),
+    ),
+    Route(
+        "GET",
+        "/docs/frames/<direction>/<document>",
+        "getFrameSchema",
+        "The JSON Schema of a frame, `from_node` or `from_gateway`: `{kind}.json`",
+        (Answer(200, "The schema", "application/schema+json"),),
+        refusals=(404,),
+    ),
+    _internal(
+        "GET",
+        "/internal/nodes",
+        "listNodes",
+        "Installations and their connections",
+        Answer(200, "A page of them, by key", NodePage),
+        scope=Scope.NODES_READ,
+        query=PAGE,
+        refusals=(422,),
+    ),
+    _internal(
+        "GET",
+        "/internal/nodes/<id>",
+        "getNode",
+        "One installation, by uid or key",
+        Answer(200, "The installation; `id` is null while the database is away", NodeView),
+        scope=Scope.NODES_READ,
+        refusals=(404,),
+    ),
+    _internal(
+        "POST",
+        "/internal/nodes/<id>/disconnect",
+        "disconnectNode",
+        "End its socket; the node comes back by itself",
+        Answer(204, "It ends"),
+        scope=Scope.NODES_ADMIN,
+        refusals=(404,),
+    ),
+    _internal(
+        "POST",
+        "/internal/nodes/<id>/transfer",
+        "transferNode",
+        "Let another machine take the installation over",
+        Answer(204, "It may"),
+        scope=Scope.NODES_ADMIN,
+        body=TransferBody,
+        refusals=(404,),
+    ),
+    _internal(
+        "POST",
+        DIRECT_ROUTE,
+        "callNode",
+        "A direct request; the node's answer is streamed as it comes. It never ends cleanly when it failed midway",
+        Answer(200, "What the node sent, verified before its last bytes", "application/octet-stream"),
+        scope=Scope.NODES_CALL,
+        body=DirectBody,
+        refusals=(404, 409, 429, 500, 502, 504),
+    ),
+    _internal(
+        "GET",
+        "/internal/calls/<request_id>",
+        "getCall",
+        "What became of one's own direct request, for 60 s",
+        Answer(200, "What is known", CallView),
+        scope=Scope.NODES_CALL,
+        refusals=(404,),
+    ),
+    _internal(
+        "POST",
+        "/internal/commands",
+        "submitCommand",
+        "Send a command to the installation that controls a telescope or device. Safing passes whatever is away",
+        Answer(200, "It has ended within `waitS`, or is a repeat that had", CommandView),
+        Answer(202, "It is under way", CommandView),
+        scope=Scope.NODES_COMMAND,
+        body=CommandBody,
+        refusals=(404, 409, 429, 502),
+    ),
+    _internal(
+        "GET",
+        "/internal/commands",
+        "listCommands",
+        "Commands, the newest first",
+        Answer(200, "A page of them", CommandPage),
+        scope=Scope.NODES_READ,
+        query=(
+            *PAGE,
+            Query(
+                "state", "Only those in this state", {"type": "string", "enum": [str(state) for state in CommandState]}
+            ),
+            Query("installId", "Only those of this installation, by uid or key", {"type": "string"}),
+        ),
+        refusals=(404, 422),
+    ),
+    _internal(
+        "GET",
+        "/internal/commands/<command_id>",
+        "getCommand",
+        "One command with every transition",
+        Answer(200, "The command", CommandView),
+        scope=Scope.NODES_READ,
+        refusals=(404,),
+    ),
+    _internal(
+        "POST",
+        "/internal/commands/<command_id>/cancel",
+        "cancelCommand",
+        "Cancel it: safing",
+        Answer(200, "A receipt", Receipt),
+        scope=Scope.NODES_COMMAND,
+        body=CancelBody,
+        body_required=False,
+        refusals=(404, 502),
+    ),
+    _internal(
+        "POST",
+        "/internal/drain",
+        "drain",
+        "Stop accepting, say goodbye, end",
+        Answer(202, "It begins", DrainView),
+        scope=Scope.NODES_ADMIN,
+    ),
+)

@@ -1,0 +1,69 @@
+"""The processes of one repetition: each is started, says one line when it is ready, and is ended."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+ANSWERS_WITHIN_S = 60.0
+
+
+class Worker:
+    """A process of ours that speaks in lines of JSON."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._unread = b""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ask(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Gives it a job and waits for what comes of it."""
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(json.dumps(job).encode() + b"\n")
+        return await self.says()
+
+    async def says(self) -> dict[str, Any]:
+        """Its next line. Raises `RuntimeError` when it ends, `trio.TooSlowError` when it says nothing."""
+        assert self._process.stdout is not None
+        with trio.fail_after(ANSWERS_WITHIN_S):
+            while b"\n" not in self._unread:
+                data = await self._process.stdout.receive_some()
+                if not data:
+                    raise RuntimeError(f"process {self.pid} ended with {await self._process.wait()}")
+                self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+
+@asynccontextmanager
+async def worker(module: str, *arguments: str) -> AsyncIterator[Worker]:
+    """Runs `python -m module` until the block is left. Its stderr is ours."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        yield Worker(process)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    await trio.aclose_forcefully(pipe)
+
+
+def resident_kib(pid: int) -> float:
+    """The resident memory of a process, from Linux's `/proc`."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1])
+    raise RuntimeError(f"/proc tells nothing about the memory of process {pid}")

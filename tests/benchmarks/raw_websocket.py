@@ -1,0 +1,96 @@
+"""A WebSocket client that costs next to nothing, so that the server is what is measured (RFC 6455, no extensions)."""
+
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import trio
+
+TEXT, BINARY, CLOSE = 0x1, 0x2, 0x8
+RECEIVE_BYTES = 64 * 1024
+MASKED = 0x80
+NO_MASK = bytes(4)
+"""A key of zeros leaves the payload as it is; the server unmasks it all the same."""
+
+
+class WebSocketEnded(Exception):
+    """The server refused, closed, or went away."""
+
+
+def message(opcode: int, payload: bytes) -> bytes:
+    """One unfragmented message from a client."""
+    size = len(payload)
+    if size < 126:
+        head = struct.pack("!BB", 0x80 | opcode, MASKED | size)
+    elif size < 65_536:
+        head = struct.pack("!BBH", 0x80 | opcode, MASKED | 126, size)
+    else:
+        head = struct.pack("!BBQ", 0x80 | opcode, MASKED | 127, size)
+    return head + NO_MASK + payload
+
+
+class RawWebSocket:
+    """Send with `send`, receive whole messages in order. Servers here send nothing fragmented."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._unread = bytearray()
+
+    async def send(self, data: bytes) -> None:
+        """Messages made by `message`, as many as there are in `data`."""
+        await self._stream.send_all(data)
+
+    async def receive(self) -> bytes:
+        """The payload of the next message. Raises `WebSocketEnded`."""
+        first, second = await self._exactly(2)
+        size = second & 0x7F
+        if size == 126:
+            (size,) = struct.unpack("!H", await self._exactly(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", await self._exactly(8))
+        payload = await self._exactly(size)
+        if first & 0x0F == CLOSE:
+            raise WebSocketEnded(f"closed: {payload[2:].decode()}")
+        return payload
+
+    async def upgrade(self, head: str) -> None:
+        """Raises `WebSocketEnded` unless the server switches protocols."""
+        await self._stream.send_all(head.encode())
+        while (end := self._unread.find(b"\r\n\r\n")) < 0:
+            await self._more()
+        answer = self._unread[:end].decode()
+        del self._unread[: end + 4]
+        if not answer.startswith("HTTP/1.1 101"):
+            raise WebSocketEnded(f"refused: {answer.splitlines()[0]}")
+
+    async def _exactly(self, size: int) -> bytes:
+        while len(self._unread) < size:
+            await self._more()
+        found = bytes(self._unread[:size])
+        del self._unread[:size]
+        return found
+
+    async def _more(self) -> None:
+        data = await self._stream.receive_some(RECEIVE_BYTES)
+        if not data:
+            raise WebSocketEnded("the connection ended")
+        self._unread += data
+
+
+@asynccontextmanager
+async def raw_websocket(url: str, *, token: str | None = None) -> AsyncIterator[RawWebSocket]:
+    """Connects to a `ws://` address, as a node if it has a token; drops the connection when left."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    as_node = f"authorization: Bearer {token}\r\nsec-websocket-protocol: skynet.node.v1\r\n" if token else ""
+    stream = await trio.open_tcp_stream(parts.hostname, parts.port or 80)
+    try:
+        socket = RawWebSocket(stream)
+        await socket.upgrade(
+            f"GET {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{as_node}\r\n"
+        )
+        yield socket
+    finally:
+        await trio.aclose_forcefully(stream)

@@ -1,0 +1,129 @@
+"""The API documents say what the routing tables hold, no more and no less, in the words of their standards."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import jsonschema
+import pytest
+from quart_trio import QuartTrio
+
+from skygw.protocol.codec import from_gateway, from_node
+from skygw.routers.apps import Router
+from skygw.routers.direct import DIRECT_ROUTE
+from skygw.routers.docs import DocsRouter
+from skygw.routers.internal import InternalRouter
+from skygw.routers.node import NodeRouter
+from skygw.routers.openapi import openapi
+from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES, Access, Route
+from skygw.routers.system import HealthRouter, SystemRouter
+from skygw.routers.ws import SocketRouter
+
+NOTHING = cast("Any", None)
+"""Stands where a router gets a service: its routes do not depend on it."""
+
+DOCS = DocsRouter(version="1.2.3", node_url=None, internal_url="https://gateway.example.org")
+NODE_ROUTERS: list[Router] = [
+    HealthRouter(),
+    NodeRouter(gate=NOTHING),
+    SocketRouter(gate=NOTHING, door=NOTHING, registry=NOTHING, metrics=NOTHING),
+]
+INTERNAL_ROUTERS: list[Router] = [
+    HealthRouter(),
+    SystemRouter(checks={}, metrics=NOTHING),
+    DOCS,
+    InternalRouter(
+        gate=NOTHING,
+        registry=NOTHING,
+        directory=NOTHING,
+        epochs=NOTHING,
+        rpc=NOTHING,
+        commands=NOTHING,
+        snapshots=NOTHING,
+        start_drain=NOTHING,
+        default_command_timeout_s=1,
+        max_command_timeout_s=1,
+    ),
+]
+
+
+def routed(routers: Sequence[Router]) -> set[tuple[str, str]]:
+    app = QuartTrio("test", static_folder=None)
+    for router in routers:
+        router.add_to(app)
+    return {
+        (method, rule.rule)
+        for rule in app.url_map.iter_rules()
+        if not rule.websocket
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+
+
+def told(routes: Sequence[Route]) -> set[tuple[str, str]]:
+    return {(route.method, route.path) for route in routes}
+
+
+def test_the_node_document_has_every_route_and_no_other() -> None:
+    assert told(NODE_ROUTES) == routed(NODE_ROUTERS)
+
+
+def test_the_internal_document_has_every_route_and_no_other() -> None:
+    assert told(INTERNAL_ROUTES) == routed(INTERNAL_ROUTERS) | {("POST", DIRECT_ROUTE)}
+
+
+def test_every_route_under_internal_wants_a_token_and_names_its_scope() -> None:
+    for route in INTERNAL_ROUTES:
+        is_guarded = route.path.startswith("/internal/")
+        assert (route.access is Access.SERVICE) is is_guarded
+        assert (route.scope is not None) is is_guarded
+
+
+@pytest.mark.parametrize("routes", [NODE_ROUTES, INTERNAL_ROUTES], ids=["node", "internal"])
+def test_a_document_holds_together(routes: Sequence[Route]) -> None:
+    document = openapi(routes, title="t", version="1", server_url=None)
+    schemas = document["components"]["schemas"]
+    for schema in schemas.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    for reference in references(document):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            in_path = [each["name"] for each in operation.get("parameters", []) if each["in"] == "path"]
+            assert all("{" + name + "}" in path for name in in_path)
+            assert path.count("{") == len(in_path)
+            assert operation["summary"]
+
+
+def references(part: object) -> list[str]:
+    if isinstance(part, dict):
+        own = [part["$ref"]] if isinstance(part.get("$ref"), str) else []
+        return own + [found for value in part.values() for found in references(value)]
+    if isinstance(part, list):
+        return [found for value in part for found in references(value)]
+    return []
+
+
+def test_bodies_are_told_in_the_spelling_of_the_house() -> None:
+    document = openapi(INTERNAL_ROUTES, title="t", version="1", server_url="https://a.example")
+    assert document["servers"] == [{"url": "https://a.example"}]
+    body = document["components"]["schemas"]["CommandBody"]
+    assert {"telescopeUid", "commandId", "waitS"} <= set(body["properties"])
+    assert set(body["required"]) == {"commandId", "command"}
+    operation = document["paths"]["/internal/commands/{commandId}/cancel"]["post"]
+    assert operation["security"] == [{"service": ["nodes:command"]}]
+    assert operation["requestBody"]["required"] is False
+
+
+def test_there_is_a_schema_for_every_frame_of_both_directions() -> None:
+    assert set(DOCS._frames["from_node"]) == {f"{kind}.json" for kind in from_node.models}
+    assert set(DOCS._frames["from_gateway"]) == {f"{kind}.json" for kind in from_gateway.models}
+
+
+def test_the_index_stands_alone() -> None:
+    page = DOCS._index
+    for name in ("openapi-node.json", "openapi-internal.json", "asyncapi-node.json", "frames/from_node/hello.json"):
+        assert f'href="/docs/{name}"' in page
+    assert "http" not in page.replace("HTTP", "")
+    assert "<script" not in page
