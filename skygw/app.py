@@ -271,21 +271,22 @@ async def _authenticator(
     introspection: Introspection | None = None
     issuer = settings.token_issuer
     refreshing: list[Callable[..., Awaitable[None]]] = []
-    client = await stack.enter_async_context(
-        open_issuer_client(ca_file=None if settings.issuer_ca is None else str(settings.issuer_ca))
-    )
     if settings.jwks_file is not None:
         keys = JwksFile(settings.jwks_file)
-    elif settings.jwks_url is not None:
-        keys = published = JwksUrl(settings.jwks_url, client)
-        refreshing.append(published.run)
-    if settings.introspection_url and settings.introspection_client_id and settings.introspection_client_secret:
-        introspection = Introspection(
-            settings.introspection_url,
-            client,
-            client_id=settings.introspection_client_id,
-            client_secret=settings.introspection_client_secret.get_secret_value(),
+    if settings.jwks_url or settings.introspection_url:  # else nobody is asked, and no root certificates are read
+        client = await stack.enter_async_context(
+            open_issuer_client(ca_file=None if settings.issuer_ca is None else str(settings.issuer_ca))
         )
+        if settings.jwks_url is not None:
+            keys = published = JwksUrl(settings.jwks_url, client)
+            refreshing.append(published.run)
+        if settings.introspection_url and settings.introspection_client_id and settings.introspection_client_secret:
+            introspection = Introspection(
+                settings.introspection_url,
+                client,
+                client_id=settings.introspection_client_id,
+                client_secret=settings.introspection_client_secret.get_secret_value(),
+            )
     if not settings.has_keys:
         key = await trio.to_thread.run_sync(development.load_or_make, settings.data_dir)
         keys, issuer = development.key_source(key), development.ISSUER

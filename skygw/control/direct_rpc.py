@@ -139,13 +139,10 @@ class DirectAnswer:
             piece = await _in_time(self._call, self._call.piece, self._deadline)
             if isinstance(piece, DirectResponseEnd):
                 break
-            size += len(piece)
-            # Looked at before anything more goes out: what was announced must not seem complete too early.
-            if self.start.total_size is not None and size > self.start.total_size:
-                raise self._bad(f"{self.start.total_size} bytes were announced, and more came")
             if held is not None:
                 yield held
             held = piece
+            size += len(piece)
             digest.update(piece)
             self._grant(len(piece))
         if piece.total_size != size:

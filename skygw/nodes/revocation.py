@@ -8,7 +8,7 @@ from skygw.errors import RoutingUnavailable
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_ID
 from skygw.nodes.ports import InstallationDirectory
-from skygw.nodes.session import STAY_AWAY_MS
+from skygw.nodes.session_token import STAY_AWAY_MS
 from skygw.protocol.close_codes import CloseCode
 
 log = logging.getLogger("skygw.nodes")

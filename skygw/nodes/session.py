@@ -5,12 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
-from time import time
 from uuid import uuid4
 
 import trio
 
-from skygw.errors import Busy, Forbidden, GatewayError, LinkLost, RoutingUnavailable
+from skygw.errors import Busy, Forbidden, LinkLost
 from skygw.ids import SessionUid
 from skygw.nodes.calls import CallTable
 from skygw.nodes.committer import Committer, TooManyUnacked
@@ -26,15 +25,14 @@ from skygw.nodes.ports import (
     SnapshotSink,
     TokenRenewer,
 )
+from skygw.nodes.session_token import SessionToken
 from skygw.protocol.chunks import BrokenChunk, unpack_chunk
 from skygw.protocol.close_codes import CloseCode, fitted_reason
 from skygw.protocol.codec import BadFrame, ProtocolViolation, Read, encode, from_node
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import (
-    EventToken,
     Goaway,
     LinkLossPolicy,
-    TokenState,
     Welcome,
 )
 from skygw.protocol.json_text import Opaque
@@ -59,12 +57,6 @@ from skygw.protocol.node_frames import (
 )
 
 log = logging.getLogger("skygw.nodes")
-
-RECHECK_TOKEN_S = 2.5
-"""A revoked token is believed for this long and one more answer of the issuer: under the 5 s promised."""
-
-STAY_AWAY_MS = 5 * 60_000
-"""How long a node whose right to be here was taken should stay away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +116,9 @@ class NodeSession:
         self.epoch = claim.epoch
         self.address = address
         self.since = datetime.now(UTC)
-        self.token_expires_at = token_expires_at
-        self.in_grace = False
         self.round_trip_s: float | None = None
         self.ending: Ending | None = None
         self.calls = CallTable(at_most=rules.max_calls, credit=rules.call_credit, on_late=ports.metrics.late_reply)
-        self._token_to_recheck = token_to_recheck
         self._claim = claim
         self._link = link
         self._rules = rules
@@ -143,11 +132,17 @@ class NodeSession:
             results=ports.results,
             say=self.say,
         )
+        self.token = SessionToken(
+            install_id=binding.install_id,
+            expires_at=token_expires_at,
+            to_recheck=token_to_recheck,
+            tokens=ports.tokens,
+            grace_s=rules.issuer_grace_s,
+            say=self.say,
+            end=self.end,
+        )
         self._started_at = trio.current_time()
         self._work = trio.CancelScope()
-        self._newer_token: tuple[trio.MemorySendChannel[str], trio.MemoryReceiveChannel[str]] = (
-            trio.open_memory_channel(1)
-        )
         self._pinged_at: dict[str, float] = {}
         self._writing_since = inf
         self._written_out = trio.Event()
@@ -181,7 +176,7 @@ class NodeSession:
 
     def require_more_than_safing(self) -> None:
         """Raises `Forbidden` in the grace time of an expired token."""
-        if self.in_grace:
+        if self.token.in_grace:
             raise Forbidden("This node's token has expired and its issuer cannot be reached: only safing passes now.")
 
     def put(self, lane: Lane, frame: Frame) -> Parcel:
@@ -261,9 +256,8 @@ class NodeSession:
                     work.start_soon(self._read)
                     work.start_soon(self._beat)
                     work.start_soon(self._committer.run)
-                    work.start_soon(self._watch_token)
-                    if self._token_to_recheck is not None:
-                        work.start_soon(self._recheck_token, self._token_to_recheck)
+                    work.start_soon(self.token.watch)
+                    work.start_soon(self.token.recheck)
         except Exception:
             self.end(CloseCode.INTERNAL_ERROR, "internal error")  # our fault, not the node's
             raise
@@ -375,7 +369,7 @@ class NodeSession:
             case DirectResponseStart() | DirectResponseChunk() | DirectResponseEnd() | DirectError():
                 self._take_reply(frame)
             case AuthRefresh():
-                self._take_token(frame.token)
+                self.token.offer(frame.token)
             case Ping():
                 self.say(Pong(id=frame.id))
             case Pong():
@@ -432,72 +426,3 @@ class NodeSession:
         queued = sum(self._outbox.queued_bytes(lane) for lane in Lane)
         log.warning("node does not read", extra={"waited_s": round(waited_s, 1), "queued_bytes": queued})
         self.end(CloseCode.SLOW_CONSUMER, f"the node took nothing for {waited_s:.0f} s; {queued} bytes wait")
-
-    # The token.
-
-    def _take_token(self, token: str) -> None:
-        try:
-            self._newer_token[0].send_nowait(token)
-        except trio.WouldBlock:
-            self.say(Error(code=ErrorCode.CONFLICT, message="A token is being checked already; wait for the answer."))
-
-    async def _watch_token(self) -> None:
-        """Takes newer tokens; ends the session at `exp`, or after a grace time while the issuer cannot be reached."""
-        while True:
-            grace = self._rules.issuer_grace_s if self.in_grace else 0.0
-            left = self.token_expires_at + grace - time()
-            with trio.move_on_after(max(0.0, left)):
-                token = await self._newer_token[1].receive()
-                await self._renew(token)
-                continue
-            if self.in_grace or await self._ports.tokens.issuer_reachable():
-                self.end(CloseCode.TOKEN_EXPIRED, "the token has expired; come back with a newer one")
-                return
-            self.in_grace = True
-            self._say_token(TokenState.GRACE, self.token_expires_at + self._rules.issuer_grace_s)
-            log.warning("token expired, issuer away: telemetry and safing only")
-
-    async def _renew(self, token: str) -> None:
-        try:
-            expires_at = await self._ports.tokens.renew(self.binding.install_id, token)
-        except RoutingUnavailable as error:
-            self.say(_refusal(error, ErrorCode.INTERNAL))
-        except GatewayError as error:
-            self.say(_refusal(error, ErrorCode.FORBIDDEN))
-        else:
-            # An older token in a replayed message does not shorten the session.
-            self.token_expires_at = max(self.token_expires_at, expires_at)
-            self.in_grace = False
-            self._token_to_recheck = token
-            self._say_token(TokenState.RENEWED, self.token_expires_at)
-
-    async def _recheck_token(self, token: str) -> None:
-        """Asks the issuer again and again about a token that only it can vouch for; ends the session when it no longer
-        does. While nobody can say, the session stays; beyond its `exp` the token is `_watch_token`'s business.
-        """
-        while True:
-            await trio.sleep(RECHECK_TOKEN_S)
-            token = self._token_to_recheck or token
-            try:
-                await self._ports.tokens.renew(self.binding.install_id, token)
-            except RoutingUnavailable:
-                continue
-            except GatewayError as error:
-                if token == self._token_to_recheck and time() < self.token_expires_at:
-                    log.warning("token revoked", extra={"install_id": str(self.binding.install_id)})
-                    self.announce_end(
-                        f"revoked: {error.message} Follow your link-loss policy.", reconnect_after_ms=STAY_AWAY_MS
-                    )
-                    self.end(CloseCode.REVOKED, f"revoked: {error.message}")
-                    return
-
-    def _say_token(self, state: TokenState, expires_at: float) -> None:
-        self.say(EventToken(state=state, expires_at=datetime.fromtimestamp(expires_at, UTC)))
-
-
-def _refusal(error: GatewayError, code: ErrorCode) -> Error:
-    return Error(
-        code=code,
-        message=error.message,
-        details=Opaque.of({"reason": error.reason, "outcome": error.outcome, "retry": error.retry}),
-    )

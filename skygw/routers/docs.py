@@ -3,8 +3,11 @@
 import html
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
+import trio
 from quart import Response
 from quart_trio import QuartTrio
 
@@ -19,27 +22,41 @@ SCHEMA_TYPE = "application/schema+json"
 NO_SCRIPTS = "default-src 'none'"
 
 
+@dataclass(frozen=True)
+class Library:
+    """Every document as it is sent, by name; frames by direction."""
+
+    index: str
+    documents: Mapping[str, str]
+    frames: Mapping[str, Mapping[str, str]]
+
+
+@cache
+def library(version: str, node_url: str | None, internal_url: str | None) -> Library:
+    """Made once: it takes a tenth of a second. The URLs are the public ones, if any are set."""
+    documents = {
+        "openapi-node.json": openapi(
+            NODE_ROUTES, title="SkyNode gateway: node HTTP", version=version, server_url=node_url
+        ),
+        "openapi-internal.json": openapi(
+            INTERNAL_ROUTES, title="SkyNode gateway: internal HTTP", version=version, server_url=internal_url
+        ),
+        "asyncapi-node.json": node_asyncapi(server_url=node_url, version=version),
+    }
+    schemas = frame_schemas()
+    written = _written(documents)
+    frames = {
+        "from_node": _written({f"{kind}.json": schemas[kind] for kind in from_node.models}),
+        "from_gateway": _written({f"{kind}.json": schemas[kind] for kind in from_gateway.models}),
+    }
+    return Library(_index(written, frames), written, frames)
+
+
 class DocsRouter:
     """`/docs/`: for the allowed networks, without a token, so that a browser can read them. They hold no secret."""
 
     def __init__(self, *, version: str, node_url: str | None, internal_url: str | None) -> None:
-        """The URLs are the public ones, if any are set."""
-        documents = {
-            "openapi-node.json": openapi(
-                NODE_ROUTES, title="SkyNode gateway: node HTTP", version=version, server_url=node_url
-            ),
-            "openapi-internal.json": openapi(
-                INTERNAL_ROUTES, title="SkyNode gateway: internal HTTP", version=version, server_url=internal_url
-            ),
-            "asyncapi-node.json": node_asyncapi(server_url=node_url, version=version),
-        }
-        schemas = frame_schemas()
-        self._documents = _written(documents)
-        self._frames = {
-            "from_node": _written({f"{kind}.json": schemas[kind] for kind in from_node.models}),
-            "from_gateway": _written({f"{kind}.json": schemas[kind] for kind in from_gateway.models}),
-        }
-        self._index = _index(self._documents, self._frames)
+        self._library = partial(library, version, node_url, internal_url)
 
     def add_to(self, app: QuartTrio) -> None:
         app.add_url_rule("/docs/", "docs", self.index)
@@ -47,16 +64,21 @@ class DocsRouter:
         app.add_url_rule("/docs/frames/<direction>/<document>", "docs_frame", self.frame)
 
     async def index(self) -> Response:
+        """`GET /docs/`."""
         headers = {"content-type": "text/html; charset=utf-8", "content-security-policy": NO_SCRIPTS}
-        return Response(self._index, 200, headers)
+        return Response((await self._made()).index, 200, headers)
 
     async def document(self, document: str) -> Response:
         """`GET /docs/{document}`."""
-        return _found(self._documents, document, JSON_TYPE)
+        return _found((await self._made()).documents, document, JSON_TYPE)
 
     async def frame(self, direction: str, document: str) -> Response:
         """`GET /docs/frames/{direction}/{kind}.json`."""
-        return _found(self._frames.get(direction, {}), document, SCHEMA_TYPE)
+        return _found((await self._made()).frames.get(direction, {}), document, SCHEMA_TYPE)
+
+    async def _made(self) -> Library:
+        # In a thread, because the first time takes longer than a socket should wait.
+        return await trio.to_thread.run_sync(self._library)
 
 
 def _written(documents: Mapping[str, Any]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
 from skygw.nodes.link import LinkClosed
 from skygw.nodes.ports import SessionMetrics
+from skygw.observability.logs import bound_ids
 from skygw.protocol.schemas import SUBPROTOCOL
 from skygw.routers.gates import NodeGate
 from skygw.routers.problems import JSON_TYPE, problem, problem_body, status_of
@@ -150,21 +151,23 @@ class SocketRouter:
             self._note(install_id, error, address)
             status, headers, text = problem(error)
             return Response(text, status, dict(headers))
-        await socket.accept(subprotocol=SUBPROTOCOL)
-        link = QuartLink(socket, scope["extensions"][EXTENSION], scope[_GOODBYE])
-        await self._door.serve(
-            Arrival(
-                link=link,
-                binding=installation.binding,
-                token_expires_at=principal.expires_at,
-                token_to_recheck=self._gate.token_to_recheck(scope),
-                address=address,
+        with bound_ids(install_id=install_id):
+            await socket.accept(subprotocol=SUBPROTOCOL)
+            link = QuartLink(socket, scope["extensions"][EXTENSION], scope[_GOODBYE])
+            await self._door.serve(
+                Arrival(
+                    link=link,
+                    binding=installation.binding,
+                    token_expires_at=principal.expires_at,
+                    token_to_recheck=self._gate.token_to_recheck(scope),
+                    address=address,
+                )
             )
-        )
         return None
 
     def _note(self, install_id: InstallId | None, error: GatewayError, address: str) -> None:
         self._metrics.node_refused(error.reason)
-        log.info("node refused", extra={"reason": error.reason, "address": address})
+        known = {} if install_id is None else {"install_id": str(install_id)}
+        log.info("node refused", extra={"reason": error.reason, "address": address, **known})
         if install_id is not None:
             self._registry.refused(install_id, Refusal(datetime.now(UTC), status_of(error), error.reason, address))

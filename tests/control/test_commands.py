@@ -11,6 +11,7 @@ import trio.testing
 
 from skygw.control.commands import CommandOrder
 from skygw.control.ledger import CommandQuery, CommandRecord, CommandState
+from skygw.control.live_command import REMEMBER_SAFING_S
 from skygw.errors import (
     Draining,
     Forbidden,
@@ -180,7 +181,7 @@ async def ending(gateway: Gateway, site: Site, link: PlayedLink) -> type[Gateway
 
 
 async def in_grace(gateway: Gateway, site: Site, link: PlayedLink) -> type[GatewayError]:
-    gateway.session(site).in_grace = True
+    gateway.session(site).token.in_grace = True
     return Forbidden
 
 
@@ -573,7 +574,22 @@ async def test_what_has_ended_is_forgotten_here_and_stays_in_the_ledger(
     for seq, order in enumerate(orders, 1):
         await gateway.commands.submit(order)
         link.say(result(order, seq, CommandStatus.COMPLETED))
-    await trio.sleep(120)
+    await trio.sleep(REMEMBER_SAFING_S + 120)
     assert gateway.commands._live == {}
     _, total = await gateway.commands.page(CommandQuery(state=S.COMPLETED))
     assert total == 20
+
+
+async def test_a_repeat_of_a_stop_that_has_ended_is_not_sent_again(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await running(nursery)
+    order = command_order(site, STOP)
+    await gateway.commands.submit(order)
+    await link.hear_next(EventCommand)
+    link.say(result(order, 1, CommandStatus.COMPLETED))
+    await trio.sleep(1)
+    record, duplicate = await gateway.commands.submit(order)
+    assert duplicate
+    assert record.state is S.COMPLETED
+    assert not any("event_command" in str(message) for message in link.heard_so_far())

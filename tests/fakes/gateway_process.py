@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import trio
@@ -67,6 +68,11 @@ class GatewayProcess:
             lifetime_s=TOKEN_LIFETIME_S,
             now=time.time(),
         )
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of its log about this event."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
 
     def complaints(self) -> list[str]:
         """What it logged at ERROR, and every traceback: nothing a peer does may cause one."""

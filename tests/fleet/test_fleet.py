@@ -3,6 +3,7 @@
 from pathlib import Path
 from random import Random
 
+import pytest
 import trio
 
 from skygw.ids import InstallId
@@ -13,6 +14,8 @@ from tests.fakes.gateway_process import gateway_process
 from tests.fakes.scripted_node import CHUNK_BYTES, OnRequest, ScriptedNode, answer, answer_together, body_of
 from tests.fleet.callers import Ask, Service, untruths
 from tests.fleet.fleet import FLEET, LOOPBACK_LIMITS, Gathering, connected, installations, make_known, until
+
+pytestmark = pytest.mark.timeout(300)  # with 500 installations, on a machine that has other things to do
 
 CALLED = 10
 IN_FLIGHT = 20
@@ -137,6 +140,7 @@ async def test_every_caller_is_told_the_truth_when_a_tenth_of_the_sockets_is_kil
     assert "unknown" in outcomes[dying[1].install_id]
     assert {each.outcome for each in after} == {"not_sent"}
     assert in_flight == 0
+    assert {line["install_id"] for line in gateway.logged("node gone")} >= {str(install_id) for install_id in cut}
     assert gateway.complaints() == []
 
 

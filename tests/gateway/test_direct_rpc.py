@@ -171,7 +171,11 @@ async def test_an_answer_that_fails_midway_never_ends_cleanly(
                 case "order":
                     await node.say(chunks[2])
                 case "overrun":
-                    await node.say(chunks[1], *chunks[2:], end_of(request.id, payload, chunks=4))
+                    for chunk in chunks[1:]:
+                        await node.say(chunk)
+                        if not sized or chunk is chunks[1]:
+                            await node.hear(DirectCredit)  # each is a piece of its own
+                    await node.say(end_of(request.id, payload, chunks=4))
                 case "link":
                     await trio.aclose_forcefully(node.socket._stream)
                 case _:

@@ -1,6 +1,7 @@
 """A whole gateway on free ports with real sockets, the site it serves, and nodes that do as the test says."""
 
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -30,6 +31,9 @@ from tests.fakes.postgres import PostgresServer
 
 PATIENCE_S = 20.0
 """The bound of every wait here: reached only when something is broken."""
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Not used, and quick to make: httpx would read every root certificate of the machine."""
 
 ALL_SCOPES = ("nodes:read", "nodes:call", "nodes:command", "nodes:admin", "act_as")
 
@@ -325,7 +329,7 @@ async def gateway(postgres: PostgresServer | None, data_dir: Path, **settings: A
         running: Running = await nursery.start(partial(run, chosen, handle_signals=False))
         owner_url = running.cluster.owner_url if postgres is None and running.cluster else ""
         site = Site()
-        async with httpx.AsyncClient(base_url=running.internal_url, timeout=PATIENCE_S) as http:
+        async with httpx.AsyncClient(base_url=running.internal_url, timeout=PATIENCE_S, verify=NO_TLS) as http:
             world = World(running, key, site, postgres.owner_url if postgres else owner_url, http)
             await site.provision(world.owner_url)
             http.headers["authorization"] = f"Bearer {world.service_token()}"

@@ -3,25 +3,13 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from skygw.observability.logs import LogFormat, bound_ids, configure_logs, get_logger
 
 JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJub2RlIn0.c2lnbmF0dXJl"
-
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def logs(log_format: LogFormat = "json", level: str = "info") -> io.StringIO:
@@ -49,6 +37,14 @@ def test_a_librarys_lines_go_the_same_way() -> None:
     stream = logs()
     logging.getLogger("hypercorn.error").warning("Running on %s", "127.0.0.1")
     assert only_line(stream)["event"] == "Running on 127.0.0.1"
+
+
+def test_what_a_standard_logger_is_given_beside_its_message_stands_in_the_line_and_is_redacted() -> None:
+    stream = logs()
+    logging.getLogger("skygw.nodes").info("node gone", extra={"code": 4002, "reason": "silent", "token": JWT})
+    line = only_line(stream)
+    assert (line["event"], line["code"], line["reason"]) == ("node gone", 4002, "silent")
+    assert JWT not in stream.getvalue()
 
 
 def test_the_standard_librarys_tracebacks_are_one_line_too() -> None:

@@ -10,7 +10,7 @@ from quart_trio import QuartTrio
 from skygw.protocol.codec import from_gateway, from_node
 from skygw.routers.apps import Router
 from skygw.routers.direct import DIRECT_ROUTE
-from skygw.routers.docs import DocsRouter
+from skygw.routers.docs import DocsRouter, library
 from skygw.routers.internal import InternalRouter
 from skygw.routers.node import NodeRouter
 from skygw.routers.openapi import openapi
@@ -21,7 +21,7 @@ from skygw.routers.ws import SocketRouter
 NOTHING = cast("Any", None)
 """Stands where a router gets a service: its routes do not depend on it."""
 
-DOCS = DocsRouter(version="1.2.3", node_url=None, internal_url="https://gateway.example.org")
+LIBRARY = library("1.2.3", None, None)
 NODE_ROUTERS: list[Router] = [
     HealthRouter(),
     NodeRouter(gate=NOTHING),
@@ -30,7 +30,7 @@ NODE_ROUTERS: list[Router] = [
 INTERNAL_ROUTERS: list[Router] = [
     HealthRouter(),
     SystemRouter(checks={}, metrics=NOTHING),
-    DOCS,
+    DocsRouter(version="1.2.3", node_url=None, internal_url=None),
     InternalRouter(
         gate=NOTHING,
         registry=NOTHING,
@@ -117,12 +117,12 @@ def test_bodies_are_told_in_the_spelling_of_the_house() -> None:
 
 
 def test_there_is_a_schema_for_every_frame_of_both_directions() -> None:
-    assert set(DOCS._frames["from_node"]) == {f"{kind}.json" for kind in from_node.models}
-    assert set(DOCS._frames["from_gateway"]) == {f"{kind}.json" for kind in from_gateway.models}
+    assert set(LIBRARY.frames["from_node"]) == {f"{kind}.json" for kind in from_node.models}
+    assert set(LIBRARY.frames["from_gateway"]) == {f"{kind}.json" for kind in from_gateway.models}
 
 
 def test_the_index_stands_alone() -> None:
-    page = DOCS._index
+    page = LIBRARY.index
     for name in ("openapi-node.json", "openapi-internal.json", "asyncapi-node.json", "frames/from_node/hello.json"):
         assert f'href="/docs/{name}"' in page
     assert "http" not in page.replace("HTTP", "")
