@@ -1,6 +1,7 @@
 """`skygw demo`: shows the main job on this machine, each step with its time, and says whether all of it held."""
 
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import trio
 from cyclopts import Parameter
 
 from skygw.cli.terminal import AsJson, ExitCode, Progress, Terminal
-from skygw.demo.run import Plan, StepResult, demonstrate
+from skygw.demo.run import Keep, Plan, StepResult, demonstrate
 from skygw.demo.stage import Gateway
 from skygw.errors import StartupError
 from skygw.observability.logs import configure_logs
@@ -54,7 +55,10 @@ def demo(
         directory = data_dir or Path(stack.enter_context(TemporaryDirectory(prefix="skygw-demo-")))
         plan = Plan(directory=directory.absolute(), nodes=nodes, seed=seed, time_scale=time_scale)
         audience = Shown(terminal, stack.enter_context(terminal.progress("starting…")))
-        results = trio.run(partial(demonstrate, plan, audience, keep=partial(_keep, terminal) if keep else None))
+        results = trio.run(_until_a_signal, partial(demonstrate, plan, audience, keep=_keeper(terminal, keep=keep)))
+    if results is None:
+        terminal.complaint("interrupted; everything that was started has been ended")
+        return ExitCode.INTERRUPTED
     took_s = monotonic() - began
     wrong = [result for result in results if not result.ok]
     if as_json:
@@ -86,12 +90,31 @@ class Shown:
             self._terminal.line(f"{'':17}{result.said}")
 
 
-async def _keep(terminal: Terminal, gateway: Gateway) -> None:
-    """Until Ctrl-C or SIGTERM."""
+async def _until_a_signal(show: Callable[[], Awaitable[list[StepResult]]]) -> list[StepResult] | None:
+    """What the steps came to, or None when a signal ended them; the database is stopped in order either way."""
+    results: list[StepResult] | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_by_signal, nursery.cancel_scope)
+        results = await show()
+        nursery.cancel_scope.cancel()
+    return results
+
+
+async def _cancel_by_signal(everything: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        terminal.note(
-            f"Everything goes on until Ctrl-C. To look at it: "
-            f"SKYGW_DATA_DIR={gateway.settings.data_dir} skygw nodes --url {gateway.running.internal_url}"
-        )
-        async for _ in signals:
-            return
+        await anext(signals)
+    everything.cancel()
+
+
+def _keeper(terminal: Terminal, *, keep: bool) -> Keep | None:
+    """What waits for Ctrl-C or SIGTERM with everything running, if that is wanted."""
+
+    async def wait(gateway: Gateway) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            terminal.note(
+                f"Everything goes on until Ctrl-C. To look at it: "
+                f"SKYGW_DATA_DIR={gateway.settings.data_dir} skygw nodes --url {gateway.running.internal_url}"
+            )
+            await anext(signals)
+
+    return wait if keep else None

@@ -47,14 +47,15 @@ def run(argv: Sequence[str]) -> int:
         return _refused(terminal, " ".join(str(error).split()), code="usage")
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. The interpreter flushes stdout once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FAILED
-    except (Exception, BaseExceptionGroup) as error:
+    except (Exception, SystemExit, BaseExceptionGroup) as error:
         cause = _only_cause(error)
         if isinstance(cause, KeyboardInterrupt):
             return ExitCode.INTERRUPTED
+        if isinstance(cause, BrokenPipeError | SystemExit):
+            # Whoever read our output has seen enough; the terminal library says so by asking to exit, and in a nursery
+            # that comes as a group. The interpreter flushes stdout once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.FAILED
         if isinstance(cause, StartupError):
             return _refused(terminal, str(cause), code="startup")
         if isinstance(cause, CommandFailed):

@@ -130,6 +130,7 @@ async def _run(
                 await anext(signals)
             counts = fleet.counts()
             nursery.cancel_scope.cancel()
+            progress.update("ending: every installation puts its files in order…")
         return counts
 
 

@@ -38,9 +38,12 @@ async def track(stage: Stage) -> str:
     sent = await command(stage, {"command_type": "mount.track", "target": AT_M13}, wait_s=0)
     command_id = CommandId(UUID(sent["commandId"]))
     seen: list[float] = []
-    while (record := await stage.caller.command_record(command_id))["endedAt"] is None:
+    while True:
+        record = await stage.caller.command_record(command_id)
         if record["progress"] is not None and record["progress"] not in seen:
             seen.append(record["progress"])
+        if record["endedAt"] is not None:
+            break
         await trio.sleep(LOOK_S)
     expect(record["outcome"] == "succeeded", f"the mount does not track: {record['error']}")
     proof = one_device(record)

@@ -11,7 +11,6 @@ from skygw.demo.stage import Stage, StepFailed, expect, one_device, until
 from skygw.errors import DeadlineExceeded
 from skygw.ids import CommandId, InstanceUid
 from skygw.protocol.close_codes import CloseCode
-from skygw.protocol.node_frames import NodeType
 from skygw.sim.journal import Action, effects_of
 from skygw.sim.node import SimulatedNode
 
@@ -154,7 +153,7 @@ async def second_machine(stage: Stage) -> str:
     first = stage.plain.telescope_node
     before = await stage.caller.node(first.install_id)
     clone = SimulatedNode(
-        replace(first.post, instance_uid=InstanceUid(uuid4()), node_type=NodeType.TELESCOPE),
+        replace(first.post, instance_uid=InstanceUid(uuid4())),
         stage.plain.site,
         stage.plain.frames,
         habits=stage.gateway.habits(),

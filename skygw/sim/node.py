@@ -3,7 +3,7 @@
 import math
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ import trio
 from skygw import __version__
 from skygw.client.link import Link, open_link
 from skygw.client.node import Command, CommandOutcome, LinkLossPolicy, NodeClient, NodeConfig, Token, monotonic_ms
-from skygw.ids import DeviceUid, InstallId, InstanceUid
-from skygw.protocol.node_frames import CanceledHow, CommandStatus, NodeType, SnapshotStream
-from skygw.sim.devices.device import Device, DeviceFault, Preempted, Refused
+from skygw.ids import DeviceUid, InstallId
+from skygw.protocol.node_frames import CanceledHow, CommandStatus, SnapshotStream
+from skygw.sim.devices.device import DeviceFault, Preempted, Refused
 from skygw.sim.faults import NodeFaults
 from skygw.sim.frame_store import FrameStore
 from skygw.sim.installation import Execution, Site
 from skygw.sim.journal import Order
 from skygw.sim.operations import NodeOperations
-from skygw.sim.telescope import Telescope
+from skygw.sim.posts import Post
 
 READ_BACK_S = 5.0
 """What reading the devices back after a cancel may take."""
@@ -46,27 +46,6 @@ class NodeHabits:
     link_loss_after_s: float = 300.0
     monotonic_ahead_s: float = 0.0
     """The node's own monotonic clock counts from elsewhere: no answer may depend on it."""
-
-
-@dataclass(frozen=True)
-class Post:
-    """The part of a site that one installation runs: one telescope, or what all of them share."""
-
-    install_id: InstallId
-    instance_uid: InstanceUid
-    telescopes: tuple[Telescope, ...]
-    devices: tuple[Device, ...]
-    node_type: NodeType
-
-
-def posts_of(site: Site) -> list[Post]:
-    """The installations of a site: the observatory's first, then one for each telescope."""
-    drawn = site.blueprint
-    shared: tuple[Device, ...] = (site.enclosure, site.weather_sensor)
-    posts = [Post(drawn.install_id, drawn.instance_uid, (), shared, NodeType.OBSERVATORY)]
-    for telescope, plan in zip(site.telescopes, drawn.telescopes, strict=True):
-        posts.append(Post(plan.install_id, plan.instance_uid, (telescope,), telescope.devices, NodeType.TELESCOPE))
-    return posts
 
 
 @dataclass
@@ -101,18 +80,13 @@ class SimulatedNode:
                 features=("simulated",),
                 link_loss_after_s=habits.link_loss_after_s,
             ),
-            connect=self._connect,
+            connect=self._counted_link,
             now_ms=lambda: monotonic_ms() + habits.monotonic_ahead_s * 1000,
         )
         self.operations.register(self.client)
         self.client.command_handler(self._carry_out)
         self.client.full_state(self._publish_everything)
         self.client.on_link_lost(self._follow_link_loss)
-
-    @property
-    def url(self) -> str:
-        """Where it connects to."""
-        return self._habits.url
 
     async def run(self) -> None:
         """Connect and stay connected until cancelled; publish snapshots all the while."""
@@ -121,9 +95,6 @@ class SimulatedNode:
             while True:
                 await trio.sleep(self._habits.snapshot_every_s)
                 self._publish_snapshots()
-
-    def _connect(self, token: str) -> AbstractAsyncContextManager[Link]:
-        return self._counted_link(token)
 
     @asynccontextmanager
     async def _counted_link(self, token: str) -> AsyncIterator[Link]:

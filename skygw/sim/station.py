@@ -6,13 +6,13 @@ from pathlib import Path
 
 import trio
 
-from skygw.ids import InstallId
 from skygw.sim.blueprint import SiteBlueprint
 from skygw.sim.clock import SimClock
 from skygw.sim.frame_store import FrameStore, SkyRecorder
 from skygw.sim.installation import Site
 from skygw.sim.journal import DeviceJournal, MemoryJournal, open_journal
-from skygw.sim.node import NodeHabits, SimulatedNode, posts_of
+from skygw.sim.node import NodeHabits, SimulatedNode
+from skygw.sim.posts import posts_of
 
 
 class Station:
@@ -36,13 +36,6 @@ class Station:
     def telescope_node(self) -> SimulatedNode:
         """The node of the first telescope."""
         return self.nodes[1]
-
-    def node(self, install_id: InstallId) -> SimulatedNode:
-        """Raises `KeyError`."""
-        for node in self.nodes:
-            if node.install_id == install_id:
-                return node
-        raise KeyError(f"The installation {install_id} is none of this site's.")
 
     async def run(self) -> None:
         """The site's own weather watch and all its nodes, until cancelled."""

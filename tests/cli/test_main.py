@@ -144,3 +144,19 @@ def test_a_reader_that_has_seen_enough_is_no_fault_of_ours() -> None:
     os.close(writing)
     assert done.returncode == ExitCode.FAILED
     assert done.stderr == ""
+
+
+def test_neither_is_it_when_the_terminal_library_notices_inside_a_nursery() -> None:
+    script = """
+import sys, trio
+from skygw.cli import main
+
+async def draw():
+    async with trio.open_nursery():
+        raise SystemExit(1)  # what rich does when nobody reads
+
+main.application = lambda: lambda *args, **options: trio.run(draw)
+sys.exit(main.run([]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (ExitCode.FAILED, "")
