@@ -7,8 +7,7 @@ if the ledger is away it is recorded when it comes back.
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 import trio
@@ -20,20 +19,18 @@ from skygw.control.ledger import (
     CommandRecord,
     CommandState,
     Move,
-    Transition,
-    command_identity,
     may_move,
 )
 from skygw.control.ledger_writer import LedgerWriter
 from skygw.control.live_command import LiveCommand, overtakes
-from skygw.control.trace_context import carried_traceparent, trace_id_of
+from skygw.control.order import CommandOrder
+from skygw.control.trace_context import carried_traceparent
 from skygw.errors import (
     Busy,
     Draining,
     GatewayError,
     Hop,
     IdReused,
-    Invalid,
     LinkLost,
     NodeOffline,
     NotFound,
@@ -65,30 +62,6 @@ class Controllers(Protocol):
     async def controller_of(
         self, *, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None
     ) -> InstallId | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class CommandOrder:
-    """What a caller wants done. `timeout_s` is the whole budget; the node gets what remains of it."""
-
-    command_id: CommandId
-    telescope_uid: TelescopeUid | None
-    device_uid: DeviceUid | None
-    command: Opaque
-    origin: Opaque | None
-    service: str
-    actor: dict[str, str] | None
-    timeout_s: float
-    graph_revision: int | None = None
-    traceparent: str | None = None
-
-    @property
-    def command_type(self) -> str:
-        """The discriminator; the rest of a command is the node's business. Raises `Invalid`."""
-        found = self.command.value.get("command_type") if isinstance(self.command.value, dict) else None
-        if not isinstance(found, str) or not 1 <= len(found) <= 100:
-            raise Invalid("command.command_type must be a text of 1 to 100 characters.")
-        return found
 
 
 class CommandService:
@@ -209,7 +182,7 @@ class CommandService:
             raise Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
         admitted = self._being_admitted.setdefault(order.command_id, trio.Event())
         try:
-            record, duplicate = await self._ledger.admit(_record(order, install_id, session.epoch))
+            record, duplicate = await self._ledger.admit(order.record(install_id, session.epoch))
             if duplicate:
                 return record, True
             live = LiveCommand(record, safing=False, command_type=order.command_type)
@@ -223,7 +196,7 @@ class CommandService:
     async def _stored(self, order: CommandOrder) -> CommandRecord | None:
         """A repeat gets the stored record even when the node is away. Raises `IdReused`."""
         record = await self._ledger.get(order.command_id)
-        if record is not None and record.identity != _identity(order):
+        if record is not None and record.identity != order.identity:
             raise IdReused(f"The command id {order.command_id} belongs to another command.")
         return record
 
@@ -231,7 +204,7 @@ class CommandService:
         """No await between the caller's request and the node's lane: nothing can delay it."""
         live = self._live.get(order.command_id)
         if live is not None:
-            if live.record.identity != _identity(order):
+            if live.record.identity != order.identity:
                 raise IdReused(f"The command id {order.command_id} belongs to another command.")
             return live.record, True
         target = order.device_uid or order.telescope_uid
@@ -242,7 +215,7 @@ class CommandService:
                 "link-loss policy by itself.",
                 retry_after_s=1.0,
             )
-        live = LiveCommand(_record(order, session.binding.install_id, session.epoch), safing=True)
+        live = LiveCommand(order.record(session.binding.install_id, session.epoch), safing=True)
         self._live[order.command_id] = live
         try:
             self._send(live, order, session, Lane.SAFING)
@@ -375,27 +348,4 @@ def _send_cancel(session: NodeSession, command_id: CommandId, mode: CancelMode, 
             epoch=session.epoch,
             t_ms=session.t_ms(),
         ),
-    )
-
-
-def _identity(order: CommandOrder) -> bytes:
-    return command_identity(order.telescope_uid, order.device_uid, order.command.text)
-
-
-def _record(order: CommandOrder, install_id: InstallId, epoch: Epoch) -> CommandRecord:
-    now = datetime.now(UTC)
-    return CommandRecord(
-        command_id=order.command_id,
-        install_id=install_id,
-        telescope_uid=order.telescope_uid,
-        device_uid=order.device_uid,
-        command=order.command.text,
-        origin=None if order.origin is None else order.origin.text,
-        service=order.service,
-        actor=order.actor,
-        created_at=now,
-        deadline_at=now + timedelta(seconds=order.timeout_s),
-        trace_id=trace_id_of(order.traceparent),
-        epoch=epoch,
-        transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY)],
     )

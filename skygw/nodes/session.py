@@ -13,6 +13,7 @@ from skygw.errors import Busy, Forbidden, LinkLost
 from skygw.ids import SessionUid
 from skygw.nodes.calls import CallTable
 from skygw.nodes.committer import Committer, TooManyUnacked
+from skygw.nodes.heartbeat import Heartbeat
 from skygw.nodes.link import LAST_WORDS_S, LinkClosed, NodeLink, say_goodbye
 from skygw.nodes.outbox import Lane, Outbox, OutboxClosed, OutboxFull, Parcel, ParcelState
 from skygw.nodes.ports import (
@@ -116,7 +117,6 @@ class NodeSession:
         self.epoch = claim.epoch
         self.address = address
         self.since = datetime.now(UTC)
-        self.round_trip_s: float | None = None
         self.ending: Ending | None = None
         self.calls = CallTable(at_most=rules.max_calls, credit=rules.call_credit, on_late=ports.metrics.late_reply)
         self._claim = claim
@@ -143,8 +143,15 @@ class NodeSession:
         )
         self._started_at = trio.current_time()
         self._work = trio.CancelScope()
-        self._pinged_at: dict[str, float] = {}
-        self._writing_since = inf
+        self._heartbeat = Heartbeat(
+            link=link,
+            outbox=self._outbox,
+            every_s=rules.heartbeat_s,
+            dead_after_s=rules.dead_after_s,
+            t_ms=self.t_ms,
+            say=self.say,
+            end=self.end,
+        )
         self._written_out = trio.Event()
 
     # What others may call.
@@ -157,6 +164,11 @@ class NodeSession:
     def last_received_at(self) -> float:
         """On trio's clock."""
         return self._link.last_received_at
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """Of the last ping that was answered."""
+        return self._heartbeat.round_trip_s
 
     @property
     def acked_seq(self) -> int:
@@ -254,7 +266,7 @@ class NodeSession:
             with self._work:
                 async with trio.open_nursery() as work:
                     work.start_soon(self._read)
-                    work.start_soon(self._beat)
+                    work.start_soon(self._heartbeat.run)
                     work.start_soon(self._committer.run)
                     work.start_soon(self.token.watch)
                     work.start_soon(self.token.recheck)
@@ -290,7 +302,7 @@ class NodeSession:
         """The only task that sends. A write is never under a call's deadline."""
         try:
             while (parcel := await self._outbox.next()) is not None:
-                self._writing_since = trio.current_time()
+                self._heartbeat.writing_since = trio.current_time()
                 try:
                     await self._link.send(parcel.message)
                 except LinkClosed as closed:
@@ -302,7 +314,7 @@ class NodeSession:
                     self._link.abort()  # half a frame may be out
                     raise
                 finally:
-                    self._writing_since = inf
+                    self._heartbeat.writing_since = inf
                 parcel.settle(ParcelState.WRITTEN)
                 self._ports.metrics.message("out", len(parcel.message))
         finally:
@@ -373,7 +385,7 @@ class NodeSession:
             case Ping():
                 self.say(Pong(id=frame.id))
             case Pong():
-                self._take_pong(frame)
+                self._heartbeat.take_pong(frame)
             case Error():
                 log.warning("node says error", extra={"code": frame.code, "said": frame.message[:250]})
             case Hello():
@@ -392,37 +404,3 @@ class NodeSession:
                 call.on_end(frame)
             case DirectError():
                 call.on_error(frame)
-
-    def _take_pong(self, frame: Pong) -> None:
-        sent_at = self._pinged_at.pop(frame.id or "", None)
-        if sent_at is not None:
-            self.round_trip_s = trio.current_time() - sent_at
-
-    async def _beat(self) -> None:
-        """Pings every `heartbeat_s`; ends a session from which nothing has come for `dead_after_s`, or which has not
-        taken one message for as long.
-        """
-        beats = 0
-        next_beat = trio.current_time() + self._rules.heartbeat_s
-        patience = self._rules.dead_after_s
-        while True:
-            await trio.sleep_until(
-                min(self._link.last_received_at + patience, self._writing_since + patience, next_beat)
-            )
-            now = trio.current_time()
-            if now >= self._link.last_received_at + patience:
-                self.end(CloseCode.SILENT, f"nothing came for {now - self._link.last_received_at:.0f} s")
-                return
-            if now >= self._writing_since + patience:
-                self._cut_slow_peer(now - self._writing_since)
-                return
-            if now >= next_beat:
-                beats += 1
-                self._pinged_at = {str(beats): now}
-                self.say(Ping(id=str(beats), t_ms=self.t_ms()))
-                next_beat = now + self._rules.heartbeat_s
-
-    def _cut_slow_peer(self, waited_s: float) -> None:
-        queued = sum(self._outbox.queued_bytes(lane) for lane in Lane)
-        log.warning("node does not read", extra={"waited_s": round(waited_s, 1), "queued_bytes": queued})
-        self.end(CloseCode.SLOW_CONSUMER, f"the node took nothing for {waited_s:.0f} s; {queued} bytes wait")

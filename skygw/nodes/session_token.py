@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import time
-from typing import Protocol
 
 import trio
 
 from skygw.errors import GatewayError, RoutingUnavailable
 from skygw.ids import InstallId
+from skygw.nodes.heartbeat import Ends
 from skygw.nodes.ports import TokenRenewer
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.frame import Frame
@@ -24,10 +24,6 @@ RECHECK_TOKEN_S = 2.5
 
 STAY_AWAY_MS = 5 * 60_000
 """What a revoked node is asked to wait."""
-
-
-class Ends(Protocol):
-    def __call__(self, code: int, reason: str) -> None: ...
 
 
 class SessionToken:

@@ -11,9 +11,10 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from skygw.auth.principals import Actor, Scope, ServicePrincipal, actor_for
-from skygw.control.commands import CommandOrder, CommandService
+from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.control.ledger import ENDS, CommandQuery, CommandRecord, CommandState
+from skygw.control.order import CommandOrder
 from skygw.errors import NodeOffline, NotFound, RoutingUnavailable
 from skygw.ids import CommandId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry

@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from skygw.control.commands import CommandOrder
 from skygw.control.ledger import CommandQuery, CommandRecord, CommandState
 from skygw.control.live_command import REMEMBER_SAFING_S
+from skygw.control.order import CommandOrder
 from skygw.errors import (
     Draining,
     Forbidden,

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import trio
 
-from skygw.control.commands import CommandOrder, CommandService
+from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
+from skygw.control.order import CommandOrder
 from skygw.ids import (
     BootId,
     CommandId,

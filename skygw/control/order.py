@@ -1,0 +1,58 @@
+"""What a caller wants done, before anything knows whether it will be."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from skygw.control.ledger import CommandRecord, CommandState, Transition, command_identity
+from skygw.control.trace_context import trace_id_of
+from skygw.errors import Hop, Invalid
+from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+from skygw.protocol.json_text import Opaque
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOrder:
+    """What a caller wants done. `timeout_s` is the whole budget; the node gets what remains of it."""
+
+    command_id: CommandId
+    telescope_uid: TelescopeUid | None
+    device_uid: DeviceUid | None
+    command: Opaque
+    origin: Opaque | None
+    service: str
+    actor: dict[str, str] | None
+    timeout_s: float
+    graph_revision: int | None = None
+    traceparent: str | None = None
+
+    @property
+    def command_type(self) -> str:
+        """The discriminator; the rest of a command is the node's business. Raises `Invalid`."""
+        found = self.command.value.get("command_type") if isinstance(self.command.value, dict) else None
+        if not isinstance(found, str) or not 1 <= len(found) <= 100:
+            raise Invalid("command.command_type must be a text of 1 to 100 characters.")
+        return found
+
+    @property
+    def identity(self) -> bytes:
+        """What makes a repeat a repeat."""
+        return command_identity(self.telescope_uid, self.device_uid, self.command.text)
+
+    def record(self, install_id: InstallId, epoch: Epoch) -> CommandRecord:
+        """The first line of its life in the ledger; its budget runs from now."""
+        now = datetime.now(UTC)
+        return CommandRecord(
+            command_id=self.command_id,
+            install_id=install_id,
+            telescope_uid=self.telescope_uid,
+            device_uid=self.device_uid,
+            command=self.command.text,
+            origin=None if self.origin is None else self.origin.text,
+            service=self.service,
+            actor=self.actor,
+            created_at=now,
+            deadline_at=now + timedelta(seconds=self.timeout_s),
+            trace_id=trace_id_of(self.traceparent),
+            epoch=epoch,
+            transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY)],
+        )
