@@ -6,13 +6,15 @@ below. What is built with `Settings(...)` in code takes nothing from the environ
 
 import os
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from skygw.loopback_hosts import is_loopback
 
 ENV_PREFIX = "SKYGW_"
 
@@ -45,16 +47,6 @@ def _xdg(variable: str, unless_set: str) -> Path:
     # The specification wants relative paths ignored.
     path = Path(os.environ.get(variable, ""))
     return path if path.is_absolute() else Path.home() / unless_set
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach `host`. A name other than `localhost` is not taken on trust."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _split(value: object) -> object:

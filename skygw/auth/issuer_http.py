@@ -5,8 +5,8 @@ import ssl
 import httpx
 import trio
 
-from skygw.auth.networks import is_loopback_host
 from skygw.errors import RoutingUnavailable, StartupError
+from skygw.loopback_hosts import is_loopback
 
 RETRY_AFTER_S = 5.0
 """What a caller is told to wait when the issuer could not be asked."""
@@ -32,9 +32,7 @@ def issuer_address(url: str, *, what: str) -> httpx.URL:
         raise StartupError(f"The address of {what} is not a URL.") from None
     if address.userinfo:
         raise StartupError(f"The address of {what} must not hold a user name or password.")
-    if not address.host or not (
-        address.scheme == "https" or (address.scheme == "http" and is_loopback_host(address.host))
-    ):
+    if not address.host or not (address.scheme == "https" or (address.scheme == "http" and is_loopback(address.host))):
         raise StartupError(f"The address of {what} must be https, or http on this machine: {address}.")
     return address
 

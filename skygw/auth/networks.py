@@ -73,14 +73,6 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted_proxies: Col
     return address
 
 
-def is_loopback_host(host: str) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    if host.lower() == "localhost":
-        return True
-    address = parse_address(host.removeprefix("[").removesuffix("]"))
-    return address is not None and address.is_loopback
-
-
 def _without_port(hop: str) -> str:
     """Some proxies add the client's port: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
     if hop.startswith("["):

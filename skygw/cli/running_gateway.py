@@ -19,7 +19,7 @@ from skygw.cli.configuration import load_settings
 from skygw.cli.terminal import CommandFailed
 from skygw.cli.token import OPERATOR, OPERATOR_SCOPES, SESSION_S, mint
 from skygw.errors import StartupError
-from skygw.settings import is_loopback
+from skygw.loopback_hosts import is_loopback
 
 DEFAULT_URL = "http://127.0.0.1:5003"
 PAGE_SIZE = 100

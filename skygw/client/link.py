@@ -18,8 +18,8 @@ from trio_websocket import (
 from wsproto.utilities import ProtocolError
 
 from skygw.protocol.limits import MAX_TEXT_BYTES
+from skygw.protocol.schemas import SUBPROTOCOL
 
-SUBPROTOCOL = "skynet.node.v1"
 RECEIVE_BYTES = 64 * 1024
 QUEUED_MESSAGES = 8
 """Read ahead by the library: 8 × 64 KiB at most."""

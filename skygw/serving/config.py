@@ -1,10 +1,10 @@
 """What one listener is told: where it listens, how patient it is, how much it takes."""
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
 from skygw.errors import StartupError
+from skygw.loopback_hosts import is_loopback
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -71,13 +71,3 @@ def refuse_open_cleartext(config: ListenerConfig) -> None:
         "give it a certificate (SKYGW_TLS_*), set SKYGW_BEHIND_TLS_PROXY if a proxy in front ends TLS, "
         "or set SKYGW_ALLOW_CLEARTEXT if this is meant"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether binding to this name or address stays on this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skygw.auth.networks import allowed, client_address, is_loopback_host, parse_address, parse_networks
+from skygw.auth.networks import allowed, client_address, parse_address, parse_networks
 
 PROXIES = parse_networks(["10.0.0.0/8", "2001:db8:1::/48"])
 
@@ -108,17 +108,3 @@ def test_a_network_that_is_none_is_quoted_in_the_error(text: str) -> None:
 def test_host_bits_in_a_network_are_pointed_out_with_what_was_meant() -> None:
     with pytest.raises(ValueError, match=r"write 10\.0\.0\.0/8"):
         parse_networks(["10.1.2.3/8"])
-
-
-@pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST", "127.0.0.1", "127.8.8.8", "::1", "[::1]", "::ffff:127.0.0.1"]
-)
-def test_loopback_hosts_are_known(host: str) -> None:
-    assert is_loopback_host(host)
-
-
-@pytest.mark.parametrize(
-    "host", ["", "localhost.example.test", "0.0.0.0", "::", "192.168.0.1", "127.0.0.1.example.test"]
-)
-def test_other_hosts_are_not_loopback(host: str) -> None:
-    assert not is_loopback_host(host)

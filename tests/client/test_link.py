@@ -10,7 +10,8 @@ import trio
 import trustme
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
-from skygw.client.link import SUBPROTOCOL, LinkEnded, open_link
+from skygw.client.link import LinkEnded, open_link
+from skygw.protocol.schemas import SUBPROTOCOL
 
 
 @asynccontextmanager

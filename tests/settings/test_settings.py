@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from skygw.settings import Settings, TlsFiles, is_loopback, is_secret, settings_table
+from skygw.settings import Settings, TlsFiles, is_secret, settings_table
 
 KEYS: dict[str, Any] = {"jwks_url": "https://auth.example/jwks", "token_issuer": "https://auth.example"}
 
@@ -121,17 +121,6 @@ def test_a_listener_serves_its_own_certificate_before_the_common_one() -> None:
     )
     assert settings.tls("node") == TlsFiles(Path("/c.pem"), Path("/k.pem"), Path("/ca.pem"))
     assert settings.tls("internal") == TlsFiles(Path("/ic.pem"), Path("/ik.pem"), None)
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        *((host, True) for host in ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost")),
-        *((host, False) for host in ("0.0.0.0", "::", "10.0.0.1", "localhost.example", "")),
-    ],
-)
-def test_only_what_no_other_machine_reaches_is_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 def test_data_lies_where_xdg_says(monkeypatch: pytest.MonkeyPatch) -> None:
