@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import trio
 
 from skygw.errors import RoutingUnavailable
+from skygw.ids import Epoch
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
 from skygw.nodes.link import LinkClosed, NodeLink, say_goodbye
-from skygw.nodes.ports import Binding, EpochLedger
+from skygw.nodes.ports import Binding, Claim, EpochLedger
 from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
 from skygw.protocol.close_codes import CloseCode, fitted_reason
 from skygw.protocol.codec import BadFrame, ProtocolViolation, from_node
@@ -122,7 +123,7 @@ class NodeDoor:
             )
             acked_seq = await self._ports.reports.acked_seq(binding.install_id, hello.outbox_uid)
         except RoutingUnavailable:
-            raise _TurnedAway(CloseCode.DRAINING, "the gateway's database is away; come back") from None
+            claim, acked_seq = self._claim_from_memory(hello)
         # While the database was asked, another machine may have come in.
         self._refuse_rival(hello)
         if self._draining:
@@ -146,6 +147,23 @@ class NodeDoor:
             extra={"install_id": str(binding.install_id), "epoch": claim.epoch, "version": hello.software_version},
         )
         return session
+
+    def _claim_from_memory(self, hello: Hello) -> tuple[Claim, int]:
+        """Lets the machine that was here before back in while the database is away: no database may keep a stop from it.
+
+        The epoch is above all that this process and the node know of; the ledger learns of it from the node's next
+        `hello`. What the node reports waits for the database like everybody's.
+        """
+        standing = self._registry.standing(hello.install_id)
+        known = standing is not None and (standing.instance_uid, standing.outbox_uid) == (
+            hello.instance_uid,
+            hello.outbox_uid,
+        )
+        if standing is None or not known:
+            raise _TurnedAway(CloseCode.DRAINING, "the gateway's database is away; come back")
+        epoch = Epoch(max(standing.claim.epoch, hello.last_epoch) + 1)
+        log.warning("node admitted without the database", extra={"epoch": epoch})
+        return Claim(epoch, standing.claim.registry_uid), standing.acked_seq
 
     def _refuse_rival(self, hello: Hello) -> None:
         rival = self._registry.rival(hello.install_id, hello.instance_uid)

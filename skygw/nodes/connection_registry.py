@@ -8,6 +8,7 @@ from datetime import datetime
 import trio
 
 from skygw.ids import DeviceUid, InstallId, InstanceUid, TelescopeUid
+from skygw.nodes.ports import Standing
 from skygw.nodes.session import Ending, NodeSession
 from skygw.protocol.close_codes import CloseCode
 
@@ -31,6 +32,7 @@ class Memory:
 
     last_close: Ending | None = None
     last_refusal: Refusal | None = None
+    standing: Standing | None = None
 
 
 class ConnectionRegistry:
@@ -102,7 +104,15 @@ class ConnectionRegistry:
             del self._sessions[install_id]
             if not self._sessions:
                 self._emptied.set()
-        self._remembered(install_id).last_close = ending
+        memory = self._remembered(install_id)
+        memory.last_close = ending
+        if memory.standing is None or memory.standing.claim.epoch < session.epoch:
+            memory.standing = session.standing
+
+    def standing(self, install_id: InstallId) -> Standing | None:
+        """Of the current session, or else of the last one."""
+        session = self._sessions.get(install_id)
+        return self.memory(install_id).standing if session is None else session.standing
 
     def refused(self, install_id: InstallId, refusal: Refusal) -> None:
         self._remembered(install_id).last_refusal = refusal

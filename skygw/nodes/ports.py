@@ -37,6 +37,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How far an installation's last session here had come: enough to admit its next one without the database."""
+
+    claim: Claim
+    instance_uid: InstanceUid
+    outbox_uid: OutboxUid
+    acked_seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class DurableReport:
     """One durable frame to be committed. `nacked` is set when it will never be taken; the cursor passes it too."""
 

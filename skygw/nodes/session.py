@@ -24,6 +24,7 @@ from skygw.nodes.ports import (
     ResultSink,
     SessionMetrics,
     SnapshotSink,
+    Standing,
     TokenRenewer,
 )
 from skygw.nodes.session_token import SessionToken
@@ -173,6 +174,11 @@ class NodeSession:
     @property
     def acked_seq(self) -> int:
         return self._committer.acked_seq
+
+    @property
+    def standing(self) -> Standing:
+        """What the next session of this installation can begin from."""
+        return Standing(self._claim, self.hello.instance_uid, self.hello.outbox_uid, self.acked_seq)
 
     @property
     def unacked(self) -> int:

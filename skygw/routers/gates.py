@@ -1,13 +1,15 @@
 """Who may come in by which door: networks, tokens, and the hub's word on an installation (contract §1, §2)."""
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from skygw.auth.networks import Network, allowed, client_address
 from skygw.auth.principals import NodePrincipal, ServicePrincipal
 from skygw.auth.tokens import bearer_token
-from skygw.errors import Forbidden, Unauthenticated
+from skygw.errors import Forbidden, RoutingUnavailable, Unauthenticated
 from skygw.ids import InstallId
+from skygw.nodes.connection_registry import REMEMBERED_INSTALLATIONS
 from skygw.nodes.ports import InstallationDirectory, InstallationRecord
 
 Scope = Mapping[str, Any]
@@ -85,6 +87,7 @@ class NodeGate(Door):
         super().__init__(trusted_proxies=trusted_proxies)
         self._verifier = verifier
         self._directory = directory
+        self._last_known: OrderedDict[InstallId, InstallationRecord] = OrderedDict()
 
     async def verified(self, scope: Scope) -> NodePrincipal:
         """Whose token this is. Raises `Unauthenticated`, `Forbidden`, `RoutingUnavailable`."""
@@ -96,12 +99,24 @@ class NodeGate(Door):
         return token if self._verifier.asks_issuer(token) else None
 
     async def admitted(self, principal: NodePrincipal) -> InstallationRecord:
-        """The hub's record of the installation. Raises `Forbidden` when it may not connect, `RoutingUnavailable`."""
-        installation = await self._directory.find(principal.install_id)
+        """The hub's record of the installation; the last one seen while the database is away, because a node that lost
+        its link must be reachable for a stop. Raises `Forbidden` when it may not connect, `RoutingUnavailable`.
+        """
+        install_id = principal.install_id
+        try:
+            installation = await self._directory.find(install_id)
+        except RoutingUnavailable:
+            if install_id not in self._last_known:
+                raise
+            return self._last_known[install_id]
+        self._last_known.pop(install_id, None)
         if installation is None:
-            raise Forbidden(f"No installation {principal.install_id} is known.")
+            raise Forbidden(f"No installation {install_id} is known.")
         if installation.refusal is not None:
             raise Forbidden(installation.refusal)
+        self._last_known[install_id] = installation
+        if len(self._last_known) > REMEMBERED_INSTALLATIONS:
+            self._last_known.popitem(last=False)
         return installation
 
     async def renew(self, install_id: InstallId, token: str) -> float:

@@ -118,6 +118,21 @@ async def test_a_command_that_was_sent_is_not_denied_because_the_ledger_went_awa
         assert [step["state"] for step in record["transitions"]][-1] == "completed"
 
 
+async def test_a_node_that_lost_its_link_is_back_and_stoppable_before_the_database_is(tmp_path: Path) -> None:
+    async with gateway(None, tmp_path) as world:
+        assert world.running.cluster is not None
+        outbox_uid = uuid4()
+        async with world.node(outbox_uid=outbox_uid) as node:
+            epoch = node.epoch
+        await world.running.cluster.kill()
+        async with world.node(outbox_uid=outbox_uid, last_epoch=epoch) as again:
+            assert again.epoch == epoch + 1
+            stop = a_command(world, "mount.stop")
+            assert (await world.ask("POST", "/internal/commands", stop)).status_code == 202
+            assert str((await again.hear(EventCommand)).command_id) == stop["commandId"]
+        await world.running.cluster.start()
+
+
 async def test_a_node_that_comes_while_the_database_is_away_comes_back_later(tmp_path: Path) -> None:
     async with gateway(None, tmp_path) as world, world.socket() as node:
         assert world.running.cluster is not None

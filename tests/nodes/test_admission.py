@@ -1,5 +1,6 @@
 """From an accepted socket to a session: who is let in, who takes over, who is turned away."""
 
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -10,9 +11,10 @@ from skygw.ids import InstallId, InstanceUid
 from skygw.nodes.link import LAST_WORDS_S
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
-from skygw.protocol.gateway_frames import Welcome
-from skygw.protocol.node_frames import NodeType, Ping
-from tests.fakes.rooms import Gateway, PlayedLink, Site
+from skygw.protocol.gateway_frames import Ack, EventCommand, Welcome
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.node_frames import NodeType, Ping, PublishLog
+from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 
 Clock = trio.testing.MockClock
 
@@ -85,6 +87,42 @@ async def test_a_node_that_comes_while_the_database_is_away_is_told_to_come_back
     link = gateway.accept(site)
     link.say(site.hello())
     assert await turned_away(link) == CloseCode.DRAINING
+
+
+async def test_a_node_whose_link_broke_is_let_back_in_without_the_database_so_that_a_stop_reaches_it(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site = Gateway(nursery), Site()
+    first = await gateway.connect(site)
+    first.say(PublishLog(seq=1, data=Opaque.of({}), observed_at=datetime.now(UTC)))
+    await first.hear_next(Ack)
+    gateway.database.away = True
+    first.hang_up()
+    await first.served.wait()
+    again = gateway.accept(site)
+    again.say(site.hello(last_epoch=1))
+    welcome = await again.hear_next(Welcome)
+    assert (welcome.epoch, welcome.acked_seq) == (2, 1)
+    await gateway.commands.submit(command_order(site, {"command_type": "mount.stop"}))
+    assert (await again.hear_next(EventCommand)).epoch == 2
+    gateway.database.away = False
+    third = await gateway.connect(site, last_epoch=2)
+    assert gateway.session(site).epoch == 3
+    assert third.closed_with is None
+
+
+@pytest.mark.parametrize("other", ["instance_uid", "outbox_uid"])
+async def test_another_machine_is_not_let_in_without_the_database(
+    autojump_clock: Clock, nursery: trio.Nursery, other: str
+) -> None:
+    gateway, site = Gateway(nursery), Site()
+    first = await gateway.connect(site)
+    gateway.database.away = True
+    first.hang_up()
+    await first.served.wait()
+    stranger = gateway.accept(site)
+    stranger.say(site.hello(**{other: uuid4()}))
+    assert await turned_away(stranger) == CloseCode.DRAINING
 
 
 async def test_a_draining_gateway_admits_nobody(autojump_clock: Clock, nursery: trio.Nursery) -> None:
