@@ -149,7 +149,7 @@ class NodeDoor:
         return session
 
     def _claim_from_memory(self, hello: Hello) -> tuple[Claim, int]:
-        """Lets the machine that was here before back in while the database is away: no database may keep a stop from it.
+        """Lets the machine that was here before back in without the database, which may not keep a stop from it.
 
         The epoch is above all that this process and the node know of; the ledger learns of it from the node's next
         `hello`. What the node reports waits for the database like everybody's.
