@@ -223,3 +223,13 @@ async def test_numbers_are_prometheus_text(postgres: PostgresServer, tmp_path: P
         assert answer.headers["content-type"].startswith(("text/plain", "application/openmetrics-text"))
         for word in ("skygw_", 'kind="direct_response_start"', "/internal/nodes/<id>/direct"):
             assert word in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/internal/commands?installid=1", "/internal/nodes?foo=1", "/internal/nodes/1?size=2"]
+)
+async def test_a_misspelt_query_parameter_is_refused_and_named(world: World, path: str) -> None:
+    answer = await world.ask("GET", path)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    name = path.partition("?")[2].partition("=")[0]
+    assert answer.json()["detail"][0]["loc"] == ["query", name]
