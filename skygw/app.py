@@ -293,6 +293,7 @@ async def _authenticator(
                 client,
                 client_id=settings.introspection_client_id,
                 client_secret=settings.introspection_client_secret.get_secret_value(),
+                stale_s=settings.issuer_grace_s,
             )
     if not settings.has_keys:
         key = await trio.to_thread.run_sync(development.load_or_make, settings.data_dir)

@@ -137,8 +137,8 @@ class Settings(BaseSettings):
     internal_port: Port = _is("Port of the internal listener; 0 picks a free one", 5003)
     node_public_url: BaseUrl | None = _is("Base URL nodes reach the node listener at, when a proxy stands in front")
     internal_public_url: BaseUrl | None = _is("Base URL services reach the internal listener at, behind a proxy")
-    node_trusted_proxies: Networks = _is("Networks whose `X-Forwarded-*` the node listener believes", ())
-    internal_trusted_proxies: Networks = _is("Networks whose `X-Forwarded-*` the internal listener believes", ())
+    node_trusted_proxies: Networks = _is("Networks whose `X-Forwarded-For` the node listener believes", ())
+    internal_trusted_proxies: Networks = _is("Networks whose `X-Forwarded-For` the internal listener believes", ())
     internal_networks: Networks = _is(
         "Networks that may call the internal listener", (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
     )
@@ -175,7 +175,9 @@ class Settings(BaseSettings):
     install_uid_claim: str = _is("The claim that holds the installation's uid", "sub")
     uid_from_client_id: bool = _is("Look the installation up by the token's client id instead", False)
     issuer_grace_s: Annotated[float, Field(ge=0, le=86_400)] = _is(
-        "How long an expired session stays, for telemetry and safing only, while the issuer is away", 900.0
+        "While the issuer is away: how long an expired session stays, for telemetry and safing only, and how long "
+        "after its last answer a service's opaque token is believed, for safing only",
+        900.0,
     )
 
     heartbeat_s: Seconds = _is("How often each end of a node socket is heard at least", 10.0)
@@ -184,7 +186,7 @@ class Settings(BaseSettings):
     drain_s: Seconds = _is("Longest time a shutdown takes", 10.0)
     send_timeout_s: Seconds = _is("How long a node may take nothing of what is sent before it is cut", 25.0)
     link_loss_policy: Literal["finish", "stop", "safe_shutdown"] = _is(
-        "What a node does when the link stays away, unless its installation says otherwise", "safe_shutdown"
+        "What a node does when the link stays away", "safe_shutdown"
     )
 
     max_connections: Count = _is("Connections one listener holds", 4_096)
@@ -192,7 +194,7 @@ class Settings(BaseSettings):
         "Connections one address holds on a listener; raise it for a fleet behind one NAT", 1_024
     )
     max_calls_per_node: Count = _is("Direct requests in flight per node; more are `busy`", 64)
-    direct_credit_bytes: Bytes = _is("What one response may have under way to a caller who has not read it", MIB)
+    direct_credit_bytes: Bytes = _is("What one response may have under way to a caller who has not read it", MIB // 2)
     max_in_flight_bytes_per_node: Bytes = _is("Response bytes all callers of one node may leave unread", 32 * MIB)
     direct_timeout_s: Seconds = _is("Time a direct request has, unless its caller says", 30.0)
     max_direct_timeout_s: Seconds = _is("Most time a caller may give a direct request", 600.0)

@@ -141,3 +141,9 @@ def test_the_table_names_every_setting_once_with_its_default() -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_by_default_as_many_calls_as_are_promised_fit_into_the_bytes_of_a_node() -> None:
+    defaults = Settings()
+    room = defaults.max_in_flight_bytes_per_node // defaults.direct_credit_bytes
+    assert room == defaults.max_calls_per_node
