@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -97,6 +97,17 @@ def _trusted_url(value: str) -> str:
 def _postgres_url(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError("should look like postgresql://user:password@host:5432/database")
+    # Drivers find this out when they connect, and each says it in its own way. There may be several hosts.
+    try:
+        parts = urlsplit(value.get_secret_value())
+    except ValueError:  # which quotes the password
+        raise ValueError("should look like postgresql://user:password@host:5432/database") from None
+    ports = [host.rpartition("]")[2].partition(":")[2] for host in parts.netloc.rpartition("@")[2].split(",")]
+    ports += [port for given in parse_qs(parts.query).get("port", []) for port in given.split(",")]
+    if not all(port == "" or (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65_535) for port in ports):
+        raise ValueError(
+            "should name a port from 1 to 65535 behind its host, and write @, / and : in a password as %40, %2F, %3A"
+        )
     return value
 
 

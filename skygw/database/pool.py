@@ -65,6 +65,7 @@ class Database:
         self._idle: list[Any] = []
         self._closed = False
         self._available = True
+        self._was_there = False
         self._failed = failed
         self._said_at: dict[str, float] = {}
 
@@ -176,7 +177,7 @@ class Database:
             raise self._away(error) from error
         if not self._available:
             log.warning("the database %s answers again", self.name)
-        self._available = True
+        self._available = self._was_there = True
         return connection
 
     def _give_back(self, connection: Any, *, sound: bool) -> None:
@@ -189,7 +190,7 @@ class Database:
 
     def _away(self, error: Exception) -> RoutingUnavailable:
         said = _in_words(error)
-        if self._available:
+        if self._available and self._was_there:  # else whoever opens it says so
             log.warning("the database %s does not answer: %s", self.name, said)
         self._available = False
         return RoutingUnavailable(f"the database does not answer: {said}", retry_after_s=RETRY_AFTER_S)
@@ -223,6 +224,7 @@ _CANNOT_CONNECT = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     ValueError,  # a URL that is not understood
+    OverflowError,  # a port that is none
 )
 
 
@@ -276,7 +278,7 @@ async def open_loop_and_database(
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | OverflowError):
         # asyncpg quotes the URL here, password and all.
         return "its URL is not understood"
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):

@@ -147,3 +147,38 @@ def test_by_default_as_many_calls_as_are_promised_fit_into_the_bytes_of_a_node()
     defaults = Settings()
     room = defaults.max_in_flight_bytes_per_node // defaults.direct_credit_bytes
     assert room == defaults.max_calls_per_node
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@db:99999/sky",
+        "postgresql://me:hunter2@db:0/sky",
+        "postgresql://me:hunter2@db:x/sky",
+        "postgresql://me:hunter2@[::1]:65536/sky",
+        "postgresql://me:hunter2@one:5432,two:70000/sky",
+        "postgresql://me:hunter2@/sky?host=db&port=70000",
+        "postgresql://me:hunter2@[::1/sky",
+        "postgresql://me:hunter2@d\u2100b/sky",
+        "mysql://me:hunter2@db/sky",
+    ],
+)
+def test_a_database_url_that_cannot_be_meant_is_refused_without_its_password(url: str) -> None:
+    assert "hunter2" not in refusal(database_url=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@db/sky",
+        "postgres://me@db:5432/sky",
+        "postgresql://me@[::1]:5432/sky",
+        "postgresql://me@one:5432,two:5433/sky",
+        "postgresql:///sky?host=/run/postgresql&port=5433",
+        "postgresql://me@%2Frun%2Fpostgresql/sky",
+    ],
+)
+def test_the_ways_to_write_a_database_url_are_taken(url: str) -> None:
+    chosen = Settings(database_url=url).database_url
+    assert chosen is not None
+    assert chosen.get_secret_value() == url
