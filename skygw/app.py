@@ -97,7 +97,7 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        snapshots = RetainedSnapshots()
+        snapshots = RetainedSnapshots(refused=metrics.snapshot_refused)
         commands = CommandService(
             registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
         )

@@ -6,7 +6,7 @@ below. What is built with `Settings(...)` in code takes nothing from the environ
 
 import os
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from skygw.auth.networks import Network, parse_networks
 from skygw.loopback_hosts import is_loopback
 
 ENV_PREFIX = "SKYGW_"
@@ -21,7 +22,6 @@ ENV_PREFIX = "SKYGW_"
 MIB = 1024 * 1024
 
 Listener = Literal["node", "internal"]
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)
@@ -57,23 +57,9 @@ def _split(value: object) -> object:
 
 
 def _parse_networks(value: object) -> object:
-    return (
-        [_parse_network(item) if isinstance(item, str) else item for item in value]
-        if isinstance(value, list)
-        else value
-    )
-
-
-def _parse_network(text: str) -> Network:
-    try:
-        return ip_network(text)
-    except ValueError:
-        pass
-    try:
-        meant = ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(f"should hold networks such as 10.0.0.0/8 or 2001:db8::/32, which “{text}” is not") from None
-    raise ValueError(f"should hold networks and “{text}” is an address inside {meant}")
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return parse_networks(value)
+    return value
 
 
 def _base_url(value: str) -> str:

@@ -182,3 +182,8 @@ def test_the_ways_to_write_a_database_url_are_taken(url: str) -> None:
     chosen = Settings(database_url=url).database_url
     assert chosen is not None
     assert chosen.get_secret_value() == url
+
+
+def test_an_ipv4_network_in_its_ipv6_clothes_is_the_ipv4_one() -> None:
+    mapped: Any = "::ffff:10.0.0.0/104"
+    assert [str(network) for network in Settings(internal_networks=mapped).internal_networks] == ["10.0.0.0/8"]
