@@ -7,13 +7,15 @@ import trio
 
 from skygw.control.ledger import CommandLedger, Move
 from skygw.control.live_command import LiveCommand
-from skygw.errors import RoutingUnavailable
+from skygw.errors import RoutingUnavailable, StoreFailed
 from skygw.ids import CommandId
 
 log = logging.getLogger("skygw.control")
 
 RETRY_S = 1.0
 MOVES_AT_ONCE = 500
+TRIES = 3
+"""A row that the ledger cannot hold is tried this often, and then set aside: it must not keep the others out."""
 
 
 class LedgerWriter:
@@ -25,6 +27,7 @@ class LedgerWriter:
         self._unrecorded: list[LiveCommand] = []
         self._moves: list[Move] = []
         self._wake = trio.Event()
+        self._refused = 0
 
     def record(self, live: LiveCommand) -> None:
         """A command that was sent before the ledger was asked. Not bounded: a stop is never refused for it."""
@@ -37,7 +40,7 @@ class LedgerWriter:
         self._wake.set()
 
     async def run(self) -> None:
-        """Runs until cancelled. What could not be written yet stays, in order."""
+        """Runs until cancelled. What could not be written yet stays, in order, but for a row the ledger cannot hold."""
         while True:
             while not self._moves and not self._unrecorded:
                 self._wake = trio.Event()
@@ -46,8 +49,14 @@ class LedgerWriter:
                 await self._record_sent()
                 await self._write_moves()
             except RoutingUnavailable as error:
-                log.warning("the ledger is away", extra={"waiting": len(self._moves) + len(self._unrecorded)})
+                if not isinstance(error, StoreFailed):  # that was said where it was found
+                    log.warning("the ledger is away", extra={"waiting": len(self._moves) + len(self._unrecorded)})
                 await trio.sleep(error.retry_after_s or RETRY_S)
+
+    def _hopeless(self, error: RoutingUnavailable) -> bool:
+        """Whether what was just tried should be given up. A store that refuses everything is waited for."""
+        self._refused = self._refused + 1 if isinstance(error, StoreFailed) and error.about_the_data else 0
+        return self._refused >= TRIES
 
     async def _record_sent(self) -> None:
         while self._unrecorded:
@@ -55,9 +64,13 @@ class LedgerWriter:
             told = len(live.results)
             try:
                 await self._ledger.record_sent(live.record, live.results[:told])
-            except RoutingUnavailable:
+            except RoutingUnavailable as error:
                 live.record.recorded_late = True
-                raise
+                if not self._hopeless(error):
+                    raise
+                _set_aside(live.record.command_id)
+                told = len(live.results)
+            self._refused = 0
             if len(live.results) == told:  # else the node said more while the ledger wrote: tell it that too
                 self._unrecorded.pop(0)
                 live.in_ledger = True
@@ -68,7 +81,30 @@ class LedgerWriter:
         batch = self._moves[:MOVES_AT_ONCE]
         if not batch:
             return
-        await self._ledger.move(batch)
+        try:
+            await self._ledger.move(batch)
+        except RoutingUnavailable as error:
+            if not self._hopeless(error):
+                raise
+            batch = await self._write_one_by_one(batch)
+        self._refused = 0
         del self._moves[: len(batch)]
         for move in batch:
             self._settled(move.command_id)
+
+    async def _write_one_by_one(self, batch: list[Move]) -> list[Move]:
+        """Finds the step that keeps the others out. Returns those that are done with; the store may go away midway."""
+        for at, move in enumerate(batch):
+            try:
+                await self._ledger.move([move])
+            except StoreFailed as error:
+                if not error.about_the_data:
+                    return batch[:at]
+                _set_aside(move.command_id)
+            except RoutingUnavailable:
+                return batch[:at]
+        return batch
+
+
+def _set_aside(command_id: CommandId) -> None:
+    log.error("the ledger cannot hold what became of a command: it is set aside", extra={"command_id": str(command_id)})

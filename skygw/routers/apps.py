@@ -22,21 +22,26 @@ log = logging.getLogger("skygw.routers")
 HttpCounter = Callable[[str, int], None]
 """Told of each answer: the route as it stands in the routing table, and the status."""
 
+Surprise = Callable[[], None]
+"""Told of each error nobody expected."""
+
 
 class Router(Protocol):
     def add_to(self, app: QuartTrio) -> None: ...
 
 
-def node_app(routers: Sequence[Router], *, count: HttpCounter) -> Any:
+def node_app(routers: Sequence[Router], *, count: HttpCounter, surprised: Surprise) -> Any:
     """What installations see."""
-    return _bounded(_quart("node", routers, count))
+    return _bounded(_quart("node", routers, count, surprised))
 
 
-def internal_app(routers: Sequence[Router], direct: DirectRouter, *, gate: InternalGate, count: HttpCounter) -> Any:
+def internal_app(
+    routers: Sequence[Router], direct: DirectRouter, *, gate: InternalGate, count: HttpCounter, surprised: Surprise
+) -> Any:
     """What services see. The network is looked at before the path, so that a stranger does not even learn what exists
     here. Direct requests are answered beside Quart, because their answers are streams.
     """
-    app = _quart("internal", routers, count)
+    app = _quart("internal", routers, count, surprised)
 
     async def dispatch(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -70,7 +75,7 @@ def _counted(send: Any, route: str, count: HttpCounter) -> Any:
     return counting
 
 
-def _quart(name: str, routers: Sequence[Router], count: HttpCounter) -> QuartTrio:
+def _quart(name: str, routers: Sequence[Router], count: HttpCounter, surprised: Surprise) -> QuartTrio:
     app = QuartTrio(f"skygw.{name}", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     # The listener bounds slow bodies and slow readers; Quart's own clocks would cut long answers.
@@ -81,7 +86,12 @@ def _quart(name: str, routers: Sequence[Router], count: HttpCounter) -> QuartTri
     app.url_map.merge_slashes = False
     app.register_error_handler(GatewayError, _on_gateway_error)
     app.register_error_handler(HTTPException, _on_http_exception)
-    app.register_error_handler(Exception, _on_surprise)
+
+    async def on_surprise(error: Exception) -> Response:
+        surprised()
+        return await _on_surprise(error)
+
+    app.register_error_handler(Exception, on_surprise)
     for router in routers:
         router.add_to(app)
 
