@@ -209,6 +209,8 @@ def _listener(settings: Settings, name: ListenerName) -> ListenerConfig:
         tls=None if files is None else TlsFiles(files.certificate, files.key, files.client_ca),
         allow_cleartext=settings.allow_cleartext,
         behind_tls_proxy=settings.behind_tls_proxy,
+        # The gate lets in no one else: a peer is a caller, or a proxy that is trusted to name one.
+        allowed_networks=settings.internal_networks + settings.internal_trusted_proxies if name == "internal" else None,
         send_timeout_s=settings.send_timeout_s,
         max_connections=settings.max_connections,
         max_connections_per_address=settings.max_connections_per_address,
