@@ -24,10 +24,11 @@ from skygw.observability.tracing import Trace
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.frame import write_body
 from skygw.protocol.safing import is_safing
+from skygw.routers.command_bodies import read_cancel, read_command
 from skygw.routers.gates import InternalGate
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
-from skygw.routers.schemas import MAX_PAGE_SIZE, CancelBody, CommandBody, Receipt, TransferBody, invalid, read_body
+from skygw.routers.schemas import MAX_PAGE_SIZE, Receipt, TransferBody, invalid, read_body
 from skygw.routers.views import call_view, command_view, node_view, receipt
 from skygw.telemetry.retained import RetainedSnapshots
 
@@ -179,7 +180,7 @@ class InternalRouter:
         """`POST /internal/commands` (`nodes:command`)."""
         principal = await self._gate.service(request.scope)
         principal.require_for_safing(Scope.NODES_COMMAND)
-        body = read_body(CommandBody, await body_bytes())
+        body = read_command(await body_bytes())
         actor = actor_for(principal, None if body.actor is None else Actor(body.actor.uid, body.actor.kind))
         order = CommandOrder(
             command_id=body.command_id,
@@ -226,7 +227,7 @@ class InternalRouter:
     async def command_cancel(self, command_id: str) -> Response:
         """`POST /internal/commands/{id}/cancel` (`nodes:command`): safing; answers with a receipt."""
         (await self._gate.service(request.scope)).require_for_safing(Scope.NODES_COMMAND)
-        body = read_body(CancelBody, await body_bytes() or b"{}")
+        body = read_cancel(await body_bytes())
         wanted = _command_id(command_id)
         record = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)
         if record is None:

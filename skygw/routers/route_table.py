@@ -10,12 +10,11 @@ from pydantic import BaseModel
 
 from skygw.auth.principals import Scope
 from skygw.control.ledger import CommandState
+from skygw.routers.command_bodies import CancelBody, CommandBody
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.schemas import (
     MAX_PAGE_SIZE,
     CallView,
-    CancelBody,
-    CommandBody,
     CommandPage,
     CommandView,
     DirectBody,

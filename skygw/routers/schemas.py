@@ -4,15 +4,18 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+)
 from pydantic.alias_generators import to_camel
 
 from skygw.control.ledger import CommandState
 from skygw.errors import Hop, Invalid, Outcome, Reached
 from skygw.ids import CommandId, DeviceUid, InstanceUid, TelescopeUid
 from skygw.protocol.frame import Counter, OpaqueObject, Sha256, read_model
-from skygw.protocol.gateway_frames import CancelMode
-from skygw.protocol.json_text import BrokenJson, Opaque, read_object
+from skygw.protocol.json_text import BrokenJson, JsonObject, Opaque, read_object
 from skygw.protocol.limits import KIB, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import NodeType
 
@@ -21,7 +24,9 @@ MAX_BODY_BYTES = MAX_TEXT_BYTES - 4 * KIB
 
 MAX_PAGE_SIZE = 500
 
-Wait = Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)]
+MAX_WAIT_S = 600
+
+Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)]
 RequestIdText = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
 
 
@@ -59,34 +64,6 @@ class DirectBody(Body):
     if_digest: Sha256 | None = None
     request_id: RequestIdText | None = None
     actor: ActorBody | None = None
-
-
-class CommandBody(Body):
-    """A command for a telescope or a device. `timeoutS` is the whole budget of the node and the way there."""
-
-    telescope_uid: TelescopeUid | None = None
-    device_uid: DeviceUid | None = None
-    command_id: CommandId
-    command: OpaqueObject
-    origin: OpaqueObject | None = None
-    actor: ActorBody | None = None
-    timeout_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
-    wait_s: Wait = 0.0
-    graph_revision: Counter | None = None
-
-    @model_validator(mode="after")
-    def _one_target(self) -> "CommandBody":
-        if (self.telescope_uid is None) == (self.device_uid is None):
-            raise ValueError("name either telescopeUid or deviceUid")
-        return self
-
-
-class CancelBody(Body):
-    """How to cancel. `graceS` is what a graceful cancel may take before it becomes immediate."""
-
-    mode: CancelMode = CancelMode.GRACEFUL
-    grace_s: Wait | None = None
-    wait_s: Wait = 0.0
 
 
 class TransferBody(Body):
@@ -277,12 +254,21 @@ class DrainView(View):
 
 def read_body(model: type[BodyT], raw: bytes) -> BodyT:
     """Validates a JSON body. Raises `Invalid`, which names the fields."""
+    return validated(model, read_json(raw))
+
+
+def read_json(raw: bytes) -> JsonObject:
+    """The object a body is, its members not validated. Raises `Invalid`."""
     try:
-        source = read_object(raw.decode())
+        return read_object(raw.decode())
     except UnicodeDecodeError:
         raise invalid("The body is not UTF-8.", "body") from None
     except BrokenJson as error:
         raise invalid(f"The body is not a JSON object: {error}.", "body") from None
+
+
+def validated(model: type[BodyT], source: JsonObject) -> BodyT:
+    """Raises `Invalid`, which names the fields as they are spelled outside."""
     try:
         return read_model(model, source)
     except Invalid as error:
