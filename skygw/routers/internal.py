@@ -85,10 +85,12 @@ class InternalRouter:
         """`GET /internal/nodes` (`nodes:read`). With `connected=true` it is answered from memory alone: whoever stops
         everything must not have to wait for the database.
         """
-        await self._service(Scope.NODES_READ)
+        principal = await self._gate.service(request.scope)
+        principal.require_for_safing(Scope.NODES_READ)
         page, size = _page(50)
         if _flag("connected"):
             return self._connected_nodes(page, size)
+        principal.require(Scope.NODES_READ)
         found, total = await self._directory.list_page(page=page, size=size)
         items = [
             node_view(
