@@ -305,6 +305,8 @@ class BoundedWebSocket(WSStream):
             )
 
     async def _violation(self, reason: str) -> NoReturn:
+        # The exception and what it passes through refer to each other: this would stay until the next collection.
+        self._message = bytearray()
         await self._send_wsproto_event(CloseConnection(code=self._violation_code, reason=reason))
         await self._tell_app(self._violation_code, reason)
         raise PeerFaultError(End.PROTOCOL, f"WebSocket: {reason}")

@@ -9,12 +9,12 @@ import pytest
 import trio
 
 from tests.fakes.postgres import PostgresServer
-from tests.gateway.world import PATIENCE_S, World, gateway
+from tests.gateway.world import PATIENCE_S, AnyWorld, gateway
 
 FRAME = b"\x81\x85\x00\x00\x00\x00hello"
 
 
-def upgrade(world: World, *more: str) -> bytes:
+def upgrade(world: AnyWorld, *more: str) -> bytes:
     lines = [
         "GET /v1/ws/node HTTP/1.1",
         "Host: a",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
@@ -143,11 +143,21 @@ def bearer(token: str) -> list[tuple[bytes, bytes]]:
     return [(b"authorization", f"Bearer {token}".encode())]
 
 
+class Addresses(Protocol):
+    """Where a gateway listens, in this process or in one of its own."""
+
+    @property
+    def node_url(self) -> str: ...
+
+    @property
+    def internal_url(self) -> str: ...
+
+
 @dataclass
-class World:
+class AnyWorld:
     """A running gateway, a site it knows, and a caller of it with every scope."""
 
-    running: Running
+    running: Addresses
     key: DevelopmentKey
     site: Site
     owner_url: str
@@ -258,10 +268,14 @@ class World:
         return rejected
 
     @asynccontextmanager
-    async def caller(self, operation: str, **members: Any) -> AsyncIterator[trio.SocketStream]:
+    async def caller(
+        self, operation: str, *, receive_buffer: int | None = None, **members: Any
+    ) -> AsyncIterator[trio.SocketStream]:
         """A connection on which a direct request was sent; whether and when to read is the test's to say."""
         body = json.dumps({"operation": operation, "params": {}, **members}).encode()
         async with self._stream(self.internal_port) as stream:
+            if receive_buffer is not None:
+                stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
             await stream.send_all(
                 f"POST {self.direct_path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {self.service_token()}\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n".encode()
@@ -298,12 +312,19 @@ class World:
                 nursery.cancel_scope.cancel()
 
 
+@dataclass
+class World(AnyWorld):
+    """…the gateway in this process, with all that belongs to it."""
+
+    running: Running
+
+
 INSTANCE = InstanceUid(UUID("0d3a1c2e-57a1-4f0b-8a53-3a4b8a2f9a10"))
 
 
 @dataclass
 class Bystander:
-    world: World
+    world: AnyWorld
     install_id: InstallId
 
     async def is_served(self) -> bool:
@@ -328,10 +349,22 @@ async def gateway(postgres: PostgresServer | None, data_dir: Path, **settings: A
     async with trio.open_nursery() as nursery:
         running: Running = await nursery.start(partial(run, chosen, handle_signals=False))
         owner_url = running.cluster.owner_url if postgres is None and running.cluster else ""
-        site = Site()
-        async with httpx.AsyncClient(base_url=running.internal_url, timeout=PATIENCE_S, verify=NO_TLS) as http:
-            world = World(running, key, site, postgres.owner_url if postgres else owner_url, http)
-            await site.provision(world.owner_url)
-            http.headers["authorization"] = f"Bearer {world.service_token()}"
+        async with world_of(World, running, key, postgres.owner_url if postgres else owner_url) as world:
             yield world
         nursery.cancel_scope.cancel()
+
+
+WorldT = TypeVar("WorldT", bound=AnyWorld)
+
+
+@asynccontextmanager
+async def world_of(
+    kind: type[WorldT], running: Addresses, key: DevelopmentKey, owner_url: str
+) -> AsyncIterator[WorldT]:
+    """A site that a running gateway knows, and a caller of it."""
+    site = Site()
+    async with httpx.AsyncClient(base_url=running.internal_url, timeout=PATIENCE_S, verify=NO_TLS) as http:
+        world = kind(running, key, site, owner_url, http)
+        await site.provision(world.owner_url)
+        http.headers["authorization"] = f"Bearer {world.service_token()}"
+        yield world
