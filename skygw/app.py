@@ -26,7 +26,7 @@ from skygw.database.node_sessions import NodeSessions
 from skygw.database.platform import check_platform
 from skygw.database.pool import Database, open_loop_and_database
 from skygw.draining import Drained, drain
-from skygw.errors import StartupError
+from skygw.errors import RoutingUnavailable, StartupError
 from skygw.nodes.admission import NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
@@ -87,7 +87,9 @@ async def run(
         internal_listener = Listener.bind(_listener(settings, "internal"), metrics=counting)
         stack.callback(internal_listener.stop_accepting)
         cluster = await stack.enter_async_context(_own_cluster(settings))
-        database = await stack.enter_async_context(open_loop_and_database(_database_url(settings, cluster)))
+        database = await stack.enter_async_context(
+            open_loop_and_database(_database_url(settings, cluster), failed=metrics.unhandled)
+        )
         if cluster is None:
             await _check_database(_database_url(settings, cluster), database)
 
@@ -95,7 +97,7 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        snapshots = RetainedSnapshots()
+        snapshots = RetainedSnapshots(refused=metrics.snapshot_refused)
         commands = CommandService(
             registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
         )
@@ -124,6 +126,7 @@ async def run(
                 SocketRouter(gate=node_gate, door=door, registry=registry, metrics=metrics),
             ],
             count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
+            surprised=metrics.unhandled,
         )
         internal_side = internal_app(
             [
@@ -165,6 +168,7 @@ async def run(
             ),
             gate=internal_gate,
             count=lambda route, status: metrics.http_request(listener="internal", route=route, status=status),
+            surprised=metrics.unhandled,
         )
 
         # Everything that runs.
@@ -205,6 +209,8 @@ def _listener(settings: Settings, name: ListenerName) -> ListenerConfig:
         tls=None if files is None else TlsFiles(files.certificate, files.key, files.client_ca),
         allow_cleartext=settings.allow_cleartext,
         behind_tls_proxy=settings.behind_tls_proxy,
+        # The gate lets in no one else: a peer is a caller, or a proxy that is trusted to name one.
+        allowed_networks=settings.internal_networks + settings.internal_trusted_proxies if name == "internal" else None,
         send_timeout_s=settings.send_timeout_s,
         max_connections=settings.max_connections,
         max_connections_per_address=settings.max_connections_per_address,
@@ -257,8 +263,11 @@ async def _check_database(url: str, database: Database) -> None:
     missing = await pending(url)
     if missing:
         raise StartupError(f"the database lacks {len(missing)} migrations ({missing[0]} first): run `skygw migrate`")
-    async with database.connection() as connection:
-        wrong = await check_platform(connection)
+    try:
+        async with database.connection() as connection:
+            wrong = await check_platform(connection)
+    except RoutingUnavailable as error:
+        raise StartupError(f"the database cannot be looked at: {error}") from error
     if wrong:
         raise StartupError(f"the database is not the platform's: {wrong[0]} (`skygw doctor` lists all {len(wrong)})")
 
@@ -286,6 +295,7 @@ async def _authenticator(
                 client,
                 client_id=settings.introspection_client_id,
                 client_secret=settings.introspection_client_secret.get_secret_value(),
+                stale_s=settings.issuer_grace_s,
             )
     if not settings.has_keys:
         key = await trio.to_thread.run_sync(development.load_or_make, settings.data_dir)

@@ -211,5 +211,20 @@ class RoutingUnavailable(GatewayError):
     retry_unless_told = Retry.AFTER
 
 
+class StoreFailed(RoutingUnavailable):
+    """The database answered and refused a statement of ours: a column renamed, a right withdrawn, a value it cannot
+    hold. Our fault; yet whoever can do without the database goes on, as when it is away.
+
+    `about_the_data` says that another row might have been taken.
+    """
+
+    reason = "internal"
+    retry_unless_told = Retry.QUERY_FIRST
+
+    def __init__(self, message: str, *, about_the_data: bool = False, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.about_the_data = about_the_data
+
+
 class StartupError(Exception):
     """The process cannot start: one sentence for stderr, exit code 2, no traceback."""

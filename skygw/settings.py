@@ -6,14 +6,15 @@ below. What is built with `Settings(...)` in code takes nothing from the environ
 
 import os
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from skygw.auth.networks import Network, parse_networks
 from skygw.loopback_hosts import is_loopback
 
 ENV_PREFIX = "SKYGW_"
@@ -21,7 +22,6 @@ ENV_PREFIX = "SKYGW_"
 MIB = 1024 * 1024
 
 Listener = Literal["node", "internal"]
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)
@@ -57,23 +57,9 @@ def _split(value: object) -> object:
 
 
 def _parse_networks(value: object) -> object:
-    return (
-        [_parse_network(item) if isinstance(item, str) else item for item in value]
-        if isinstance(value, list)
-        else value
-    )
-
-
-def _parse_network(text: str) -> Network:
-    try:
-        return ip_network(text)
-    except ValueError:
-        pass
-    try:
-        meant = ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(f"should hold networks such as 10.0.0.0/8 or 2001:db8::/32, which “{text}” is not") from None
-    raise ValueError(f"should hold networks and “{text}” is an address inside {meant}")
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return parse_networks(value)
+    return value
 
 
 def _base_url(value: str) -> str:
@@ -97,6 +83,17 @@ def _trusted_url(value: str) -> str:
 def _postgres_url(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError("should look like postgresql://user:password@host:5432/database")
+    # Drivers find this out when they connect, and each says it in its own way. There may be several hosts.
+    try:
+        parts = urlsplit(value.get_secret_value())
+    except ValueError:  # which quotes the password
+        raise ValueError("should look like postgresql://user:password@host:5432/database") from None
+    ports = [host.rpartition("]")[2].partition(":")[2] for host in parts.netloc.rpartition("@")[2].split(",")]
+    ports += [port for given in parse_qs(parts.query).get("port", []) for port in given.split(",")]
+    if not all(port == "" or (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65_535) for port in ports):
+        raise ValueError(
+            "should name a port from 1 to 65535 behind its host, and write @, / and : in a password as %40, %2F, %3A"
+        )
     return value
 
 
@@ -137,8 +134,8 @@ class Settings(BaseSettings):
     internal_port: Port = _is("Port of the internal listener; 0 picks a free one", 5003)
     node_public_url: BaseUrl | None = _is("Base URL nodes reach the node listener at, when a proxy stands in front")
     internal_public_url: BaseUrl | None = _is("Base URL services reach the internal listener at, behind a proxy")
-    node_trusted_proxies: Networks = _is("Networks whose `X-Forwarded-*` the node listener believes", ())
-    internal_trusted_proxies: Networks = _is("Networks whose `X-Forwarded-*` the internal listener believes", ())
+    node_trusted_proxies: Networks = _is("Networks whose `X-Forwarded-For` the node listener believes", ())
+    internal_trusted_proxies: Networks = _is("Networks whose `X-Forwarded-For` the internal listener believes", ())
     internal_networks: Networks = _is(
         "Networks that may call the internal listener", (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
     )
@@ -175,7 +172,9 @@ class Settings(BaseSettings):
     install_uid_claim: str = _is("The claim that holds the installation's uid", "sub")
     uid_from_client_id: bool = _is("Look the installation up by the token's client id instead", False)
     issuer_grace_s: Annotated[float, Field(ge=0, le=86_400)] = _is(
-        "How long an expired session stays, for telemetry and safing only, while the issuer is away", 900.0
+        "While the issuer is away: how long an expired session stays, for telemetry and safing only, and how long "
+        "after its last answer a service's opaque token is believed, for safing only",
+        900.0,
     )
 
     heartbeat_s: Seconds = _is("How often each end of a node socket is heard at least", 10.0)
@@ -184,7 +183,7 @@ class Settings(BaseSettings):
     drain_s: Seconds = _is("Longest time a shutdown takes", 10.0)
     send_timeout_s: Seconds = _is("How long a node may take nothing of what is sent before it is cut", 25.0)
     link_loss_policy: Literal["finish", "stop", "safe_shutdown"] = _is(
-        "What a node does when the link stays away, unless its installation says otherwise", "safe_shutdown"
+        "What a node does when the link stays away", "safe_shutdown"
     )
 
     max_connections: Count = _is("Connections one listener holds", 4_096)
@@ -192,7 +191,7 @@ class Settings(BaseSettings):
         "Connections one address holds on a listener; raise it for a fleet behind one NAT", 1_024
     )
     max_calls_per_node: Count = _is("Direct requests in flight per node; more are `busy`", 64)
-    direct_credit_bytes: Bytes = _is("What one response may have under way to a caller who has not read it", MIB)
+    direct_credit_bytes: Bytes = _is("What one response may have under way to a caller who has not read it", MIB // 2)
     max_in_flight_bytes_per_node: Bytes = _is("Response bytes all callers of one node may leave unread", 32 * MIB)
     direct_timeout_s: Seconds = _is("Time a direct request has, unless its caller says", 30.0)
     max_direct_timeout_s: Seconds = _is("Most time a caller may give a direct request", 600.0)

@@ -1,8 +1,9 @@
 """Turns a bearer token into the installation or the service it stands for, whichever kind of token it is."""
 
 import time
-from collections.abc import Callable, Collection
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
 
 from skygw.auth.claims import Claims, check_claims, node_principal, require_node_scope, service_principal
 from skygw.auth.introspection import Introspection
@@ -70,8 +71,16 @@ class Authenticator:
         return await self._node_by_client_id(claims, self._installations)
 
     async def service(self, token: str) -> ServicePrincipal:
-        """The service behind an internal token. Raises `Unauthenticated` or `IssuerUnavailable`."""
-        return service_principal(await self._claims(token, self._service_audiences))
+        """The service behind an internal token. Raises `Unauthenticated` or `IssuerUnavailable`.
+
+        While the issuer is away, one that it called active before is believed, for safing alone.
+        """
+        refuse_oversize(token)
+        if self._introspection is None or not self.asks_issuer(token):
+            return service_principal(await self._claims(token, self._service_audiences))
+        said = await self._introspection.service_claims(token)
+        principal = service_principal(self._held(said.claims, self._service_audiences))
+        return replace(principal, only_safing=said.stale)
 
     def asks_issuer(self, token: str) -> bool:
         """Whether only the issuer knows if this token still holds, so that it must be asked again and again."""
@@ -97,8 +106,12 @@ class Authenticator:
             )
         if self._introspection is None:
             raise Unauthenticated("The token is not a signed JWT.")
+        return self._held(await self._introspection.claims(token), audiences)
+
+    def _held(self, said: Mapping[str, Any], audiences: Collection[str]) -> Claims:
+        """What the issuer said, held against what is expected here; also against the token's own expiry, now."""
         return check_claims(
-            await self._introspection.claims(token),
+            said,
             audiences=audiences,
             issuer=self._issuer,
             now=self._now(),

@@ -41,9 +41,16 @@ def open_issuer_client(*, ca_file: str | None = None) -> httpx.AsyncClient:
     """The HTTP client the key set and introspection share; the caller closes it (`async with`).
 
     Proxies named by the environment are not used: tokens and keys take no detour nobody configured.
-    `ca_file` is a PEM bundle to trust instead of the well-known authorities.
+    `ca_file` is a PEM bundle to trust instead of the well-known authorities; raises `StartupError` if it is none.
     """
-    authorities: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else True
+    authorities: ssl.SSLContext | bool = True
+    if ca_file:
+        try:
+            authorities = ssl.create_default_context(cafile=ca_file)
+        except ssl.SSLError:
+            raise StartupError(f"SKYGW_ISSUER_CA: {ca_file} is not a PEM bundle of certificates.") from None
+        except OSError as error:
+            raise StartupError(f"SKYGW_ISSUER_CA: {ca_file} cannot be read: {error.strerror}.") from None
     return httpx.AsyncClient(follow_redirects=False, trust_env=False, verify=authorities)
 
 

@@ -21,6 +21,8 @@ RETRY_S = 5.0
 REFRESH_S = 300.0
 """How long a key the issuer has withdrawn may still be believed."""
 FETCH_TIMEOUT_S = 5.0
+LOOK_TIMEOUT_S = 1.0
+"""How long the key file's disk may take: it may lie on a network's."""
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class JwksFile:
         """Read the file at once. Raises `StartupError` if it cannot be read or holds no usable key."""
         self._path = path
         self._complained = False
+        self._one_look = trio.CapacityLimiter(1)
+        self._hanging = False
         try:
             with path.open("rb") as file:
                 self._seen = _version(os.fstat(file.fileno()))
@@ -74,15 +78,20 @@ class JwksFile:
             raise StartupError(f"The key file {path} is not usable. {error}") from None
 
     async def key_set(self, kid: str | None) -> KeySet:  # noqa: ARG002 - a change shows in the file's date
-        """The keys the file holds, or held when it was last readable."""
-        try:
-            if _version(await trio.Path(self._path).stat()) != self._seen:
-                await self._read_again()
-            self._complained = False
-        except OSError as error:
-            if not self._complained:
-                log.warning("The key file %s cannot be read, its last keys stay: %s.", self._path, error.strerror)
-            self._complained = True
+        """The keys the file holds, or held when it was last readable. Waits `LOOK_TIMEOUT_S` for the disk at most."""
+        if self._hanging and self._one_look.borrowed_tokens:
+            await trio.lowlevel.checkpoint()
+            return self._keys
+        with trio.move_on_after(LOOK_TIMEOUT_S) as look:
+            try:
+                # A thread that hangs is left behind; there is never more than one.
+                self._take(await trio.to_thread.run_sync(self._changed, abandon_on_cancel=True, limiter=self._one_look))
+                self._complained = False
+            except OSError as error:
+                self._complain(error.strerror or type(error).__name__)
+        self._hanging = look.cancelled_caught
+        if self._hanging:
+            self._complain(f"no answer within {LOOK_TIMEOUT_S:g} s")
         return self._keys
 
     async def issuer_reachable(self) -> bool:
@@ -90,18 +99,28 @@ class JwksFile:
         await trio.lowlevel.checkpoint()
         return True
 
-    async def _read_again(self) -> None:
-        async with await trio.Path(self._path).open("rb") as file:
-            seen = _version(os.fstat(file.fileno()))
-            content = await file.read(MAX_JWKS_BYTES + 1)
-        # From here on nothing waits: a content is either taken and remembered, or neither.
-        self._seen = seen
+    def _changed(self) -> tuple[tuple[int, int, int], bytes] | None:
+        """In a thread: the file's version and content, if it is another one."""
+        if _version(self._path.stat()) == self._seen:
+            return None
+        with self._path.open("rb") as file:
+            return _version(os.fstat(file.fileno())), file.read(MAX_JWKS_BYTES + 1)
+
+    def _take(self, changed: tuple[tuple[int, int, int], bytes] | None) -> None:
+        if changed is None or changed[0] == self._seen:  # another task was quicker
+            return
+        self._seen, content = changed
         try:
             self._keys = parse_jwks(content)
         except KeySetError as error:
             log.warning("The key file %s is not usable, its last keys stay. %s", self._path, error)
         else:
             log.info("The key file %s was read again: %d keys.", self._path, len(self._keys))
+
+    def _complain(self, why: str) -> None:
+        if not self._complained:
+            log.warning("The key file %s cannot be read, its last keys stay: %s.", self._path, why)
+        self._complained = True
 
 
 class JwksUrl:

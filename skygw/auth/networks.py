@@ -32,8 +32,8 @@ def _parse_network(text: str) -> Network:
         try:
             meant = ip_network(text, strict=False)
         except ValueError:
-            raise ValueError(f"“{text}” is not a network such as 10.0.0.0/8 or 2001:db8::/32.") from None
-        raise ValueError(f"“{text}” is an address inside a network; write {meant}.") from None
+            raise ValueError(f"“{text}” is not a network such as 10.0.0.0/8 or 2001:db8::/32") from None
+        raise ValueError(f"“{text}” is an address inside {meant}, which is how to write that network") from None
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         return IPv4Network((network.network_address.packed[-4:], network.prefixlen - 96))
     return network

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from skygw.errors import Forbidden
+from skygw.errors import Forbidden, RoutingUnavailable
 from skygw.ids import InstallId
 
 NODE_SCOPE = "node"
@@ -40,9 +40,19 @@ class ServicePrincipal:
     scopes: frozenset[str]
     expires_at: float
     """Unix seconds, as the token says, without leeway."""
+    only_safing: bool = False
+    """The token's issuer is away and said a while ago that it holds: enough for a stop, and for nothing else."""
 
     def require(self, *scopes: Scope) -> None:
-        """Return if every one of `scopes` was granted; raise `Forbidden` naming those that were not."""
+        """Return if every one of `scopes` was granted; raise `Forbidden` naming those that were not, and
+        `RoutingUnavailable` while this principal is believed for safing alone.
+        """
+        self.require_for_safing(*scopes)
+        if self.only_safing:
+            raise RoutingUnavailable("The token issuer is away; until it is back only safing passes.")
+
+    def require_for_safing(self, *scopes: Scope) -> None:
+        """As `require`, where what is asked makes safe."""
         missing = [scope for scope in scopes if scope not in self.scopes]
         if missing:
             named = " and ".join(f"“{scope}”" for scope in missing)
@@ -61,5 +71,5 @@ class Actor:
 def actor_for(principal: ServicePrincipal, actor: Actor | None) -> Actor | None:
     """The actor this request may be recorded under: none if none was named, `Forbidden` without `act_as`."""
     if actor is not None:
-        principal.require(Scope.ACT_AS)
+        principal.require_for_safing(Scope.ACT_AS)
     return actor

@@ -118,11 +118,8 @@ async def check_keys(settings: Settings, clocks: Clocks) -> list[Check]:
         checks.append(Check("token keys", Verdict.WRONG, str(error), "Correct the file and its rights."))
     try:
         client = open_issuer_client(ca_file=None if settings.issuer_ca is None else str(settings.issuer_ca))
-    except OSError as error:
-        return [
-            *checks,
-            Check("issuer CA", Verdict.WRONG, f"{settings.issuer_ca}: {error}", "Correct SKYGW_ISSUER_CA."),
-        ]
+    except StartupError as error:
+        return [*checks, Check("issuer CA", Verdict.WRONG, str(error), "Correct SKYGW_ISSUER_CA.")]
     async with client:
         if settings.jwks_url is not None:
             checks.append(await _ask("token keys", settings.jwks_url, client, clocks, read=parse_jwks, bad=KeySetError))

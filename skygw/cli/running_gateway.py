@@ -125,7 +125,14 @@ async def reach(options: Reach | None) -> AsyncIterator[RunningGateway]:
             lifetime_s=SESSION_S,
         )
     # No proxy from the environment: the token is for the gateway alone.
-    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as client:
+    # As many connections as are wanted: a stop must not wait in a pool until a hundred others have their proof.
+    client = httpx.AsyncClient(
+        base_url=url,
+        headers={"Authorization": f"Bearer {token}"},
+        trust_env=False,
+        limits=httpx.Limits(max_connections=None),
+    )
+    async with client:
         yield RunningGateway(client)
 
 

@@ -1,10 +1,10 @@
 """`skygw stop`: sends the safing command to telescopes, all at once, and shows the proof device by device.
 
-Where telescopes are named, nothing is looked up first: the stop is the first thing that goes out.
+Where telescopes are named, nothing is looked up first; a telescope that is looked up is stopped as soon as it is found.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -48,7 +48,7 @@ def stop(
     reach_by: Reach | None = None,
     as_json: AsJson = False,
 ) -> int:
-    """Bring telescopes into a safe state. Exit code 0 says that every one of them reported success.
+    """Bring telescopes into a safe state. Exit code 0 says that every one was proved safe: all its devices read back.
 
     Parameters
     ----------
@@ -83,44 +83,92 @@ def stop(
 
 
 async def _stop(wanted: Wanted, command_type: str, timeout_s: float, by: Reach | None, terminal: Terminal) -> int:
-    results: dict[str, dict[str, Any]] = {}
     async with reach(by) as gateway:
+        stopping = Stopping(gateway, command_type, timeout_s)
         with terminal.progress("stopping…"):
-            await stop_each(gateway, wanted.telescopes, command_type, timeout_s, results=results)
-            found, problems = await _look_up(gateway, wanted)
-            later = [uid for uid in found if uid not in results]
-            await stop_each(gateway, later, command_type, timeout_s, results=results)
-    for problem in problems:
+            await stopping.run(wanted)
+    for problem in stopping.problems:
         terminal.complaint(problem)
-    if not results:
+    if not stopping.results:
         raise CommandFailed(
             "Nothing was stopped: no telescope was found.", {"code": "not_found", "outcome": "not_sent"}
         )
+    doubts = {telescope: _doubt(result) for telescope, result in stopping.results.items()}
     if terminal.as_json:
-        terminal.json(list(results.values()))
+        terminal.json([{**result, "doubt": doubts[telescope]} for telescope, result in stopping.results.items()])
     else:
-        rows = [row for result in results.values() for row in _rows(result)]
+        rows = [row for telescope, result in stopping.results.items() for row in _rows(result, doubts[telescope])]
         terminal.table(("TELESCOPE", "OUTCOME", "DEVICE", "STATE", "BASIS"), rows)
-    stopped = all(result.get("outcome") == "succeeded" for result in results.values())
-    return ExitCode.OK if stopped and not problems else ExitCode.FAILED
+    is_safe = not any(doubts.values()) and not stopping.problems
+    return ExitCode.OK if is_safe else ExitCode.FAILED
 
 
-async def stop_each(
-    gateway: RunningGateway,
-    telescopes: Sequence[str],
-    command_type: str,
-    timeout_s: float,
-    *,
-    results: dict[str, dict[str, Any]],
-) -> None:
-    """Stop all of them side by side; one that fails holds up no other. Fills `results` by telescope."""
+class Stopping:
+    """Stops side by side: none waits for another's proof, nor for the look-up of others."""
 
-    async def one(telescope: str) -> None:
-        results[telescope] = await _stop_one(gateway, telescope, command_type, timeout_s)
+    def __init__(self, gateway: RunningGateway, command_type: str, timeout_s: float) -> None:
+        self._gateway = gateway
+        self._command_type = command_type
+        self._timeout_s = timeout_s
+        self._begun: set[str] = set()
+        self.results: dict[str, dict[str, Any]] = {}
+        """What became of each telescope's stop, in the order in which that was known."""
+        self.problems: list[str] = []
+        """A sentence for each look-up that found nothing to stop."""
 
-    async with trio.open_nursery() as nursery:
-        for telescope in dict.fromkeys(telescopes):
-            nursery.start_soon(one, telescope)
+    async def run(self, wanted: Wanted) -> None:
+        """Until it is known of every telescope what became of its stop."""
+        async with trio.open_nursery() as nursery:
+            self._begin(wanted.telescopes, nursery)
+            for which in wanted.nodes:
+                nursery.start_soon(self._look_up_node, which, nursery)
+            if wanted.everything or wanted.observatories:
+                nursery.start_soon(self._look_up_connected, wanted, nursery)
+
+    def _begin(self, telescopes: Iterable[str], nursery: trio.Nursery) -> None:
+        for telescope in telescopes:
+            if telescope not in self._begun:
+                self._begun.add(telescope)
+                nursery.start_soon(self._stop_one, telescope)
+
+    async def _stop_one(self, telescope: str) -> None:
+        self.results[telescope] = await _stop_one(self._gateway, telescope, self._command_type, self._timeout_s)
+
+    async def _look_up_node(self, which: str, nursery: trio.Nursery) -> None:
+        try:
+            telescopes = _telescopes(await self._find(which))
+        except CommandFailed as error:
+            self.problems.append(f"{which}: {error}")
+            return
+        if not telescopes:
+            self.problems.append(f"{which}: This installation has no telescope.")
+        self._begin(telescopes, nursery)
+
+    async def _find(self, which: str) -> dict[str, Any]:
+        """Among those connected, which the gateway knows by heart; only then where the hub's database is asked."""
+        if not which.isdecimal():  # a number is the database's own
+            try:
+                connected = await self._gateway.nodes(connected=True)
+            except CommandFailed:
+                connected = []  # the second look says what is wrong
+            named = [node for node in connected if which in (node.get("name"), node.get("uid"))]
+            if len(named) == 1:
+                return named[0]
+        return await self._gateway.node(which)
+
+    async def _look_up_connected(self, wanted: Wanted, nursery: trio.Nursery) -> None:
+        try:
+            connected = await self._gateway.nodes(connected=True)
+        except CommandFailed as error:
+            self.problems.append(str(error))
+            return
+        for node in connected:
+            if wanted.includes(node):
+                self._begin(_telescopes(node), nursery)
+
+
+def _telescopes(node: dict[str, Any]) -> list[str]:
+    return [str(uid) for uid in node.get("telescopes") or ()]
 
 
 async def _stop_one(gateway: RunningGateway, telescope: str, command_type: str, timeout_s: float) -> dict[str, Any]:
@@ -145,28 +193,30 @@ async def _stop_one(gateway: RunningGateway, telescope: str, command_type: str, 
                 return {"outcome": "unknown", **error.problem, "telescopeUid": telescope, "detail": str(error)}
 
 
-async def _look_up(gateway: RunningGateway, wanted: Wanted) -> tuple[list[str], list[str]]:
-    """The telescopes of these installations, and a sentence for each that could not be looked up."""
-    found, problems = [], []
-    for which in wanted.nodes:
-        try:
-            found.append(await gateway.node(which))
-        except CommandFailed as error:
-            problems.append(f"{which}: {error}")
-    if wanted.everything or wanted.observatories:
-        try:
-            found += [node for node in await gateway.nodes(connected=True) if wanted.includes(node)]
-        except CommandFailed as error:
-            problems.append(str(error))
-    return [str(uid) for node in found for uid in node.get("telescopes") or ()], problems
+def _devices(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The proof, device by device; a node may have written anything there."""
+    proof = record.get("proof")
+    devices = proof.get("devices") if isinstance(proof, dict) else None
+    return [device for device in devices if isinstance(device, dict)] if isinstance(devices, list) else []
 
 
-def _rows(record: dict[str, Any]) -> list[tuple[object, ...]]:
-    telescope, outcome = record.get("telescopeUid"), record.get("outcome")
-    devices = (record.get("proof") or {}).get("devices") or []
+def _doubt(record: dict[str, Any]) -> str | None:
+    """Why this telescope is not proved safe; `None` if every device of it was read back."""
+    if record.get("outcome") != "succeeded":
+        return str(record.get("detail") or "the stop has not succeeded")
+    devices = _devices(record)
     if not devices:
-        return [(telescope, outcome, "", record.get("detail") or "no proof given", "")]
-    return [(telescope, outcome, d.get("device_uid"), d.get("state"), d.get("basis")) for d in devices]
+        return "no proof given"
+    assumed = [str(device.get("device_uid")) for device in devices if device.get("basis") != "read_back"]
+    return f"not read back: {', '.join(assumed)}" if assumed else None
+
+
+def _rows(record: dict[str, Any], doubt: str | None) -> list[tuple[object, ...]]:
+    telescope, outcome = record.get("telescopeUid"), record.get("outcome")
+    rows: list[tuple[object, ...]] = [
+        (telescope, outcome, d.get("device_uid"), d.get("state"), d.get("basis")) for d in _devices(record)
+    ]
+    return rows if doubt is None else [*rows, (telescope, outcome, "", doubt, "")]
 
 
 def _uid(text: str, whose: str) -> str:

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import trio
 
@@ -39,7 +39,12 @@ REMEMBERED_CALLS = 50_000
 
 OFFLINE_RETRY_S = 5.0
 
-StepT = TypeVar("StepT")
+PIECE_BYTES = 256 * 1024
+"""The longest piece of an answer that is handed on at once; on its way out it is copied."""
+
+HELD_BYTES = 4 * 1024
+"""What is held back until the answer is verified. It is not counted in the credit: one call may have twice as much more
+under way, the tail of this piece and that of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,51 +120,60 @@ class CallLog:
 class DirectAnswer:
     """The node's answer as it comes: `start` first, then `pieces`."""
 
-    def __init__(
-        self, *, session: NodeSession, call: Call, start: DirectResponseStart, deadline: float, record: CallRecord
-    ) -> None:
+    def __init__(self, *, session: NodeSession, call: Call, start: DirectResponseStart, record: CallRecord) -> None:
         self.start = start
         self.epoch = session.epoch
         self._session = session
         self._call = call
-        self._deadline = deadline
         self._record = record
+        self._owed = 0
+        """Bytes that were taken, and that the node may not yet send anew."""
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The payload in order. The last piece is held back until the node's `end` agrees with what came. Close it
-        (`aclosing`) where it may be left early.
+        """The payload in order. The last bytes, at most `HELD_BYTES`, are held back until the node's `end` agrees with
+        what came. Close it (`aclosing`) where it may be left early.
 
-        Raises `BadResponse`, `NodeFailed`, `LinkLost`, `DeadlineExceeded`. What was yielded before an error is what the
-        node sent, unverified. Time in which the caller does not take pieces counts against its deadline too.
+        Raises `BadResponse`, `NodeFailed`, `LinkLost`. What was yielded before an error is what the node sent,
+        unverified. A piece counts against the node's credit until the next one is asked for, so that buffered and
+        yielded bytes together stay within the credit.
         """
         digest = hashlib.sha256()
         size = 0
-        held: bytes | None = None
+        held = b""
         while True:
-            piece = await _in_time(self._call, self._call.piece, self._deadline)
+            if not self._call.buffered:  # nothing is here to be taken: the node must not wait for what is owed
+                self._grant(at_least=1)
+            piece = await self._call.piece(at_most=PIECE_BYTES)
             if isinstance(piece, DirectResponseEnd):
                 break
-            if held is not None:
-                yield held
-            held = piece
             size += len(piece)
             digest.update(piece)
-            self._grant(len(piece))
+            # Granted at once, or a credit that is held back as a whole would never be renewed.
+            self._owed += min(len(piece), HELD_BYTES)
+            ready = held + piece[:-HELD_BYTES]
+            held = piece[-HELD_BYTES:]
+            due = max(0, len(piece) - HELD_BYTES)
+            del piece  # one copy is enough while the caller takes its time
+            if ready:
+                yield ready
+            self._owed += due
+            self._grant(at_least=self._call.whole_credit // 4)
         if piece.total_size != size:
             raise self._bad(f"the node says it sent {piece.total_size} bytes, and {size} came")
         if piece.sha256 != digest.hexdigest():
             raise self._bad("the SHA-256 of what came is not the one the node sent")
         # Before the last bytes go out: a caller who has them may leave, or ask, before anything else is done here.
         self._record.outcome = Outcome.SUCCEEDED
-        if held is not None:
+        if held:
             yield held
 
     def _bad(self, what: str) -> BadResponse:
         return BadResponse(f"The node's answer does not hold together: {what}.", hop=Hop.NODE, reached=Reached.RUNNING)
 
-    def _grant(self, size: int) -> None:
-        if self._call.finished:
+    def _grant(self, *, at_least: int) -> None:
+        if self._owed < max(1, at_least) or self._call.finished:
             return
+        size, self._owed = self._owed, 0
         self._call.grant(size)
         # A session that is ending has told the call already, and `piece` raises what is known.
         with suppress(LinkLost):
@@ -198,6 +212,9 @@ class DirectRpc:
     async def call(self, order: DirectOrder) -> AsyncGenerator[DirectAnswer, None]:
         """Sends the request and waits for the start of the answer. Leaving the block early, or being cancelled in it,
         cancels the request at the node. Raises every reason of contract §3 that a direct request can have.
+
+        The deadline holds for the block too, whatever it waits for: it is cancelled then, which is `DeadlineExceeded`
+        after it, and cuts a write to a caller who takes nothing. What had been verified by then has succeeded.
         """
         began = trio.current_time()
         deadline = began + order.timeout_s
@@ -210,20 +227,26 @@ class DirectRpc:
                 raise Draining("This gateway is draining; ask another, or again soon.", retry_after_s=OFFLINE_RETRY_S)
             session = await self._session(order, deadline)
             record.epoch = session.epoch
-            with session.calls.open() as call:
+            with session.calls.open() as call, trio.CancelScope(deadline=deadline) as time_left:
                 try:
                     start = await self._send(order, session, call, deadline)
                     record.reached = call.reached
-                    yield DirectAnswer(session=session, call=call, start=start, deadline=deadline, record=record)
+                    yield DirectAnswer(session=session, call=call, start=start, record=record)
                 finally:
                     record.reached = call.reached
                     if record.outcome is Outcome.IN_PROGRESS:
                         record.outcome = self._abandon(session, call)
                         reason = "caller_gone"
+            if time_left.cancelled_caught:
+                what = "the answer was through" if record.reached is Reached.RUNNING else "the node answered"
+                raise DeadlineExceeded(
+                    f"The time ran out before {what}.", outcome=record.outcome, reached=record.reached
+                )
         except GatewayError as error:
-            record.outcome = error.outcome
             record.reached = error.reached or record.reached
-            reason = error.reason
+            if record.outcome is not Outcome.SUCCEEDED:
+                record.outcome = error.outcome
+                reason = error.reason
             raise
         finally:
             self.in_flight -= 1
@@ -266,7 +289,7 @@ class DirectRpc:
                 traceparent=carried_traceparent(order.traceparent),
             ),
         )
-        return await _in_time(call, call.started, deadline)
+        return await call.started()
 
     def _abandon(self, session: NodeSession, call: Call) -> Outcome:
         """The caller stopped waiting: takes the request back if it was not sent, else tells the node."""
@@ -279,13 +302,3 @@ class DirectRpc:
     def _cancel_at_node(self, session: NodeSession, call: Call, reason: str) -> None:
         with suppress(LinkLost):  # a node without a link has dropped the request by itself
             session.put(Lane.CONTROL, DirectCancel(id=call.id, reason=reason))
-
-
-async def _in_time(call: Call, step: Callable[[], Awaitable[StepT]], deadline: float) -> StepT:
-    """The caller's deadline around one wait for the node."""
-    with trio.move_on_at(deadline):
-        return await step()
-    outcome = Outcome.UNKNOWN
-    if call.parcel is None or call.parcel.withdraw():
-        outcome = Outcome.NOT_SENT
-    raise DeadlineExceeded("The node did not answer in time.", outcome=outcome, reached=call.reached)

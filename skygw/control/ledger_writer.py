@@ -9,13 +9,15 @@ import trio
 
 from skygw.control.ledger import CommandLedger, Move
 from skygw.control.live_command import LiveCommand
-from skygw.errors import RoutingUnavailable
+from skygw.errors import RoutingUnavailable, StoreFailed
 from skygw.ids import CommandId, Epoch, InstallId
 
 log = logging.getLogger("skygw.control")
 
 RETRY_S = 1.0
 MOVES_AT_ONCE = 500
+TRIES = 3
+"""A row that the ledger cannot hold is tried this often, and then set aside: it must not keep the others out."""
 
 
 class LedgerWriter:
@@ -37,6 +39,7 @@ class LedgerWriter:
         self._begun: dict[InstallId, Epoch] = {}
         self._noted = 0
         self._written = 0
+        self._refused = 0
         self._wake = trio.Event()
         self._progress = trio.Event()
 
@@ -67,7 +70,7 @@ class LedgerWriter:
         self._wake.set()
 
     async def run(self) -> None:
-        """Runs until cancelled. What could not be written yet stays, in order."""
+        """Runs until cancelled. What could not be written yet stays, in order, but for a row the ledger cannot hold."""
         while True:
             while not self._queue and not self._begun:
                 self._wake = trio.Event()
@@ -81,7 +84,8 @@ class LedgerWriter:
                 for item in self._queue:
                     if isinstance(item, LiveCommand):
                         item.record.recorded_late = True
-                log.warning("the ledger is away", extra={"waiting": len(self._queue)})
+                if not isinstance(error, StoreFailed):  # that was said where it was found
+                    log.warning("the ledger is away", extra={"waiting": len(self._queue)})
                 await trio.sleep(error.retry_after_s or RETRY_S)
 
     async def _write_next(self) -> None:
@@ -91,9 +95,21 @@ class LedgerWriter:
         else:
             await self._write_moves()
 
+    def _hopeless(self, error: RoutingUnavailable) -> bool:
+        """Whether what was just tried should be given up. A store that refuses everything is waited for."""
+        self._refused = self._refused + 1 if isinstance(error, StoreFailed) and error.about_the_data else 0
+        return self._refused >= TRIES
+
     async def _record_sent(self, live: LiveCommand) -> None:
         told = len(live.results)
-        await self._ledger.record_sent(live.record, live.results[:told])
+        try:
+            await self._ledger.record_sent(live.record, live.results[:told])
+        except RoutingUnavailable as error:
+            if not self._hopeless(error):
+                raise
+            _set_aside(live.record.command_id)
+            told = len(live.results)
+        self._refused = 0
         if len(live.results) == told:  # else the node said more while the ledger wrote: tell it that too
             live.in_ledger = True
             live.results.clear()
@@ -106,10 +122,29 @@ class LedgerWriter:
             if isinstance(item, LiveCommand):
                 break
             batch.append(item)
-        await self._ledger.move(batch)
+        try:
+            await self._ledger.move(batch)
+        except RoutingUnavailable as error:
+            if not self._hopeless(error):
+                raise
+            batch = await self._write_one_by_one(batch)
+        self._refused = 0
         self._done(len(batch))
         for move in batch:
             self._settled(move.command_id)
+
+    async def _write_one_by_one(self, batch: list[Move]) -> list[Move]:
+        """Finds the step that keeps the others out. Returns those that are done with; the store may go away midway."""
+        for at, move in enumerate(batch):
+            try:
+                await self._ledger.move([move])
+            except StoreFailed as error:
+                if not error.about_the_data:
+                    return batch[:at]
+                _set_aside(move.command_id)
+            except RoutingUnavailable:
+                return batch[:at]
+        return batch
 
     def _done(self, count: int) -> None:
         for _ in range(count):
@@ -124,3 +159,7 @@ class LedgerWriter:
         if self._begun.get(install_id) == epoch:  # else a newer session has begun meanwhile
             del self._begun[install_id]
             self._lost(install_id, epoch, unknown)
+
+
+def _set_aside(command_id: CommandId) -> None:
+    log.error("the ledger cannot hold what became of a command: it is set aside", extra={"command_id": str(command_id)})

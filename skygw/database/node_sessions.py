@@ -33,8 +33,6 @@ LARGEST_LEAP = 2**32
 connects since then; a stolen token that claims 2**52 must not use the numbers up for the real node.
 """
 
-FIND_INSTANCE = "SELECT instance_uid FROM skygw.node_session WHERE install_id = $1"
-
 
 class NodeSessions:
     """Epochs and fences in PostgreSQL. Everything raises `RoutingUnavailable` when it cannot be asked."""
@@ -75,9 +73,3 @@ class NodeSessions:
         """Write down which machine an installation belongs to from now on, before it has come."""
         async with self._database.connection() as connection:
             await connection.execute(TRANSFER, install_id, instance_uid)
-
-    async def instance_of(self, install_id: InstallId) -> InstanceUid | None:
-        """The machine that claimed last, or that the installation was transferred to since."""
-        async with self._database.connection() as connection:
-            found = await connection.fetchval(FIND_INSTANCE, install_id)
-        return None if found is None else InstanceUid(found)

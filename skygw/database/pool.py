@@ -7,8 +7,9 @@ anew when needed.
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any, Protocol
 
 import asyncpg
@@ -17,7 +18,7 @@ import trio_asyncio
 import triopg
 
 from skygw.database.addresses import name_database
-from skygw.errors import RoutingUnavailable, StartupError
+from skygw.errors import RoutingUnavailable, StartupError, StoreFailed
 
 POOL_SIZE = 10
 WAIT_S = 2.0
@@ -27,6 +28,8 @@ BUSY_WAIT_S = 10.0
 STATEMENT_TIMEOUT_S = 5.0
 """The server ends a statement after this; a second later we no longer believe in the server."""
 RETRY_AFTER_S = 2.0
+SAY_AGAIN_S = 60.0
+"""A statement that is refused over and over is one line in this time."""
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +48,15 @@ class Database:
     """The gateway's way to PostgreSQL. Opened by `open_database`; used inside a trio-asyncio loop."""
 
     def __init__(
-        self, url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S, busy_wait_s: float = BUSY_WAIT_S
+        self,
+        url: str,
+        *,
+        size: int = POOL_SIZE,
+        wait_s: float = WAIT_S,
+        busy_wait_s: float = BUSY_WAIT_S,
+        failed: Callable[[], None] | None = None,
     ) -> None:
+        """`failed` is told of each statement that the database refuses, and must not wait."""
         self.name = name_database(url)
         self._url = url
         self._wait_s = wait_s
@@ -55,6 +65,9 @@ class Database:
         self._idle: list[Any] = []
         self._closed = False
         self._available = True
+        self._was_there = False
+        self._failed = failed
+        self._said_at: dict[str, float] = {}
 
     @property
     def available(self) -> bool:
@@ -67,7 +80,8 @@ class Database:
 
         Raises `RoutingUnavailable`, from the block too, when the database is away, hangs or is overloaded:
         within `WAIT_S` for a connection (`BUSY_WAIT_S` for a turn at one), within `STATEMENT_TIMEOUT_S` + 1
-        for a statement. Cancelling cuts the connection; whether the statement was done is then not known.
+        for a statement; `StoreFailed` when it refuses a statement for another reason. Cancelling cuts the
+        connection; whether the statement was done is then not known.
         """
         connection = await self._take()
         sound = False
@@ -82,11 +96,11 @@ class Database:
                 raise self._away(error) from error
             # The server answered: nothing is wrong with the connection.
             sound = True
-            raise
+            raise self._refused(error) from error
         except asyncpg.InterfaceError as error:
             # On a living connection this is a mistake of the block's.
             if not connection.is_closed():
-                raise
+                raise self._refused(error) from error
             raise self._away(error) from error
         except (OSError, asyncpg.InternalClientError) as error:
             # asyncpg confuses itself when a server says goodbye between two messages of one statement.
@@ -163,7 +177,7 @@ class Database:
             raise self._away(error) from error
         if not self._available:
             log.warning("the database %s answers again", self.name)
-        self._available = True
+        self._available = self._was_there = True
         return connection
 
     def _give_back(self, connection: Any, *, sound: bool) -> None:
@@ -176,10 +190,26 @@ class Database:
 
     def _away(self, error: Exception) -> RoutingUnavailable:
         said = _in_words(error)
-        if self._available:
+        if self._available and self._was_there:  # else whoever opens it says so
             log.warning("the database %s does not answer: %s", self.name, said)
         self._available = False
         return RoutingUnavailable(f"the database does not answer: {said}", retry_after_s=RETRY_AFTER_S)
+
+    def _refused(self, error: asyncpg.PostgresError | asyncpg.InterfaceError) -> StoreFailed:
+        if self._failed is not None:
+            self._failed()
+        state = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
+        kind = type(error).__name__
+        # Messages of class 42 (a name or a right is wrong) hold names only; others may quote what was to be stored.
+        said = str(error) if state.startswith("42") else kind
+        now = trio.current_time()
+        if now - self._said_at.get(said, -inf) >= SAY_AGAIN_S:
+            self._said_at[said] = now
+            log.error("the database %s refuses a statement: %s", self.name, said, extra={"sqlstate": state or None})
+        return StoreFailed(
+            f"the database refused what the gateway asked of it ({state or kind})",
+            about_the_data=isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError),
+        )
 
 
 _AWAY = (
@@ -194,23 +224,29 @@ _CANNOT_CONNECT = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     ValueError,  # a URL that is not understood
+    OverflowError,  # a port that is none
 )
 
 
 @asynccontextmanager
 async def open_database(
-    url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S, busy_wait_s: float = BUSY_WAIT_S
+    url: str,
+    *,
+    size: int = POOL_SIZE,
+    wait_s: float = WAIT_S,
+    busy_wait_s: float = BUSY_WAIT_S,
+    failed: Callable[[], None] | None = None,
 ) -> AsyncIterator[Database]:
     """The database, answering now. Needs a trio-asyncio loop around it; needs no nursery.
 
     Raises `StartupError` if it does not answer or the URL is not understood; the sentence holds no password.
     """
-    database = Database(url, size=size, wait_s=wait_s, busy_wait_s=busy_wait_s)
+    database = Database(url, size=size, wait_s=wait_s, busy_wait_s=busy_wait_s, failed=failed)
     try:
         try:
             await database.ping()
         except RoutingUnavailable as error:
-            said = error.message.partition(": ")[2]
+            said = error.message.partition(": ")[2] or error.message
             raise StartupError(f"the database {database.name} does not answer: {said}") from error
         yield database
     finally:
@@ -219,7 +255,12 @@ async def open_database(
 
 @asynccontextmanager
 async def open_loop_and_database(
-    url: str, *, size: int = POOL_SIZE, wait_s: float = WAIT_S, busy_wait_s: float = BUSY_WAIT_S
+    url: str,
+    *,
+    size: int = POOL_SIZE,
+    wait_s: float = WAIT_S,
+    busy_wait_s: float = BUSY_WAIT_S,
+    failed: Callable[[], None] | None = None,
 ) -> AsyncIterator[Database]:
     """`open_database` in a trio-asyncio loop of its own: what a process with one database opens, once.
 
@@ -228,7 +269,7 @@ async def open_loop_and_database(
     body_error: Exception | None = None
     async with trio_asyncio.open_loop():
         try:
-            async with open_database(url, size=size, wait_s=wait_s, busy_wait_s=busy_wait_s) as database:
+            async with open_database(url, size=size, wait_s=wait_s, busy_wait_s=busy_wait_s, failed=failed) as database:
                 yield database
         except Exception as error:  # noqa: BLE001 -- raised below, where no nursery wraps it
             body_error = error
@@ -237,7 +278,7 @@ async def open_loop_and_database(
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | OverflowError):
         # asyncpg quotes the URL here, password and all.
         return "its URL is not understood"
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):

@@ -47,6 +47,8 @@ class Call:
         self._end: DirectResponseEnd | None = None
         self._failure: GatewayError | None = None
         self._buffer = bytearray()
+        self.whole_credit = credit
+        """What the node may have under way when everything that came was taken."""
         self._credit = credit
         self._next_seq = 0
         self._received = 0
@@ -97,7 +99,12 @@ class Call:
         await trio.lowlevel.checkpoint()
         return self._start
 
-    async def piece(self) -> bytes | DirectResponseEnd:
+    @property
+    def buffered(self) -> int:
+        """Bytes that have come and were not taken."""
+        return len(self._buffer)
+
+    async def piece(self, *, at_most: int) -> bytes | DirectResponseEnd:
         """Waits for more bytes, or for the end. Raises what became of the answer."""
         while not self._buffer:
             if self._failure is not None:
@@ -106,8 +113,8 @@ class Call:
                 return self._end
             await self._woken.receive()
         await trio.lowlevel.checkpoint()
-        taken = bytes(self._buffer)
-        self._buffer.clear()
+        taken = bytes(self._buffer[:at_most])
+        del self._buffer[:at_most]
         return taken
 
     # The reader's side.

@@ -31,8 +31,10 @@ class Lane(IntEnum):
                 return "data"
 
 
-LANE_BYTES: dict[Lane, int] = {Lane.SAFING: 1024 * KIB, Lane.CONTROL: 1024 * KIB, Lane.DATA: 4096 * KIB}
-"""What one socket can hold in memory: 6 MiB, of which a caller can fill 4."""
+LANE_BYTES: dict[Lane, int] = {Lane.SAFING: 4096 * KIB, Lane.CONTROL: 1024 * KIB, Lane.DATA: 4096 * KIB}
+"""What one socket can hold in memory: 9 MiB. A caller can fill 4 of them with data, and 4 with stops. A full safing
+lane ends the session, and no stop may do that to another: a dozen telescopes fit five times over, with stops of the
+largest size (63 × (64 KiB + `PARCEL_OVERHEAD`)), and 6,000 stops of the usual 400 bytes."""
 
 PARCEL_OVERHEAD = 256
 """Counted with each message, so that many small ones are bounded too: 4 MiB of data lane is at most 16,384."""

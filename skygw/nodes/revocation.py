@@ -18,7 +18,9 @@ LOOK_EVERY_S = 2.0
 
 
 async def watch_revocations(registry: ConnectionRegistry, directory: InstallationDirectory) -> None:
-    """Runs until cancelled. While the database is away nobody new is refused, and nobody new is let in either."""
+    """Runs until cancelled. While the database is away, or refuses what it is asked, nobody new is refused, and nobody
+    new is let in either.
+    """
     while True:
         await trio.sleep(LOOK_EVERY_S)
         connected = [session.binding.install_id for session in registry if session.binding.install_id != LOOPBACK_ID]
@@ -27,7 +29,7 @@ async def watch_revocations(registry: ConnectionRegistry, directory: Installatio
         try:
             refused = set(await directory.refused_among(connected))
         except RoutingUnavailable:
-            continue
+            continue  # said where the database was asked
         for session in registry:
             if session.binding.install_id in refused:
                 log.warning("installation revoked", extra={"install_id": str(session.binding.install_id)})

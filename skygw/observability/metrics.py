@@ -55,6 +55,9 @@ class Metrics:
         self._bytes = Counter("skygw_bytes_total", "Message bytes on node sockets", ["direction"], registry=registry)
         self._queue_bytes = Gauge("skygw_queue_bytes", "Bytes waiting in all outboxes", ["lane"], registry=registry)
         self._late_replies = Counter("skygw_late_replies_total", "Replies nobody waited for", registry=registry)
+        self._snapshots_refused = Counter(
+            "skygw_snapshots_refused_total", "Snapshots without a uid or beyond a node's limits", registry=registry
+        )
         self._unhandled = Counter("skygw_unhandled_total", "Errors nobody expected: our fault", registry=registry)
 
         self._calls = Counter("skygw_calls_total", "Direct requests ended", ["outcome", "reason"], registry=registry)
@@ -104,7 +107,11 @@ class Metrics:
     def late_reply(self) -> None:
         self._late_replies.inc()
 
+    def snapshot_refused(self) -> None:
+        self._snapshots_refused.inc()
+
     def unhandled(self) -> None:
+        """Also a statement that the database refused."""
         self._unhandled.inc()
 
     def call_started(self) -> None:

@@ -13,7 +13,8 @@ from skygw.errors import Forbidden, GatewayError, Internal, TooLarge
 from skygw.routers.direct import DIRECT_ROUTE, DirectRouter, refuse
 from skygw.routers.gates import InternalGate
 from skygw.routers.problems import JSON_TYPE, problem
-from skygw.routers.schemas import MAX_BODY_BYTES
+from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES
+from skygw.routers.schemas import MAX_BODY_BYTES, invalid
 from skygw.serving.limits import BodyLimit
 
 log = logging.getLogger("skygw.routers")
@@ -21,21 +22,26 @@ log = logging.getLogger("skygw.routers")
 HttpCounter = Callable[[str, int], None]
 """Told of each answer: the route as it stands in the routing table, and the status."""
 
+Surprise = Callable[[], None]
+"""Told of each error nobody expected."""
+
 
 class Router(Protocol):
     def add_to(self, app: QuartTrio) -> None: ...
 
 
-def node_app(routers: Sequence[Router], *, count: HttpCounter) -> Any:
+def node_app(routers: Sequence[Router], *, count: HttpCounter, surprised: Surprise) -> Any:
     """What installations see."""
-    return _bounded(_quart("node", routers, count))
+    return _bounded(_quart("node", routers, count, surprised))
 
 
-def internal_app(routers: Sequence[Router], direct: DirectRouter, *, gate: InternalGate, count: HttpCounter) -> Any:
+def internal_app(
+    routers: Sequence[Router], direct: DirectRouter, *, gate: InternalGate, count: HttpCounter, surprised: Surprise
+) -> Any:
     """What services see. The network is looked at before the path, so that a stranger does not even learn what exists
     here. Direct requests are answered beside Quart, because their answers are streams.
     """
-    app = _quart("internal", routers, count)
+    app = _quart("internal", routers, count, surprised)
 
     async def dispatch(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -69,7 +75,7 @@ def _counted(send: Any, route: str, count: HttpCounter) -> Any:
     return counting
 
 
-def _quart(name: str, routers: Sequence[Router], count: HttpCounter) -> QuartTrio:
+def _quart(name: str, routers: Sequence[Router], count: HttpCounter, surprised: Surprise) -> QuartTrio:
     app = QuartTrio(f"skygw.{name}", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     # The listener bounds slow bodies and slow readers; Quart's own clocks would cut long answers.
@@ -80,7 +86,12 @@ def _quart(name: str, routers: Sequence[Router], count: HttpCounter) -> QuartTri
     app.url_map.merge_slashes = False
     app.register_error_handler(GatewayError, _on_gateway_error)
     app.register_error_handler(HTTPException, _on_http_exception)
-    app.register_error_handler(Exception, _on_surprise)
+
+    async def on_surprise(error: Exception) -> Response:
+        surprised()
+        return await _on_surprise(error)
+
+    app.register_error_handler(Exception, on_surprise)
     for router in routers:
         router.add_to(app)
 
@@ -88,13 +99,37 @@ def _quart(name: str, routers: Sequence[Router], count: HttpCounter) -> QuartTri
         count("unrouted" if request.url_rule is None else request.url_rule.rule, response.status_code)
         return response
 
+    app.before_request(_refuse_unknown_query)
     app.after_request(count_answer)
     return app
+
+
+_QUERIES = {
+    (route.method, route.path): {query.name for query in route.query} for route in (*NODE_ROUTES, *INTERNAL_ROUTES)
+}
+
+
+async def _refuse_unknown_query() -> None:
+    """A misspelt filter must not answer with everything."""
+    if request.url_rule is None:
+        return
+    method = "GET" if request.method == "HEAD" else request.method
+    known = _QUERIES.get((method, request.url_rule.rule), set())
+    for name in request.args:
+        if name not in known:
+            named = ", ".join(sorted(known)) or "none"
+            raise invalid(f"The query parameter {name[:64]!r} is not known here; known: {named}.", "query", name[:64])
 
 
 async def _on_gateway_error(error: GatewayError) -> Response:
     status, headers, body = problem(error)
     return Response(body, status, dict(headers))
+
+
+_SENTENCES = {
+    404: "There is nothing at this path on this listener; nodes and services have one each.",
+    405: "This path does not take this method; the header Allow names those it takes.",
+}
 
 
 async def _on_http_exception(error: HTTPException) -> Response:
@@ -104,7 +139,7 @@ async def _on_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     code = {404: "not_found", 405: "invalid"}.get(status, "invalid" if status < 500 else "internal")
     body = {
-        "detail": error.description or "The request cannot be answered.",
+        "detail": _SENTENCES.get(status) or error.description or "The request cannot be answered.",
         "code": code,
         "outcome": "not_sent",
         "retry": "never",

@@ -23,6 +23,7 @@ from skygw.nodes.ports import EpochLedger, InstallationDirectory
 from skygw.observability.tracing import Trace
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.frame import write_body
+from skygw.protocol.safing import is_safing
 from skygw.routers.command_bodies import read_cancel, read_command
 from skygw.routers.gates import InternalGate
 from skygw.routers.lookup import find_install_id
@@ -177,7 +178,8 @@ class InternalRouter:
 
     async def command_submit(self) -> Response:
         """`POST /internal/commands` (`nodes:command`)."""
-        principal = await self._service(Scope.NODES_COMMAND)
+        principal = await self._gate.service(request.scope)
+        principal.require_for_safing(Scope.NODES_COMMAND)
         body = read_command(await body_bytes())
         actor = actor_for(principal, None if body.actor is None else Actor(body.actor.uid, body.actor.kind))
         order = CommandOrder(
@@ -192,6 +194,8 @@ class InternalRouter:
             graph_revision=body.graph_revision,
             traceparent=Trace.parent(request.headers.get("traceparent")).traceparent,
         )
+        if not is_safing(order.command_type):
+            principal.require(Scope.NODES_COMMAND)
         record, duplicate = await self._commands.submit(order)
         record = await self._waited(record, body.wait_s)
         return _json(command_view(record, duplicate=duplicate), 200 if record.state in ENDS else 202)
@@ -222,7 +226,7 @@ class InternalRouter:
 
     async def command_cancel(self, command_id: str) -> Response:
         """`POST /internal/commands/{id}/cancel` (`nodes:command`): safing; answers with a receipt."""
-        await self._service(Scope.NODES_COMMAND)
+        (await self._gate.service(request.scope)).require_for_safing(Scope.NODES_COMMAND)
         body = read_cancel(await body_bytes())
         wanted = _command_id(command_id)
         cancellation = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)

@@ -23,6 +23,7 @@ from skygw.errors import (
     Retry,
     RoutingUnavailable,
     StaleEpoch,
+    StoreFailed,
     TooLarge,
     Unauthenticated,
 )
@@ -52,6 +53,7 @@ STATUS: dict[type[GatewayError], int] = {
     LinkLost: 502,
     Draining: 503,
     RoutingUnavailable: 503,
+    StoreFailed: 500,
 }
 
 _AS_THE_NODE_SAYS = {ErrorCode.NOT_FOUND: 404, ErrorCode.INVALID: 422}

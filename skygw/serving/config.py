@@ -1,6 +1,7 @@
 """What one listener is told: where it listens, how patient it is, how much it takes."""
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 
 from skygw.errors import StartupError
@@ -33,6 +34,10 @@ class ListenerConfig:
     behind_tls_proxy: bool = False
     """A proxy in front ends TLS (`SKYGW_BEHIND_TLS_PROXY`); all peers then share its address."""
 
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None = None
+    """Whose connections are taken at all, proxies included: a stranger must not use up the places of those who stop
+    telescopes. None: everybody's."""
+
     header_timeout_s: float = 10.0
     """From the first byte of a request head (or the connect) to its last."""
     keep_alive_timeout_s: float = 75.0
@@ -60,6 +65,15 @@ class ListenerConfig:
     def address_cap(self) -> int | None:
         """A proxy's one address stands for everybody behind it and is not capped."""
         return None if self.behind_tls_proxy else self.max_connections_per_address
+
+    def lets_in(self, peer: str) -> bool:
+        """Whether a connection from this address is taken at all."""
+        if self.allowed_networks is None:
+            return True
+        address = ip_address(peer.partition("%")[0])  # a link-local one names its interface
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # as a dual-stack socket shows it (RFC 4291 §2.5.5.2)
+        return any(address in network for network in self.allowed_networks)
 
 
 def refuse_open_cleartext(config: ListenerConfig) -> None:

@@ -31,6 +31,7 @@ _PEERS_FAULT = frozenset({End.SLOW_HEADER, End.SLOW_BODY, End.NOT_READING, End.P
 class Refusal(StrEnum):
     """Why an accepted socket was closed before a byte of it was read."""
 
+    STRANGER = "address_not_allowed"
     TOO_MANY = "too_many_connections"
     TOO_MANY_FROM_ADDRESS = "too_many_connections_from_address"
 

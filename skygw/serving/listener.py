@@ -154,7 +154,7 @@ class Listener:
         refusal = self._why_refused(peer[0])
         if refusal is not None:
             transport.socket.close()
-            self._note_refusal(refusal)
+            self._note_refusal(refusal, peer[0])
             return None
         connection = Connection(transport, peer=peer, config=self._config, tls=self._tls)
         self._connections.add(connection)
@@ -162,6 +162,8 @@ class Listener:
         return connection
 
     def _why_refused(self, address: str) -> Refusal | None:
+        if not self._config.lets_in(address):
+            return Refusal.STRANGER
         if len(self._connections) >= self._config.max_connections:
             return Refusal.TOO_MANY
         cap = self._config.address_cap
@@ -169,12 +171,18 @@ class Listener:
             return Refusal.TOO_MANY_FROM_ADDRESS
         return None
 
-    def _note_refusal(self, why: Refusal) -> None:
+    def _note_refusal(self, why: Refusal, address: str) -> None:
         """A flood of refusals must not become a flood of log lines."""
         self._metrics.refused(self._config.name, why)
         self._refused_unlogged += 1
         if trio.current_time() >= self._refusals_logged_at + REFUSALS_LOGGED_EVERY_S:
-            logger.warning("%s: %d connections refused: %s", self._config.name, self._refused_unlogged, why)
+            logger.warning(
+                "%s: %d connections refused, the last from %s: %s",
+                self._config.name,
+                self._refused_unlogged,
+                address,
+                why,
+            )
             self._refused_unlogged = 0
             self._refusals_logged_at = trio.current_time()
 

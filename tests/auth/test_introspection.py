@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from skygw.auth import introspection
-from skygw.auth.introspection import MAX_CACHE_S, Introspection
+from skygw.auth.introspection import MAX_CACHE_S, Introspection, Said
 from skygw.auth.issuer_http import REACHABLE_FOR_S, IssuerUnavailable
 from skygw.errors import StartupError, Unauthenticated
 from tests.auth.conftest import Clock
@@ -22,7 +22,13 @@ SECRET = "s3cret:with/odd chars"
 
 
 def client_of(
-    issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock, *, cache_s: float = 2, timeout_s: float = 5
+    issuer: FakeIssuer,
+    http: httpx.AsyncClient,
+    clock: Clock,
+    *,
+    cache_s: float = 2,
+    timeout_s: float = 5,
+    stale_s: float = 0,
 ) -> Introspection:
     return Introspection(
         issuer.introspection_url,
@@ -31,6 +37,7 @@ def client_of(
         client_secret=SECRET,
         cache_s=cache_s,
         timeout_s=timeout_s,
+        stale_s=stale_s,
         now=clock,
     )
 
@@ -177,6 +184,71 @@ async def test_a_flood_of_made_up_tokens_reaches_the_issuer_a_few_at_a_time(
             await issuer.become(Mood.WELL)
     assert one_more.cancelled_caught
     assert len(refused) == 40
+
+
+async def test_a_flood_of_made_up_node_tokens_keeps_no_service_waiting(
+    issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock
+) -> None:
+    client = client_of(issuer, http, clock)
+    issuer.introspected["service"] = claims()
+    heard: list[Said] = []
+
+    async def stranger(token: str) -> None:
+        with pytest.raises(Unauthenticated):
+            await client.claims(token)
+
+    async def service() -> None:
+        heard.append(await client.service_claims("service"))
+
+    await issuer.become(Mood.STALLED)
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            for n in range(40):
+                nursery.start_soon(stranger, f"made-up-{n}")
+            await issuer.wait_for_hits(INTROSPECTION_PATH, introspection.MAX_IN_FLIGHT)
+            nursery.start_soon(service)
+            await issuer.wait_for_hits(INTROSPECTION_PATH, introspection.MAX_IN_FLIGHT + 1)
+            await issuer.become(Mood.WELL)
+    assert b"token=service" in issuer.requests[introspection.MAX_IN_FLIGHT].body
+    assert [said.stale for said in heard] == [False]
+
+
+async def test_while_the_issuer_is_away_its_last_word_on_a_service_stands_in_for_a_while(
+    issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock
+) -> None:
+    client = client_of(issuer, http, clock, stale_s=60)
+    issuer.introspected["service"] = claims()
+    assert not (await client.service_claims("service")).stale
+    await issuer.become(Mood.SERVER_ERROR)
+    clock.seconds += 59
+    said = await client.service_claims("service")
+    assert (said.stale, said.claims["sub"]) == (True, claims()["sub"])
+    await client.service_claims("service")
+    assert issuer.hits[INTROSPECTION_PATH] == 2  # a second stop does not wait for the issuer again
+    with pytest.raises(IssuerUnavailable):
+        await client.service_claims("never seen")
+    with pytest.raises(IssuerUnavailable):
+        await client.claims("service")  # as a node's
+    clock.seconds += 1
+    with pytest.raises(IssuerUnavailable):
+        await client.service_claims("service")
+    await issuer.become(Mood.WELL)
+    assert not (await client.service_claims("service")).stale
+
+
+async def test_a_service_token_the_issuer_has_revoked_is_not_believed_when_the_issuer_goes_away(
+    issuer: FakeIssuer, http: httpx.AsyncClient, clock: Clock
+) -> None:
+    client = client_of(issuer, http, clock, stale_s=60)
+    issuer.introspected["service"] = claims()
+    await client.service_claims("service")
+    issuer.introspected.clear()
+    clock.seconds += 10
+    with pytest.raises(Unauthenticated):
+        await client.service_claims("service")
+    await issuer.become(Mood.SERVER_ERROR)
+    with pytest.raises(IssuerUnavailable):
+        await client.service_claims("service")
 
 
 async def test_reachability_is_asked_with_a_token_that_is_nobodys(

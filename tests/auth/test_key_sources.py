@@ -8,6 +8,7 @@ import httpx
 import pytest
 import trio
 
+from skygw.auth import key_sources
 from skygw.auth.issuer_http import REACHABLE_FOR_S, IssuerUnavailable, issuer_address
 from skygw.auth.key_sources import (
     RETRY_S,
@@ -308,6 +309,27 @@ async def test_a_file_that_turns_bad_or_vanishes_keeps_its_last_keys_and_says_so
     assert len(caplog.records) == 2
     path.write_bytes(jwks(jwk("ed")))
     assert "p256" not in await source.key_set("ed")
+
+
+async def test_a_disk_that_hangs_holds_nobody_and_the_last_keys_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_sources, "LOOK_TIMEOUT_S", 0.05)
+    path = tmp_path / "jwks.json"
+    path.write_bytes(jwks(jwk("p256")))
+    source = JwksFile(path)
+    path.unlink()
+    os.mkfifo(path)  # whoever opens it waits for a writer
+    with trio.fail_after(PATIENCE_S):
+        for _ in range(3):
+            assert "p256" in await source.key_set("p256")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    os.close(os.open(path, os.O_WRONLY))
+    path.unlink()
+    path.write_bytes(jwks(jwk("ed")))
+    with trio.fail_after(PATIENCE_S):
+        while "ed" not in await source.key_set("ed"):
+            pass
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", jwks(private_jwk("p256")), b" " * 200_000])

@@ -106,5 +106,5 @@ def test_a_network_that_is_none_is_quoted_in_the_error(text: str) -> None:
 
 
 def test_host_bits_in_a_network_are_pointed_out_with_what_was_meant() -> None:
-    with pytest.raises(ValueError, match=r"write 10\.0\.0\.0/8"):
+    with pytest.raises(ValueError, match=r"inside 10\.0\.0\.0/8"):
         parse_networks(["10.1.2.3/8"])

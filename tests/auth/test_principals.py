@@ -1,9 +1,11 @@
 """What a service may do, and for whom it may speak."""
 
+from dataclasses import replace
+
 import pytest
 
 from skygw.auth.principals import Actor, Scope, ServicePrincipal, actor_for
-from skygw.errors import Forbidden
+from skygw.errors import Forbidden, RoutingUnavailable
 
 PERSON = Actor(uid="3b0f", kind="user")
 
@@ -46,3 +48,13 @@ def test_a_service_that_names_nobody_needs_no_scope() -> None:
 def test_naming_an_actor_without_the_scope_is_forbidden() -> None:
     with pytest.raises(Forbidden, match="“act_as”"):
         actor_for(service("nodes:admin"), PERSON)
+
+
+def test_who_is_believed_for_safing_alone_passes_there_and_nowhere_else() -> None:
+    principal = replace(service("nodes:command", "act_as"), only_safing=True)
+    principal.require_for_safing(Scope.NODES_COMMAND)
+    assert actor_for(principal, PERSON) == PERSON
+    with pytest.raises(RoutingUnavailable, match="only safing passes"):
+        principal.require(Scope.NODES_COMMAND)
+    with pytest.raises(Forbidden, match="“nodes:read”"):
+        principal.require_for_safing(Scope.NODES_READ)

@@ -8,15 +8,20 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+PATIENCE_S = 5.0
+
 
 @dataclass
 class Answer:
-    """What is sent back. `promised` is a Content-Length that is not kept: the connection ends early."""
+    """What is sent back. `promised` is a Content-Length that is not kept: the connection ends early. `after` says how
+    many requests must have come before it is sent.
+    """
 
     status: int
     content: bytes
     content_type: str = "application/json"
     promised: int | None = None
+    after: int = 0
 
 
 def as_json(value: object, status: int = 200) -> Answer:
@@ -31,6 +36,8 @@ class FakeGateway:
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    came: threading.Condition = field(default_factory=threading.Condition)
 
     def on(self, request: str, *answers: Answer) -> None:
         self.answers[request] = list(answers)
@@ -55,8 +62,14 @@ def fake_gateway() -> Iterator[FakeGateway]:
             self._answer()
 
         def _answer(self) -> None:
-            fake.tokens.append(self.headers["Authorization"])
-            answer = fake.next_answer(f"{self.command} {self.path.partition('?')[0]}")
+            with fake.came:
+                fake.tokens.append(self.headers["Authorization"])
+                fake.asked.append(f"{self.command} {self.path}")
+                answer = fake.next_answer(f"{self.command} {self.path.partition('?')[0]}")
+                fake.came.notify_all()
+                # What never comes is for the test to see, in what was asked and how it ended.
+                if not fake.came.wait_for(lambda: len(fake.asked) >= answer.after, PATIENCE_S):
+                    answer = as_json({"detail": "What was waited for has not come.", "code": "internal"}, 500)
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Content-Length", str(answer.promised or len(answer.content)))

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -180,6 +181,74 @@ def test_stop_all_reaches_every_telescope_once(gateway: FakeGateway, capsys: pyt
     assert run(["stop", "--all", TELESCOPE, "--json"]) == ExitCode.OK
     assert sorted(body["telescopeUid"] for body in gateway.bodies) == sorted([TELESCOPE, OTHER])
     assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_no_stop_waits_for_the_proof_of_another(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway.on("GET /internal/nodes", page(NODE))
+    done = as_json({"outcome": "succeeded", "proof": PROOF})
+    gateway.on("POST /internal/commands", replace(done, after=3))  # both stops and the look-up
+    assert run(["stop", "--all", TELESCOPE]) == ExitCode.OK
+    assert len(gateway.bodies) == 2
+
+
+@pytest.mark.parametrize("which", [UID, "North dome"])
+def test_a_connected_installation_is_stopped_without_asking_for_the_hubs_records(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], which: str
+) -> None:
+    gateway.on("GET /internal/nodes", page(NODE))
+    gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
+    assert run(["stop", "--node", which]) == ExitCode.OK
+    looked = [asked for asked in gateway.asked if asked.startswith("GET")]
+    assert looked == ["GET /internal/nodes?page=1&size=100&connected=true"]
+    assert len(gateway.bodies) == 2
+
+
+def test_an_installation_that_is_not_connected_is_looked_up_in_the_hubs_records(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page())
+    gateway.on(f"GET /internal/nodes/{UID}", as_json({**NODE, "connected": False}))
+    gateway.on("POST /internal/commands", as_json({"detail": "The node is offline.", "code": "node_offline"}, 503))
+    assert run(["stop", "--node", UID]) == ExitCode.FAILED
+    assert capsys.readouterr().out.count("The node is offline.") == 2
+
+
+def test_an_installation_without_a_telescope_is_a_problem(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page({**NODE, "telescopes": []}))
+    gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
+    assert run(["stop", TELESCOPE, "--node", UID]) == ExitCode.FAILED
+    assert "has no telescope" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        ({"outcome": "succeeded"}, "no proof given"),
+        ({"outcome": "succeeded", "proof": {"devices": []}}, "no proof given"),
+        ({"outcome": "succeeded", "proof": ["odd"]}, "no proof given"),
+        (
+            {
+                "outcome": "succeeded",
+                "proof": {
+                    "devices": [*PROOF["devices"], {"device_uid": "roof-1", "state": "open", "basis": "assumed"}]
+                },
+            },
+            "not read back: roof-1",
+        ),
+        ({"outcome": "in_progress", "proof": PROOF}, "the stop has not succeeded"),
+    ],
+)
+def test_what_is_not_proved_safe_is_no_success_and_says_why(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], record: dict[str, Any], why: str
+) -> None:
+    gateway.on("POST /internal/commands", as_json({"telescopeUid": TELESCOPE, **record}))
+    assert run(["stop", TELESCOPE]) == ExitCode.FAILED
+    assert why in capsys.readouterr().out
+    assert run(["stop", TELESCOPE, "--json"]) == ExitCode.FAILED
+    [shown] = json.loads(capsys.readouterr().out)
+    assert shown["doubt"] == why
 
 
 def test_stop_of_an_observatory_reaches_its_telescopes_and_no_others(

@@ -3,6 +3,8 @@
 import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from functools import partial
 from math import inf
 from typing import Any
 from uuid import uuid4
@@ -11,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from skygw.control.direct_rpc import REMEMBER_S, DirectOrder
+from skygw.control.direct_rpc import HELD_BYTES, REMEMBER_S, DirectOrder
 from skygw.errors import (
     BadResponse,
     Busy,
@@ -219,6 +221,54 @@ async def test_the_deadline_holds_in_the_middle_of_an_answer_too(autojump_clock:
     assert caught.value.reached is Reached.RUNNING
 
 
+@pytest.mark.parametrize("while_at", ["the start", "a piece"])
+async def test_the_deadline_ends_an_answer_whose_caller_is_elsewhere(
+    autojump_clock: Clock, nursery: trio.Nursery, while_at: str
+) -> None:
+    gateway, site, link = await connected(nursery)
+    order = direct_order(site, timeout_s=5)
+
+    async def begin() -> None:
+        request = await link.hear_next(DirectRequest)
+        link.say(start_of(request.id))
+        link.say(chunk_of(request.id, 0, b"x" * 50_000))
+
+    nursery.start_soon(begin)
+    began = trio.current_time()
+
+    async def take_nothing() -> None:
+        async with gateway.rpc.call(order) as answer, aclosing(answer.pieces()) as pieces:
+            if while_at == "a piece":
+                await anext(pieces)
+            await trio.sleep(400)
+
+    with pytest.raises(DeadlineExceeded) as caught:
+        await take_nothing()
+    assert trio.current_time() - began == pytest.approx(5)
+    assert (caught.value.outcome, caught.value.reached) == (Outcome.UNKNOWN, Reached.RUNNING)
+    assert len(gateway.session(site).calls) == 0
+    await link.hear_next(DirectCancel)
+    assert gateway.call_outcomes == [(Outcome.UNKNOWN, "deadline_exceeded")]
+
+
+async def test_an_answer_that_was_verified_has_succeeded_though_its_caller_takes_the_end_of_it_too_late(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await connected(nursery)
+    nursery.start_soon(answering, link, lambda it: whole_answer(it, b"whole"))
+
+    async def take_the_end_too_late() -> None:
+        async with gateway.rpc.call(direct_order(site, timeout_s=5)) as answer, aclosing(answer.pieces()) as pieces:
+            assert await anext(pieces) == b"whole"
+            await trio.sleep(400)
+
+    with pytest.raises(DeadlineExceeded):
+        await take_the_end_too_late()
+    assert gateway.call_outcomes == [(Outcome.SUCCEEDED, "")]
+    await trio.testing.wait_all_tasks_blocked()
+    assert said(link, "direct_cancel") == 0
+
+
 async def test_an_order_without_time_is_not_sent(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     gateway, site, link = await connected(nursery)
     with pytest.raises(DeadlineExceeded) as caught:
@@ -330,6 +380,61 @@ async def test_credit_is_granted_as_the_caller_consumes(autojump_clock: Clock, n
         link.say(chunk_of(request.id, 2, b"c" * 100))
         link.say(end_of(request.id, b"a" * 60, b"b" * 40, b"c" * 100))
     assert b"".join(taken) == b"a" * 60 + b"b" * 40 + b"c" * 100
+
+
+async def sending_as_allowed(link: PlayedLink, payload: bytes, *, chunk: int, sent: list[int]) -> None:
+    """Plays a node that sends whenever its credit has room for a whole chunk. `sent` is what it had sent each time."""
+    request = await link.hear_next(DirectRequest)
+    left = request.credit
+    link.say(start_of(request.id))
+    pieces = [payload[at : at + chunk] for at in range(0, len(payload), chunk)]
+    for seq, piece in enumerate(pieces):
+        while left < len(piece):
+            left += (await link.hear_next(DirectCredit)).bytes
+        left -= len(piece)
+        link.say(chunk_of(request.id, seq, piece))
+        sent.append(sent[-1] + len(piece))
+    link.say(end_of(request.id, *pieces))
+
+
+@pytest.mark.parametrize(
+    ("credit", "chunk", "size"),
+    [
+        (256 * 1024, 256 * 1024, 1024 * 1024),
+        (256 * 1024, 65_537, 1024 * 1024),
+        (256 * 1024, 4_097, 1024 * 1024),
+        (10_000, 10_000, 100_001),
+        (5_000, 1, 6_000),
+        (6, 6, 99),
+        (1, 1, 99),
+    ],
+)
+async def test_no_size_of_credit_or_chunk_stops_an_answer(
+    autojump_clock: Clock, nursery: trio.Nursery, credit: int, chunk: int, size: int
+) -> None:
+    gateway, site, link = await connected(nursery, SessionRules(call_credit=credit))
+    payload = bytes(range(251)) * (size // 251) + b"!" * (size % 251)
+    nursery.start_soon(partial(sending_as_allowed, link, payload, chunk=chunk, sent=[0]))
+    assert await got(gateway, direct_order(site)) == payload
+
+
+@pytest.mark.parametrize("chunk", [256 * 1024, 50_001])
+async def test_what_a_node_has_under_way_to_a_caller_who_takes_nothing_is_within_its_credit(
+    autojump_clock: Clock, nursery: trio.Nursery, chunk: int
+) -> None:
+    credit = 1024 * 1024
+    gateway, site, link = await connected(nursery, SessionRules(call_credit=credit))
+    sent = [0]
+    nursery.start_soon(partial(sending_as_allowed, link, b"x" * 5 * credit, chunk=chunk, sent=sent))
+    under_way: list[int] = []
+    async with gateway.rpc.call(direct_order(site, timeout_s=600)) as answer:
+        taken = 0
+        async for piece in answer.pieces():
+            await trio.sleep(1)  # the node sends what it may
+            under_way.append(sent[-1] - taken)
+            taken += len(piece)
+    assert taken == 5 * credit
+    assert max(under_way) <= credit + 2 * HELD_BYTES
 
 
 async def test_a_slow_caller_stalls_neither_the_socket_nor_others(autojump_clock: Clock, nursery: trio.Nursery) -> None:

@@ -5,15 +5,15 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
-import asyncpg
 import pytest
 import trio
 
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
 from skygw.database.pool import STATEMENT_TIMEOUT_S, Database, open_database, open_loop_and_database
-from skygw.errors import Retry, RoutingUnavailable, StartupError
+from skygw.errors import Outcome, Retry, RoutingUnavailable, StartupError, StoreFailed
 from tests.fakes.postgres import PostgresServer
 
 BACKEND = "SELECT pg_backend_pid()"
@@ -73,12 +73,39 @@ async def test_a_borrower_that_is_cancelled_leaves_nothing_behind(database: Data
 async def test_a_statement_the_server_refuses_leaves_its_connection_in_use(database: Database) -> None:
     backends = set()
     for _ in range(2):
-        with pytest.raises(asyncpg.UndefinedTableError):
+        with pytest.raises(StoreFailed, match="42P01"):
             async with database.connection() as connection:
                 backends.add(await connection.fetchval(BACKEND))
                 await connection.execute("SELECT * FROM no_such_table")
     assert len(backends) == 1
     assert database.available
+
+
+async def test_what_the_database_refuses_is_counted_and_said_once_without_what_was_to_be_stored(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted: list[None] = []
+    failed = partial(counted.append, None)
+    async with open_loop_and_database(postgres.gateway_url, failed=failed) as database:
+        for _ in range(3):
+            with pytest.raises(StoreFailed) as refused:
+                async with database.connection() as connection:
+                    await connection.execute("SELECT 'precious'::uuid")
+            assert refused.value.about_the_data
+        with pytest.raises(StoreFailed) as mistaken:
+            async with database.connection() as connection:
+                await connection.fetchval("SELECT $1::int", "precious")
+        assert mistaken.value.about_the_data
+        with pytest.raises(StoreFailed) as renamed:
+            async with database.connection() as connection:
+                await connection.execute("SELECT no_such_column FROM observatory")
+        assert not renamed.value.about_the_data
+        assert (renamed.value.reason, renamed.value.outcome) == ("internal", Outcome.NOT_SENT)
+    assert len(counted) == 5
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [vars(record)["sqlstate"] for record in errors] == ["22P02", "22000", "42703"]
+    assert "no_such_column" in errors[2].getMessage()
+    assert "precious" not in caplog.text
 
 
 async def test_a_statement_that_takes_too_long_is_ended_by_the_server(database: Database) -> None:
@@ -100,7 +127,7 @@ async def test_a_transaction_is_done_whole_or_not_at_all(postgres: PostgresServe
             async with database.transaction() as connection:
                 await connection.execute("INSERT INTO seen VALUES (1)")
                 raise LookupError
-        with pytest.raises(asyncpg.UniqueViolationError):
+        with pytest.raises(StoreFailed, match="23505"):
             async with database.transaction() as connection:
                 await connection.execute("INSERT INTO seen VALUES (2)")
                 await connection.execute("INSERT INTO seen VALUES (2)")
@@ -196,15 +223,17 @@ async def test_a_server_that_hangs_holds_nobody(own_cluster: EmbeddedCluster) ->
         "postgresql://me:s3/cret@127.0.0.1/sky",
         "postgresql://me:s3:cret@127.0.0.1/sky",
         "postgresql://me:x@s3cret@127.0.0.1:1/sky",
+        "postgresql://me:s3cret@127.0.0.1:99999/sky",
         "mysql://me:s3cret@127.0.0.1/sky",
     ],
 )
 async def test_a_database_that_does_not_answer_at_the_start_is_a_sentence_without_the_password(
-    url: str,
+    url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(StartupError) as refused:
         async with open_loop_and_database(url):
             pass
+    assert caplog.text == ""
     assert "\n" not in str(refused.value)
     assert "s3" not in str(refused.value)
     assert "cret" not in str(refused.value)

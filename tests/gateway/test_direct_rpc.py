@@ -244,6 +244,43 @@ async def test_a_slow_caller_holds_up_neither_the_node_nor_other_callers(
     assert refills > 0
 
 
+async def all_of(stream: trio.SocketStream) -> int:
+    """Reads to the end; how many bytes there were."""
+    count = 0
+    with trio.fail_after(PATIENCE_S):
+        while piece := await stream.receive_some():
+            count += len(piece)
+    return count
+
+
+async def test_a_caller_who_takes_its_answer_too_slowly_is_cut_at_its_deadline(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with (
+        gateway(postgres, tmp_path) as world,
+        world.node() as node,
+        world.caller("big", timeoutS=0.5, requestId="too-slow") as caller,
+    ):
+        request = await node.hear(DirectRequest)
+        await node.say(start_of(request.id, None))
+        seq, left = 0, request.credit
+        while True:  # until the caller's socket is full too
+            while left >= 65_536:
+                await node.say(pack_chunk(Chunk(request.id, seq, b"z" * 65_536)))
+                seq, left = seq + 1, left - 65_536
+            found = await node.hear_one_of(DirectCredit, DirectCancel)
+            if isinstance(found, DirectCancel):
+                break
+            assert isinstance(found, DirectCredit)
+            left += found.bytes
+        assert found.id == request.id
+        assert (await world.node_view())["callsInFlight"] == 0
+        record = (await world.ask("GET", "/internal/calls/too-slow")).json()
+        assert (record["outcome"], record["reason"]) == ("unknown", "deadline_exceeded")
+        with pytest.raises(trio.BrokenResourceError):  # a reset, and no clean end
+            await all_of(caller)
+
+
 async def test_more_calls_than_a_node_takes_are_busy(postgres: PostgresServer, tmp_path: Path) -> None:
     async with (
         gateway(postgres, tmp_path, max_calls_per_node=1) as world,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from tests.fakes.postgres import PostgresServer
@@ -94,17 +95,26 @@ async def test_a_token_that_does_not_hold_is_401(authorization: str, postgres: P
 
 
 async def test_an_address_outside_the_networks_learns_nothing(postgres: PostgresServer, tmp_path: Path) -> None:
-    async with gateway(postgres, tmp_path, internal_networks=["192.0.2.0/24"]) as world:
+    through_a_proxy = {"internal_networks": ["192.0.2.0/24"], "internal_trusted_proxies": ["127.0.0.1/32"]}
+    async with gateway(postgres, tmp_path, **through_a_proxy) as world:
         for path in ("/internal/nodes", world.direct_path, "/metrics", "/readyz", "/docs/", "/no/such/path"):
-            answer = await world.ask("POST" if path.endswith("direct") else "GET", path)
+            method = "POST" if path.endswith("direct") else "GET"
+            answer = await world.ask(method, path, headers={"x-forwarded-for": "203.0.113.5"})
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
-            assert "127.0.0.1" in answer.json()["detail"]
+            assert "203.0.113.5" in answer.json()["detail"]
+
+
+async def test_a_peer_that_is_neither_a_caller_nor_a_proxy_is_not_even_read(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with gateway(postgres, tmp_path, internal_networks=["192.0.2.0/24"]) as world:
+        with pytest.raises(httpx.TransportError):
+            await world.ask("GET", "/metrics", headers={"x-forwarded-for": "192.0.2.7"})
+        assert (await world.ask("GET", f"{world.running.node_url}/healthz")).status_code == 200
 
 
 async def test_what_a_proxy_says_counts_only_if_the_proxy_is_trusted(postgres: PostgresServer, tmp_path: Path) -> None:
     spoofed = {"x-forwarded-for": "192.0.2.7"}
-    async with gateway(postgres, tmp_path, internal_networks=["192.0.2.0/24"]) as world:
-        assert (await world.ask("GET", "/metrics", headers=spoofed)).status_code == 403
     trusting = {"internal_networks": ["192.0.2.0/24"], "internal_trusted_proxies": ["127.0.0.1/32"]}
     async with gateway(postgres, tmp_path, **trusting) as world:
         assert (await world.ask("GET", "/metrics", headers=spoofed)).status_code == 200
@@ -223,3 +233,15 @@ async def test_numbers_are_prometheus_text(postgres: PostgresServer, tmp_path: P
         assert answer.headers["content-type"].startswith(("text/plain", "application/openmetrics-text"))
         for word in ("skygw_", 'kind="direct_response_start"', "/internal/nodes/<id>/direct"):
             assert word in answer.text
+
+
+async def test_a_misspelt_query_parameter_is_refused_and_named(postgres: PostgresServer, tmp_path: Path) -> None:
+    async with gateway(postgres, tmp_path) as world:
+        for path, name in (
+            ("/internal/commands", "installid"),
+            ("/internal/nodes", "foo"),
+            ("/internal/nodes/1", "size"),
+        ):
+            answer = await world.ask("GET", f"{path}?{name}=1")
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+            assert answer.json()["detail"][0]["loc"] == ["query", name]

@@ -8,11 +8,12 @@ import trio
 from pydantic import SecretStr
 
 from skygw.ids import InstallId
-from skygw.protocol.gateway_frames import Goaway
+from skygw.protocol.gateway_frames import EventCommand, Goaway
 from skygw.protocol.node_frames import Ping, Pong
 from tests.fakes.issuer import INTROSPECTION_PATH, FakeIssuer, Mood, fake_issuer
 from tests.fakes.postgres import PostgresServer
-from tests.gateway.world import gateway
+from tests.gateway.test_database_away import a_command
+from tests.gateway.world import PATIENCE_S, gateway
 
 
 def introspecting(issuer: FakeIssuer) -> dict[str, Any]:
@@ -58,3 +59,36 @@ async def test_an_issuer_that_is_away_ends_no_socket(postgres: PostgresServer, t
             assert (await node.hear(Pong)).id == "still here"
         refused = await world.rejection(headers=[(b"authorization", b"Bearer opaque-3")])
         assert (refused.status, refused.problem["code"]) == (503, "routing_unavailable")
+
+
+async def test_while_the_issuer_is_away_a_known_service_can_stop_and_nothing_else(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with fake_issuer() as issuer, gateway(postgres, tmp_path, **introspecting(issuer)) as world:
+        issuer.introspected["opaque-node"] = what_it_stands_for(world.site.install_id)
+        issuer.introspected["opaque-service"] = {
+            "sub": "scheduler",
+            "aud": "sky-node-gateway-internal",
+            "scope": "nodes:read nodes:command nodes:call act_as",
+            "exp": int(time.time()) + 600,
+        }
+        world.http.headers["authorization"] = "Bearer opaque-service"
+        async with world.socket(token="opaque-node") as node:
+            await node.greet()
+            assert (await world.ask("GET", "/internal/nodes?connected=true")).status_code == 200
+            await issuer.become(Mood.SERVER_ERROR)
+            with trio.fail_after(PATIENCE_S):  # until the answer just given is not fresh any more
+                while (reading := await world.ask("GET", "/internal/nodes?connected=true")).status_code == 200:
+                    pass
+            assert (reading.status_code, reading.json()["code"]) == (503, "routing_unavailable")
+            moving = await world.ask("POST", "/internal/commands", a_command(world, "mount.point"))
+            assert (moving.status_code, moving.json()["code"]) == (503, "routing_unavailable")
+            assert (await world.direct()).status_code == 503
+            stop = a_command(world, "mount.stop", actor={"uid": "3b0f", "kind": "user"})
+            assert (await world.ask("POST", "/internal/commands", stop)).status_code == 202
+            assert str((await node.hear(EventCommand)).command_id) == stop["commandId"]
+            cancel = await world.ask("POST", f"/internal/commands/{stop['commandId']}/cancel", {})
+            assert cancel.status_code == 200
+            world.http.headers["authorization"] = "Bearer never-seen"
+            stranger = await world.ask("POST", "/internal/commands", a_command(world, "mount.stop"))
+            assert stranger.status_code == 503

@@ -258,9 +258,9 @@ class World:
         return rejected
 
     @asynccontextmanager
-    async def caller(self, operation: str) -> AsyncIterator[trio.SocketStream]:
+    async def caller(self, operation: str, **members: Any) -> AsyncIterator[trio.SocketStream]:
         """A connection on which a direct request was sent; whether and when to read is the test's to say."""
-        body = json.dumps({"operation": operation, "params": {}}).encode()
+        body = json.dumps({"operation": operation, "params": {}, **members}).encode()
         async with self._stream(self.internal_port) as stream:
             await stream.send_all(
                 f"POST {self.direct_path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {self.service_token()}\r\n"

@@ -5,6 +5,7 @@ import trio
 import trio.testing
 
 from skygw.nodes.outbox import LANE_BYTES, PARCEL_OVERHEAD, Lane, Outbox, OutboxClosed, OutboxFull, ParcelState
+from skygw.protocol.limits import MAX_TEXT_BYTES
 
 
 async def taken(outbox: Outbox) -> str | bytes | None:
@@ -43,6 +44,16 @@ async def test_a_lane_takes_its_bytes_and_not_one_more(lane: Lane) -> None:
     with pytest.raises(OutboxFull):
         outbox.put(lane, b"")
     assert outbox.queued_bytes(lane) == LANE_BYTES[lane]
+
+
+async def test_there_is_room_for_sixty_stops_of_the_largest_size_and_thousands_of_the_usual() -> None:
+    largest, usual = Outbox(), Outbox()
+    for _ in range(63):
+        largest.put(Lane.SAFING, "s" * MAX_TEXT_BYTES)
+    for _ in range(6_000):
+        usual.put(Lane.SAFING, "s" * 400)
+    assert not largest.has_room(Lane.SAFING, MAX_TEXT_BYTES)
+    assert usual.has_room(Lane.SAFING, 400)
 
 
 async def test_a_message_counts_by_the_bytes_it_has_on_the_wire() -> None:

@@ -96,3 +96,11 @@ def test_two_gateways_in_one_process_count_apart() -> None:
     one, other = fresh(), fresh()
     one.late_reply()
     assert samples(other)["skygw_late_replies_total", ()] == 0
+
+
+def test_what_is_our_fault_and_what_is_not_held_are_counted() -> None:
+    metrics = fresh()
+    metrics.unhandled()
+    metrics.snapshot_refused()
+    read = samples(metrics)
+    assert (read["skygw_unhandled_total", ()], read["skygw_snapshots_refused_total", ()]) == (1, 1)

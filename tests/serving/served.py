@@ -120,9 +120,11 @@ class Served:
 
     @asynccontextmanager
     async def peer(
-        self, *, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None
+        self, *, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None, source: str | None = None
     ) -> AsyncIterator[Peer]:
         sock = trio.socket.socket()
+        if source is not None:
+            await sock.bind((source, 0))
         if receive_buffer is not None:
             sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
         await sock.connect(self.listener.address)

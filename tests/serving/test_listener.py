@@ -1,12 +1,14 @@
 """What a listener does with ordinary connections, and with too many of them."""
 
 import logging
+from ipaddress import ip_network
 
 import pytest
 
 from skygw.serving import (
     BodyLimit,
     End,
+    ListenerConfig,
     Refusal,
 )
 from skygw.serving.hypercorn_seam import Http11
@@ -67,6 +69,32 @@ async def test_over_the_cap_a_connection_is_closed_unread_and_counted() -> None:
             assert await second.read_to_end() == b""
         assert served.metrics.refused_by == {Refusal.TOO_MANY: 1}
         assert await first.ask() == (200, b"hello")
+
+
+async def test_a_stranger_takes_no_place_and_is_counted() -> None:
+    networks = (ip_network("127.0.0.1/32"),)
+    async with serving(EchoApp(), allowed_networks=networks, max_connections=1) as served:
+        async with served.peer(source="127.0.0.2") as stranger, served.peer() as caller:
+            assert await stranger.read_to_end() == b""
+            assert await caller.ask() == (200, b"hello")
+        assert served.metrics.refused_by == {Refusal.STRANGER: 1}
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_let_in"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),
+        ("fe80::7%eth0", True),
+        ("11.1.2.3", False),
+        ("::ffff:11.1.2.3", False),
+        ("2001:db8::1", False),
+    ],
+)
+def test_who_is_let_in_is_said_by_networks(peer: str, *, is_let_in: bool) -> None:
+    networks = (ip_network("10.0.0.0/8"), ip_network("fe80::/64"))
+    config = ListenerConfig(name="internal", host="::", port=0, allowed_networks=networks)
+    assert config.lets_in(peer) is is_let_in
 
 
 async def test_one_address_cannot_take_all_connections() -> None:

@@ -141,3 +141,49 @@ def test_the_table_names_every_setting_once_with_its_default() -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_by_default_as_many_calls_as_are_promised_fit_into_the_bytes_of_a_node() -> None:
+    defaults = Settings()
+    room = defaults.max_in_flight_bytes_per_node // defaults.direct_credit_bytes
+    assert room == defaults.max_calls_per_node
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@db:99999/sky",
+        "postgresql://me:hunter2@db:0/sky",
+        "postgresql://me:hunter2@db:x/sky",
+        "postgresql://me:hunter2@[::1]:65536/sky",
+        "postgresql://me:hunter2@one:5432,two:70000/sky",
+        "postgresql://me:hunter2@/sky?host=db&port=70000",
+        "postgresql://me:hunter2@[::1/sky",
+        "postgresql://me:hunter2@d\u2100b/sky",
+        "mysql://me:hunter2@db/sky",
+    ],
+)
+def test_a_database_url_that_cannot_be_meant_is_refused_without_its_password(url: str) -> None:
+    assert "hunter2" not in refusal(database_url=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@db/sky",
+        "postgres://me@db:5432/sky",
+        "postgresql://me@[::1]:5432/sky",
+        "postgresql://me@one:5432,two:5433/sky",
+        "postgresql:///sky?host=/run/postgresql&port=5433",
+        "postgresql://me@%2Frun%2Fpostgresql/sky",
+    ],
+)
+def test_the_ways_to_write_a_database_url_are_taken(url: str) -> None:
+    chosen = Settings(database_url=url).database_url
+    assert chosen is not None
+    assert chosen.get_secret_value() == url
+
+
+def test_an_ipv4_network_in_its_ipv6_clothes_is_the_ipv4_one() -> None:
+    mapped: Any = "::ffff:10.0.0.0/104"
+    assert [str(network) for network in Settings(internal_networks=mapped).internal_networks] == ["10.0.0.0/8"]

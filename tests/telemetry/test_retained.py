@@ -1,5 +1,6 @@
 """The latest snapshot of every resource: which one is latest, and how much one node can make us hold."""
 
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from skygw.ids import Epoch, InstallId
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import PublishSnapshot, SnapshotStream
+from skygw.telemetry import retained as room
 from skygw.telemetry.retained import MAX_BYTES_PER_INSTALLATION, MAX_RESOURCES_PER_INSTALLATION, RetainedSnapshots
 from tests.fakes.moments import NOW
 
@@ -70,31 +72,49 @@ def test_streams_and_installations_do_not_mix() -> None:
 
 @pytest.mark.parametrize("data", [{}, {"uid": 7}, {"uid": ""}, {"uid": "x" * 65}])
 def test_a_snapshot_of_nothing_is_counted_and_dropped(data: dict[str, object]) -> None:
-    retained = RetainedSnapshots()
+    refused: list[None] = []
+    retained = RetainedSnapshots(refused=partial(refused.append, None))
     retained.offer(HERE, Epoch(1), snapshot(1, data))
     assert list(retained.of(HERE)) == []
-    assert retained.refused == 1
+    assert len(refused) == 1
 
 
 def test_resources_beyond_the_limit_are_refused_and_those_held_go_on() -> None:
-    retained = RetainedSnapshots()
+    refused: list[None] = []
+    retained = RetainedSnapshots(refused=partial(refused.append, None))
     for number in range(MAX_RESOURCES_PER_INSTALLATION + 5):
         retained.offer(HERE, Epoch(1), snapshot(1, {"uid": str(number)}))
     assert len(list(retained.of(HERE))) == MAX_RESOURCES_PER_INSTALLATION
-    assert retained.refused == 5
+    assert len(refused) == 5
     retained.offer(HERE, Epoch(1), snapshot(2, {"uid": "0", "n": 2}))
     assert next(retained.of(HERE)).order == (1, 2)
 
 
 def test_bytes_beyond_the_limit_are_refused_until_something_shrinks() -> None:
-    retained = RetainedSnapshots()
+    refused: list[None] = []
+    retained = RetainedSnapshots(refused=partial(refused.append, None))
     size = 60_000
     fits = MAX_BYTES_PER_INSTALLATION // (size + 50)
     for number in range(fits + 10):
         retained.offer(HERE, Epoch(1), snapshot(1, {"uid": str(number), "text": "x" * size}))
     held = list(retained.of(HERE))
     assert sum(len(kept.data) for kept in held) <= MAX_BYTES_PER_INSTALLATION
-    assert retained.refused > 0
+    assert refused
     retained.offer(HERE, Epoch(1), snapshot(2, {"uid": "0"}))
     retained.offer(HERE, Epoch(1), snapshot(1, {"uid": "new", "text": "x" * (size // 2)}))
     assert "new" in [kept.uid for kept in retained.of(HERE)]
+
+
+def test_beyond_the_limit_the_installation_that_was_silent_longest_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "MAX_INSTALLATIONS", 2)
+    retained = RetainedSnapshots()
+    silent, talking, new = (InstallId(uuid4()) for _ in range(3))
+    for install_id in (talking, silent):
+        retained.offer(install_id, Epoch(1), snapshot(1))
+    retained.offer(talking, Epoch(1), snapshot(2))
+    retained.offer(new, Epoch(1), snapshot(1))
+    assert [len(list(retained.of(install_id))) for install_id in (silent, talking, new)] == [0, 1, 1]
+    retained.offer(silent, Epoch(1), snapshot(3))
+    assert len(list(retained.of(silent))) == 1
