@@ -23,6 +23,8 @@ FINISH_SHARE = 0.4
 """Of the time there is, what calls in flight may use to finish."""
 CLOSE_SHARE = 0.7
 """…and by when the node sockets should be closed."""
+FLUSH_S = 1.0
+"""What the ledger may take to hear how the last commands stand."""
 KILL_S = 1.5
 """What ending the last connections by force may take."""
 
@@ -62,4 +64,8 @@ async def drain(what: Drained, *, within_s: float) -> None:
     async with trio.open_nursery() as nursery:
         for listener in (what.node_listener, what.internal_listener):
             nursery.start_soon(partial(listener.end_connections, within_s=left_s))
+        with trio.move_on_after(min(FLUSH_S, left_s)) as patience:
+            await what.commands.flush()
+        if patience.cancelled_caught:
+            log.warning("the ledger has not heard of the last steps of commands", extra={"within_s": FLUSH_S})
     log.info("drained")

@@ -4,29 +4,31 @@ Safing (contract §0.1) is routed by what live sessions are bound to and sent be
 if the ledger is away it is recorded when it comes back.
 """
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import trio
 
+from skygw.control.admissions import Admission, Admissions
+from skygw.control.command_frames import event_of, send_cancel
 from skygw.control.ledger import (
     ENDS,
+    NEVER_WRITTEN,
     CommandLedger,
     CommandQuery,
     CommandRecord,
     CommandState,
     Move,
-    may_move,
+    Transition,
 )
-from skygw.control.ledger_writer import LedgerWriter
 from skygw.control.live_command import LiveCommand, overtakes
+from skygw.control.live_commands import LiveCommands
 from skygw.control.order import CommandOrder
-from skygw.control.trace_context import carried_traceparent
 from skygw.errors import (
     Busy,
+    DeadlineExceeded,
     Draining,
     GatewayError,
     Hop,
@@ -38,22 +40,22 @@ from skygw.errors import (
 )
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
 from skygw.nodes.connection_registry import ConnectionRegistry
-from skygw.nodes.outbox import Lane, Parcel, ParcelState
+from skygw.nodes.outbox import Lane
 from skygw.nodes.session import NodeSession
-from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventCommand
-from skygw.protocol.json_text import Opaque
+from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 from skygw.protocol.safing import is_safing
-
-log = logging.getLogger("skygw.control")
 
 MAX_LIVE_COMMANDS = 20_000
 """Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
 
 DRAINING_RETRY_S = 1.0
-FORGET_EVERY_S = 60.0
 LEDGER_PATIENCE_S = 0.5
 """How long a cancel waits to be told whose command it is for, before every node is asked."""
+ROUTE_PATIENCE_S = 1.0
+"""How long a stop waits to be told who controls what no live session is known to."""
+CATCH_UP_S = 1.0
+"""How long a repeat waits for the ledger to hear that the life before it was never written."""
 
 
 class Controllers(Protocol):
@@ -62,6 +64,14 @@ class Controllers(Protocol):
     async def controller_of(
         self, *, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None
     ) -> InstallId | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What a cancel met. Without a record nothing is known of the command but what `met` says."""
+
+    met: Literal["asked", "before_start", "ended"]
+    record: CommandRecord | None
 
 
 class CommandService:
@@ -78,27 +88,38 @@ class CommandService:
         self._registry = registry
         self._ledger = ledger
         self._controllers = controllers
-        self._finished = finished
-        self._live: dict[CommandId, LiveCommand] = {}
-        self._writer = LedgerWriter(ledger, settled=self._settled_in_ledger)
-        self._being_admitted: dict[CommandId, trio.Event] = {}
+        self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished)
+        self._admissions = Admissions()
         self._draining = False
+
+    @property
+    def followed(self) -> int:
+        """Commands held in memory."""
+        return len(self._live)
 
     def drain(self) -> None:
         """Takes nothing new but safing."""
         self._draining = True
+
+    async def flush(self) -> None:
+        """Waits until the ledger has what is known so far. The caller brings the deadline."""
+        await self._live.writer.caught_up()
 
     # Callers.
 
     async def submit(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
         """Takes a command and sends it. Returns its record and whether it is a duplicate of an earlier one."""
         if is_safing(order.command_type):
-            return self._submit_safing(order)
-        return await self._submit(order)
+            return await self._submit_safing(order)
+        if self._draining:
+            raise Draining("This gateway is draining; only safing passes.", retry_after_s=DRAINING_RETRY_S)
+        with self._admissions.enter(order) as admission:
+            await admission.turn()
+            return await self._submit(order, admission)
 
     async def wait(self, command_id: CommandId, wait_s: float) -> CommandRecord:
         """The record when the command has ended, or as it stands after `wait_s`. Raises `NotFound`."""
-        live = self._live.get(command_id)
+        live = self._live.find(command_id)
         if live is not None:
             with trio.move_on_after(wait_s):
                 await live.settled()
@@ -107,245 +128,247 @@ class CommandService:
 
     async def get(self, command_id: CommandId) -> CommandRecord:
         """What is known of a command. Raises `NotFound`, `RoutingUnavailable`."""
-        live = self._live.get(command_id)
+        live = self._live.find(command_id)
         if live is None:
             record = await self._ledger.get(command_id)
             if record is None:
                 raise NotFound(f"No command {command_id} is known.")
             return record
         if live.in_ledger and live.record.state is CommandState.UNKNOWN:
-            await self._resolve(live)
+            await self._live.resolve(live)
         return live.record
-
-    async def _resolve(self, live: LiveCommand) -> None:
-        """A result may be in the ledger that memory was never told of: its session was cut between commit and ack."""
-        try:
-            stored = await self._ledger.get(live.record.command_id)
-        except RoutingUnavailable:
-            return  # then what memory knows is all that is known
-        if stored is not None and may_move(live.record.state, stored.state):
-            live.record = stored
-            if live.ended:
-                self._finished(stored.outcome)
-                self._live.pop(stored.command_id, None)
 
     async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
         return await self._ledger.page(query)
 
-    async def cancel(self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None) -> CommandRecord | None:
+    async def cancel(self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None) -> Cancellation:
         """Asks the node to cancel; safing. Needs no ledger for a command this process sent; for another one, with the
-        ledger away, every connected node is asked, and `None` says that nothing is known of it. Raises `NodeOffline`.
+        ledger away, every connected node is asked. Raises `NodeOffline`, `NotFound`.
 
-        A command that still waits here is taken back instead: a cancel would overtake it, and the node run it after.
+        A command that is being admitted, or waits here, is taken back instead: a cancel would overtake it.
         """
-        if (admitted := self._being_admitted.get(command_id)) is not None:
-            await admitted.wait()
-        live = self._live.get(command_id)
-        if live is not None and self._take_back(live, "canceled before it was written"):
-            return live.record
+        admissions = self._admissions.of(command_id)
+        for admission in admissions:
+            admission.revoke("canceled before it was written")
+        live = self._live.find(command_id)
+        if live is not None and self._live.take_back(live, "canceled before it was written"):
+            return Cancellation("before_start", live.record)
+        if live is not None and not live.ended:
+            return await self._cancel_live(live, mode, grace_s)
         record: CommandRecord | None = None
         with trio.move_on_after(LEDGER_PATIENCE_S), suppress(RoutingUnavailable):
-            record = await self.get(command_id)
+            if admissions:
+                await admissions[0].looked_up.wait()
+                if admissions[0].is_new:
+                    return Cancellation("before_start", None)
+            try:
+                record = await self.get(command_id)
+            except NotFound:
+                if admissions:  # which ended without it
+                    return Cancellation("before_start", None)
+                raise
+        return self._cancel_stored(command_id, record, mode, grace_s)
+
+    async def _cancel_live(self, live: LiveCommand, mode: CancelMode, grace_s: float | None) -> Cancellation:
+        session = self._registry.current(live.record.install_id)
+        if session is not None:
+            send_cancel(session, live.record.command_id, mode, grace_s)  # before anything is asked of the ledger
+        if live.record.state is CommandState.UNKNOWN:
+            with trio.move_on_after(LEDGER_PATIENCE_S):
+                await self._live.resolve(live)
+        if live.ended:
+            return Cancellation("ended", live.record)
+        if session is None:
+            raise _offline()
+        return Cancellation("asked", live.record)
+
+    def _cancel_stored(
+        self, command_id: CommandId, record: CommandRecord | None, mode: CancelMode, grace_s: float | None
+    ) -> Cancellation:
         if record is None:
             # Nobody here knows whose command it was. A node that does not know the id only remembers not to run it.
             for connected in self._registry:
                 with suppress(LinkLost):
-                    _send_cancel(connected, command_id, mode, grace_s)
-            return None
+                    send_cancel(connected, command_id, mode, grace_s)
+            return Cancellation("asked", None)
         if record.state in ENDS:
-            return record
+            return Cancellation("ended", record)
         session = self._registry.current(record.install_id)
         if session is None:
-            raise NodeOffline("This installation is not connected; its node runs its link-loss policy by itself.")
-        _send_cancel(session, command_id, mode, grace_s)
-        if command_id not in self._live:  # sent before a restart: follow it again
-            live = LiveCommand(record, safing=False)
-            self._live[command_id] = live
-        return record
+            raise _offline()
+        send_cancel(session, command_id, mode, grace_s)
+        if self._live.find(command_id) is None:  # sent before a restart: follow it again
+            self._live.add_again(record)
+        return Cancellation("asked", record)
 
-    async def _submit(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
-        if self._draining:
-            raise Draining("This gateway is draining; only safing passes.", retry_after_s=DRAINING_RETRY_S)
+    # Admission.
+
+    async def _submit(self, order: CommandOrder, admission: Admission) -> tuple[CommandRecord, bool]:
         install_id = await self._controllers.controller_of(
             telescope_uid=order.telescope_uid, device_uid=order.device_uid
         )
         if install_id is None:
             raise NotFound("No installation controls this telescope or device.")
-        session = self._registry.current(install_id)
         stored = await self._stored(order)
-        if stored is not None:
+        again = stored is not None and stored.state in NEVER_WRITTEN and not self._is_followed(order.command_id)
+        admission.found(is_new=stored is None or again)
+        if stored is not None and not again:
             return stored, True
+        session = self._registry.current(install_id)
+        record = order.record(
+            install_id, None if session is None else session.epoch, left_s=admission.deadline - trio.current_time()
+        )
+        live = LiveCommand(
+            record, command_type=admission.command_type, safing=False, in_ledger=True, deadline=admission.deadline
+        )
+        if admission.revoked is not None:
+            live.in_ledger = False
+            self._live.add(live)
+            self._live.writer.record(live)
+            self._live.end_before_start(live, admission.revoked)
+            return record, False
         if session is None or session.ending is not None:
             raise NodeOffline("The installation that controls this is not connected.", retry_after_s=5.0)
         session.require_more_than_safing()
         if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
             raise Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
-        admitted = self._being_admitted.setdefault(order.command_id, trio.Event())
-        try:
-            record, duplicate = await self._ledger.admit(order.record(install_id, session.epoch))
-            if duplicate:
-                return record, True
-            live = LiveCommand(record, safing=False, command_type=order.command_type)
-            self._live[record.command_id] = live
+        stored, duplicate = await self._admit(record, stored, admission)
+        if duplicate:
+            return stored, True
+        self._live.add(live)
+        if admission.revoked is not None:
+            self._live.end_before_start(live, admission.revoked)
+        else:
             self._send(live, order, session, Lane.DATA)
-        finally:
-            self._being_admitted.pop(order.command_id, None)
-            admitted.set()
         return record, False
+
+    async def _admit(
+        self, record: CommandRecord, stored: CommandRecord | None, admission: Admission
+    ) -> tuple[CommandRecord, bool]:
+        """Stores a new command, or a new life of one that was never written."""
+        try:
+            if stored is None:
+                return await self._ledger.admit(record)
+            if await self._ledger.readmit(record, seen=stored):
+                return record, False
+            return await self._ledger.get(record.command_id) or stored, True
+        except RoutingUnavailable:
+            if admission.revoked is not None:  # it may be stored all the same
+                record.canceled = CanceledHow.BEFORE_START
+                step = Transition(record.created_at, CommandState.CANCELED, Hop.GATEWAY, admission.revoked)
+                self._live.writer.note(Move(record.command_id, step, record.canceled))
+            raise
 
     async def _stored(self, order: CommandOrder) -> CommandRecord | None:
         """A repeat gets the stored record even when the node is away. Raises `IdReused`."""
+        live = self._live.find(order.command_id)
+        if live is not None and live.record.state is CommandState.EXPIRED:
+            with trio.move_on_after(CATCH_UP_S) as patience:
+                await self._live.writer.caught_up()
+            if patience.cancelled_caught:
+                raise RoutingUnavailable("The ledger has not heard yet that this was not sent.", retry_after_s=1.0)
         record = await self._ledger.get(order.command_id)
         if record is not None and record.identity != order.identity:
             raise IdReused(f"The command id {order.command_id} belongs to another command.")
         return record
 
-    def _submit_safing(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
-        """No await between the caller's request and the node's lane: nothing can delay it."""
-        live = self._live.get(order.command_id)
-        if live is not None:
-            if live.record.identity != order.identity:
-                raise IdReused(f"The command id {order.command_id} belongs to another command.")
-            return live.record, True
+    def _is_followed(self, command_id: CommandId) -> bool:
+        live = self._live.find(command_id)
+        return live is not None and live.record.state is not CommandState.EXPIRED
+
+    # Safing.
+
+    async def _submit_safing(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
+        """No wait between the caller's request and the node's lane, but for a target no live session is known to
+        control: it may have been bound after the node's `hello`.
+        """
+        if (repeated := self._repeated_safing(order)) is not None:
+            return repeated, True
+        self._overtake(order)
         target = order.device_uid or order.telescope_uid
         session = None if target is None else self._registry.controlling(target)
         if session is None:
+            session = await self._session_by_the_records(order)
+            if (repeated := self._repeated_safing(order)) is not None:
+                return repeated, True
+        deadline = trio.current_time() + order.timeout_s
+        record = order.record(session.binding.install_id, session.epoch, left_s=order.timeout_s)
+        live = LiveCommand(record, command_type=order.command_type, safing=True, in_ledger=False, deadline=deadline)
+        self._live.add(live)
+        try:
+            self._send(live, order, session, Lane.SAFING)
+        except GatewayError:
+            self._live.drop(live)
+            raise
+        self._live.writer.record(live)
+        return record, False
+
+    def _repeated_safing(self, order: CommandOrder) -> CommandRecord | None:
+        """A stop that was withdrawn unwritten is sent again. Raises `IdReused`."""
+        live = self._live.find(order.command_id)
+        if live is None:
+            return None
+        if live.record.identity != order.identity:
+            raise IdReused(f"The command id {order.command_id} belongs to another command.")
+        return None if live.record.state is CommandState.EXPIRED else live.record
+
+    def _overtake(self, order: CommandOrder) -> None:
+        """What would undo the stop and is not on the wire yet does not get there (docs/adr/0007)."""
+        why = f"{order.command_type} came before it was written"
+        for admission in self._admissions:
+            if overtakes(order, admission):
+                admission.revoke(why)
+        for live in self._live:
+            if overtakes(order, live):
+                self._live.take_back(live, why)
+
+    async def _session_by_the_records(self, order: CommandOrder) -> NodeSession:
+        """Raises `NodeOffline`."""
+        install_id: InstallId | None = None
+        with trio.move_on_after(ROUTE_PATIENCE_S), suppress(RoutingUnavailable):
+            install_id = await self._controllers.controller_of(
+                telescope_uid=order.telescope_uid, device_uid=order.device_uid
+            )
+        session = None if install_id is None else self._registry.current(install_id)
+        if session is None or session.ending is not None:
             raise NodeOffline(
                 "No connected installation controls this telescope or device; a node without a link runs its "
                 "link-loss policy by itself.",
                 retry_after_s=1.0,
             )
-        live = LiveCommand(order.record(session.binding.install_id, session.epoch), safing=True)
-        self._live[order.command_id] = live
-        try:
-            self._send(live, order, session, Lane.SAFING)
-        except GatewayError:
-            del self._live[order.command_id]
-            raise
-        self._writer.record(live)
-        for other in list(self._live.values()):
-            if overtakes(other, order.command_type, order.telescope_uid, order.device_uid):
-                self._take_back(other, f"{order.command_type} came before it was written")
-        return live.record, False
-
-    def _take_back(self, live: LiveCommand, why: str) -> bool:
-        """Ends a command of which not a byte was handed over. Returns whether that is certain."""
-        if live.parcel is None or live.parcel.state is not ParcelState.WAITING:
-            return False
-        live.record.canceled = CanceledHow.BEFORE_START
-        self._moved(live, CommandState.CANCELED, Hop.GATEWAY, why)
-        live.parcel.withdraw()
-        return True
+        return session
 
     def _send(self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane) -> None:
         record = live.record
-        left_s = (record.deadline_at - datetime.now(UTC)).total_seconds()
+        left_s = live.deadline - trio.current_time()
         try:
-            parcel = session.put(
-                lane,
-                EventCommand(
-                    command_id=record.command_id,
-                    telescope_uid=record.telescope_uid,
-                    device_uid=record.device_uid,
-                    command=order.command,
-                    origin=order.origin,
-                    actor=None if record.actor is None else Opaque.of(record.actor),
-                    deadline_ms=None if live.safing else max(0, int(left_s * 1000)),
-                    epoch=session.epoch,
-                    t_ms=session.t_ms(),
-                    graph_revision=order.graph_revision,
-                    issued_at=record.created_at,
-                    traceparent=carried_traceparent(order.traceparent),
-                ),
-            )
+            if not live.safing and left_s <= 0:
+                raise DeadlineExceeded("The time for this command ran out before it could be sent.")
+            parcel = session.put(lane, event_of(order, record, session, left_s=None if live.safing else left_s))
         except GatewayError as error:
             # Admitted and never written: the ledger says so, and the caller is told why.
-            self._moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)
+            self._live.moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)
             raise
-        live.parcel = parcel
-        parcel.on_settled = lambda parcel: self._written(live, parcel)
+        self._live.watch(live, parcel)
 
     # What sessions tell (never waits).
 
-    def _written(self, live: LiveCommand, parcel: Parcel) -> None:
-        if parcel.state is ParcelState.WRITTEN:
-            self._moved(live, CommandState.WRITTEN, Hop.GATEWAY)
-        elif parcel.state is ParcelState.WITHDRAWN:
-            self._moved(live, CommandState.EXPIRED, Hop.GATEWAY, "the socket ended before it was written")
-        else:
-            self._moved(live, CommandState.WRITTEN, Hop.GATEWAY, "the socket ended while it was being written")
-            self._moved(live, CommandState.UNKNOWN, Hop.GATEWAY, "the socket ended while it was being written")
-
     def result_arrived(self, install_id: InstallId, result: PublishCommandResult) -> None:
-        """Safing is answered from memory, because the database may be away."""
-        live = self._live.get(result.command_id)
-        if live is not None and live.safing and live.record.install_id == install_id:
-            self._apply(live, result)
+        self._live.result_arrived(install_id, result)
 
     def result_committed(self, install_id: InstallId, result: PublishCommandResult) -> None:
-        live = self._live.get(result.command_id)
-        if live is not None and live.record.install_id == install_id:
-            self._apply(live, result)
-            if live.may_be_forgotten:
-                del self._live[result.command_id]
+        self._live.result_committed(install_id, result)
+
+    def session_started(self, install_id: InstallId, epoch: Epoch) -> None:
+        self._live.session_started(install_id, epoch)
 
     def session_ended(self, install_id: InstallId, epoch: Epoch) -> None:
-        """What was written to this session and has no end is unknown now; the node will tell when it is back."""
-        for live in list(self._live.values()):
-            if live.record.install_id == install_id and live.record.epoch == epoch:
-                self._moved(live, CommandState.UNKNOWN, Hop.GATEWAY, "the link was lost")
-
-    def _apply(self, live: LiveCommand, result: PublishCommandResult) -> None:
-        record = live.record
-        record.progress = result.progress if result.progress is not None else record.progress
-        if not live.ended:
-            record.result = result.result.text if result.result is not None else record.result
-            record.error = result.error.text if result.error is not None else record.error
-            record.proof = result.proof.text if result.proof is not None else record.proof
-            record.canceled = result.canceled or record.canceled
-        if not live.in_ledger:
-            live.results.append(result)
-        # The ledger moves by the committed report itself; here only memory does.
-        if live.move(CommandState(result.status.value), Hop.NODE) is not None and live.ended:
-            self._finished(record.outcome)
-
-    def _moved(self, live: LiveCommand, state: CommandState, hop: Hop, detail: str | None = None) -> None:
-        step = live.move(state, hop, detail)
-        if step is None:
-            return
-        if live.ended:
-            self._finished(live.record.outcome)
-        self._writer.note(Move(live.record.command_id, step))
-
-    # Its own tasks.
+        self._live.session_ended(install_id, epoch)
 
     async def run(self) -> None:
         """Writes to the ledger, and forgets what it holds, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._writer.run)
-            while True:
-                await trio.sleep(FORGET_EVERY_S)
-                self._forget()
-
-    def _settled_in_ledger(self, command_id: CommandId) -> None:
-        live = self._live.get(command_id)
-        if live is not None and live.may_be_forgotten:
-            del self._live[command_id]
-
-    def _forget(self) -> None:
-        for command_id, live in list(self._live.items()):
-            if live.may_be_forgotten:
-                del self._live[command_id]
+        await self._live.run()
 
 
-def _send_cancel(session: NodeSession, command_id: CommandId, mode: CancelMode, grace_s: float | None) -> None:
-    session.put(
-        Lane.SAFING,
-        CancelCommand(
-            command_id=command_id,
-            mode=mode,
-            grace_ms=None if grace_s is None else int(grace_s * 1000),
-            epoch=session.epoch,
-            t_ms=session.t_ms(),
-        ),
-    )
+def _offline() -> NodeOffline:
+    return NodeOffline("This installation is not connected; its node runs its link-loss policy by itself.")

@@ -58,6 +58,12 @@ def may_move(before: CommandState, after: CommandState) -> bool:
     return _LADDER.index(after) > _LADDER.index(before)
 
 
+NEVER_WRITTEN = frozenset({CommandState.RECEIVED, CommandState.EXPIRED})
+"""A command stored so, and followed by nobody, was not sent: a repeat of it is, as a new life of the same record."""
+
+MAX_ASKED = 1_000
+"""Command ids in one `query_command`."""
+
 OUTCOMES: dict[CommandState, Outcome] = {
     CommandState.RECEIVED: Outcome.IN_PROGRESS,
     CommandState.WRITTEN: Outcome.IN_PROGRESS,
@@ -125,10 +131,11 @@ def command_identity(telescope_uid: UUID | None, device_uid: UUID | None, comman
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A step the gateway itself knows of."""
+    """A step the gateway itself knows of. `canceled` is said with a cancel's end."""
 
     command_id: CommandId
     transition: Transition
+    canceled: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +155,28 @@ class CommandLedger(Protocol):
         """Stores a new command, or returns the stored one and `True`. Raises `IdReused` for another command's id."""
         ...
 
+    async def readmit(self, record: CommandRecord, *, seen: CommandRecord) -> bool:
+        """Begins a new life, as `record` says, of the stored command `seen`, if it is in `NEVER_WRITTEN` still and
+        nobody was faster: of several who bring the same one, one gets `True`. Its transitions are kept and added to.
+        """
+        ...
+
     async def record_sent(self, record: CommandRecord, results: Sequence[PublishCommandResult]) -> None:
         """Stores what was sent before the ledger was asked, as it stands, and what the node has said of it since.
 
-        Both may be repeated: what is stored stays, and a result moves the state as far as `may_move` lets it.
+        Both may be repeated: what is stored stays, but for an earlier life that was never written, which this one
+        continues; a result moves the state as far as `may_move` lets it.
         """
         ...
 
     async def move(self, moves: Sequence[Move]) -> None:
         """Moves states as far as `may_move` lets them; what it does not let is passed over."""
+        ...
+
+    async def lose_before(self, install_id: InstallId, epoch: Epoch) -> Sequence[CommandId]:
+        """What was written to an older session of the installation and has no end is unknown from now on. Returns the
+        newest `MAX_ASKED` of its commands that are unknown, as far as a node still remembers them.
+        """
         ...
 
     async def get(self, command_id: CommandId) -> CommandRecord | None: ...

@@ -1,14 +1,16 @@
 """Writes to the ledger what the gateway itself learns of commands, in order, and waits out a ledger that is away."""
 
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import trio
 
 from skygw.control.ledger import CommandLedger, Move
 from skygw.control.live_command import LiveCommand
 from skygw.errors import RoutingUnavailable, StoreFailed
-from skygw.ids import CommandId
+from skygw.ids import CommandId, Epoch, InstallId
 
 log = logging.getLogger("skygw.control")
 
@@ -19,68 +21,107 @@ TRIES = 3
 
 
 class LedgerWriter:
-    """`record` and `note` never wait. `settled` is told of each command whose steps were written."""
+    """`record`, `note` and `lose_before` never wait. `settled` is told of each command whose steps were written, `lost`
+    of what the ledger knows no outcome of when a session has begun.
+    """
 
-    def __init__(self, ledger: CommandLedger, *, settled: Callable[[CommandId], None]) -> None:
+    def __init__(
+        self,
+        ledger: CommandLedger,
+        *,
+        settled: Callable[[CommandId], None],
+        lost: Callable[[InstallId, Epoch, Sequence[CommandId]], None],
+    ) -> None:
         self._ledger = ledger
         self._settled = settled
-        self._unrecorded: list[LiveCommand] = []
-        self._moves: list[Move] = []
-        self._wake = trio.Event()
+        self._lost = lost
+        self._queue: deque[LiveCommand | Move] = deque()
+        self._begun: dict[InstallId, Epoch] = {}
+        self._noted = 0
+        self._written = 0
         self._refused = 0
+        self._wake = trio.Event()
+        self._progress = trio.Event()
 
     def record(self, live: LiveCommand) -> None:
-        """A command that was sent before the ledger was asked. Not bounded: a stop is never refused for it."""
-        self._unrecorded.append(live)
-        self._wake.set()
+        """A command that the ledger was not asked about before. Not bounded: a stop is never refused for it."""
+        self._append(live)
 
     def note(self, move: Move) -> None:
-        """A step; also of a command not recorded yet, which `run` records first. What the ledger has is passed over."""
-        self._moves.append(move)
+        """A step; also of a command not recorded yet, if `record` was called for it. What the ledger has is passed
+        over.
+        """
+        self._append(move)
+
+    def lose_before(self, install_id: InstallId, epoch: Epoch) -> None:
+        """A session has begun: nothing more comes by the older ones. Only the newest of an installation counts."""
+        self._begun[install_id] = epoch
+        self._wake.set()
+
+    async def caught_up(self) -> None:
+        """Waits until everything said so far is written. The caller brings the deadline."""
+        due = self._noted
+        while self._written < due:
+            await self._progress.wait()
+
+    def _append(self, item: LiveCommand | Move) -> None:
+        self._queue.append(item)
+        self._noted += 1
         self._wake.set()
 
     async def run(self) -> None:
         """Runs until cancelled. What could not be written yet stays, in order, but for a row the ledger cannot hold."""
         while True:
-            while not self._moves and not self._unrecorded:
+            while not self._queue and not self._begun:
                 self._wake = trio.Event()
                 await self._wake.wait()
             try:
-                await self._record_sent()
-                await self._write_moves()
+                while self._queue:
+                    await self._write_next()
+                while self._begun:
+                    await self._lose()
             except RoutingUnavailable as error:
+                for item in self._queue:
+                    if isinstance(item, LiveCommand):
+                        item.record.recorded_late = True
                 if not isinstance(error, StoreFailed):  # that was said where it was found
-                    log.warning("the ledger is away", extra={"waiting": len(self._moves) + len(self._unrecorded)})
+                    log.warning("the ledger is away", extra={"waiting": len(self._queue)})
                 await trio.sleep(error.retry_after_s or RETRY_S)
+
+    async def _write_next(self) -> None:
+        first = self._queue[0]
+        if isinstance(first, LiveCommand):
+            await self._record_sent(first)
+        else:
+            await self._write_moves()
 
     def _hopeless(self, error: RoutingUnavailable) -> bool:
         """Whether what was just tried should be given up. A store that refuses everything is waited for."""
         self._refused = self._refused + 1 if isinstance(error, StoreFailed) and error.about_the_data else 0
         return self._refused >= TRIES
 
-    async def _record_sent(self) -> None:
-        while self._unrecorded:
-            live = self._unrecorded[0]
+    async def _record_sent(self, live: LiveCommand) -> None:
+        told = len(live.results)
+        try:
+            await self._ledger.record_sent(live.record, live.results[:told])
+        except RoutingUnavailable as error:
+            if not self._hopeless(error):
+                raise
+            _set_aside(live.record.command_id)
             told = len(live.results)
-            try:
-                await self._ledger.record_sent(live.record, live.results[:told])
-            except RoutingUnavailable as error:
-                live.record.recorded_late = True
-                if not self._hopeless(error):
-                    raise
-                _set_aside(live.record.command_id)
-                told = len(live.results)
-            self._refused = 0
-            if len(live.results) == told:  # else the node said more while the ledger wrote: tell it that too
-                self._unrecorded.pop(0)
-                live.in_ledger = True
-                live.results.clear()
+        self._refused = 0
+        if len(live.results) == told:  # else the node said more while the ledger wrote: tell it that too
+            live.in_ledger = True
+            live.results.clear()
+            self._done(1)
 
     async def _write_moves(self) -> None:
-        """One batch: what comes meanwhile may be of commands that have to be recorded first."""
-        batch = self._moves[:MOVES_AT_ONCE]
-        if not batch:
-            return
+        """The steps up to the next command that has to be recorded before its own."""
+        batch: list[Move] = []
+        for item in islice(self._queue, MOVES_AT_ONCE):
+            if isinstance(item, LiveCommand):
+                break
+            batch.append(item)
         try:
             await self._ledger.move(batch)
         except RoutingUnavailable as error:
@@ -88,7 +129,7 @@ class LedgerWriter:
                 raise
             batch = await self._write_one_by_one(batch)
         self._refused = 0
-        del self._moves[: len(batch)]
+        self._done(len(batch))
         for move in batch:
             self._settled(move.command_id)
 
@@ -104,6 +145,20 @@ class LedgerWriter:
             except RoutingUnavailable:
                 return batch[:at]
         return batch
+
+    def _done(self, count: int) -> None:
+        for _ in range(count):
+            self._queue.popleft()
+        self._written += count
+        self._progress.set()
+        self._progress = trio.Event()
+
+    async def _lose(self) -> None:
+        install_id, epoch = next(iter(self._begun.items()))
+        unknown = await self._ledger.lose_before(install_id, epoch)
+        if self._begun.get(install_id) == epoch:  # else a newer session has begun meanwhile
+            del self._begun[install_id]
+            self._lost(install_id, epoch, unknown)
 
 
 def _set_aside(command_id: CommandId) -> None:

@@ -7,9 +7,10 @@ import trio
 
 from skygw.control.ledger import ENDS, CommandRecord, CommandState, Transition, may_move
 from skygw.errors import Hop
-from skygw.ids import DeviceUid, TelescopeUid
 
 if TYPE_CHECKING:
+    from skygw.control.admissions import Admission
+    from skygw.control.order import CommandOrder
     from skygw.nodes.outbox import Parcel
     from skygw.protocol.node_frames import PublishCommandResult
 
@@ -23,16 +24,20 @@ REMEMBER_SAFING_S = 600.0
 class LiveCommand:
     """A command this process has sent, and what is known of it so far."""
 
-    def __init__(self, record: CommandRecord, *, safing: bool, command_type: str = "") -> None:
+    def __init__(
+        self, record: CommandRecord, *, command_type: str, safing: bool, in_ledger: bool, deadline: float
+    ) -> None:
+        """`deadline`: on trio's clock, as everything here that is waited for."""
         self.record = record
         self.safing = safing
         self.command_type = command_type
-        self.in_ledger = not safing
+        self.in_ledger = in_ledger
+        self.began = trio.current_time()
         self.results: list[PublishCommandResult] = []
         """What the node said before the ledger knew of this command."""
         self.parcel: Parcel | None = None
-        left_s = max(0.0, (record.deadline_at - datetime.now(UTC)).total_seconds())
-        self.forget_at = trio.current_time() + left_s + KEEP_AFTER_DEADLINE_S
+        self.deadline = deadline
+        self.forget_at = max(deadline, self.began) + KEEP_AFTER_DEADLINE_S
         self._changed = trio.Event()
 
     @property
@@ -65,21 +70,22 @@ class LiveCommand:
             await self._changed.wait()
 
 
-def overtakes(
-    other: LiveCommand, command_type: str, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None
-) -> bool:
-    """Whether a stop of this type and target would be undone by `other`, written after it: `mount.stop`, `mount.point`.
+def overtakes(stop: "CommandOrder", other: "LiveCommand | Admission") -> bool:
+    """Whether this stop would be undone by `other`, written after it: `mount.stop` by `mount.point`.
 
     Where one is for a telescope and the other for a device nobody here knows whether they meet: then they do.
     """
-    if other.safing or other.ended:
-        return False
-    record = other.record
-    if device_uid is not None and record.device_uid is not None:
-        meets = device_uid == record.device_uid
-    elif telescope_uid is not None and record.telescope_uid is not None:
-        meets = telescope_uid == record.telescope_uid
+    if isinstance(other, LiveCommand):
+        if other.safing or other.ended:
+            return False
+        telescope_uid, device_uid = other.record.telescope_uid, other.record.device_uid
+    else:
+        telescope_uid, device_uid = other.order.telescope_uid, other.order.device_uid
+    if stop.device_uid is not None and device_uid is not None:
+        meets = stop.device_uid == device_uid
+    elif stop.telescope_uid is not None and telescope_uid is not None:
+        meets = stop.telescope_uid == telescope_uid
     else:
         meets = True
-    family = command_type.rpartition(".")[0]
-    return meets and (command_type == "telescope.safe_shutdown" or other.command_type.startswith(f"{family}."))
+    family = stop.command_type.rpartition(".")[0]
+    return meets and (stop.command_type == "telescope.safe_shutdown" or other.command_type.startswith(f"{family}."))

@@ -38,8 +38,8 @@ class CommandOrder:
         """What makes a repeat a repeat."""
         return command_identity(self.telescope_uid, self.device_uid, self.command.text)
 
-    def record(self, install_id: InstallId, epoch: Epoch) -> CommandRecord:
-        """The first line of its life in the ledger; its budget runs from now."""
+    def record(self, install_id: InstallId, epoch: Epoch | None, *, left_s: float) -> CommandRecord:
+        """The first line of a life in the ledger, with what is left of its budget."""
         now = datetime.now(UTC)
         return CommandRecord(
             command_id=self.command_id,
@@ -51,7 +51,7 @@ class CommandOrder:
             service=self.service,
             actor=self.actor,
             created_at=now,
-            deadline_at=now + timedelta(seconds=self.timeout_s),
+            deadline_at=now + timedelta(seconds=left_s),
             trace_id=trace_id_of(self.traceparent),
             epoch=epoch,
             transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY)],

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import asyncpg
 
-from skygw.control.ledger import CommandQuery, CommandRecord, CommandState, Move, Transition
+from skygw.control.ledger import MAX_ASKED, CommandQuery, CommandRecord, CommandState, Move, Transition
 from skygw.database.node_reports import apply_results
 from skygw.database.pool import Connection, Database
 from skygw.errors import Hop, IdReused
@@ -34,11 +35,56 @@ INSERT = """
     SELECT command_id FROM stored
 """
 
+# A new life of what was never written, in one step; whoever looked at an older life comes too late. A command's
+# identity stays, the rest of what accompanied it is as the repeat says.
+READMIT = """
+    WITH reopened AS (
+        UPDATE skygw.command
+        SET state = $3, epoch = $4, install_id = $5, deadline_at = $6, ended_at = $7, result = $8, error = $9,
+            proof = $10, canceled = $11, recorded_late = $12, updated_at = now()
+        WHERE command_id = $1
+          AND deadline_at = $2
+          AND state IN ('received', 'expired')
+        RETURNING command_id
+    ), transitions AS (
+        INSERT INTO skygw.command_transition (command_id, at, state, hop, detail)
+        SELECT reopened.command_id, step.at, step.state, step.hop, step.detail
+        FROM reopened,
+             unnest($13::timestamptz[], $14::text[], $15::text[], $16::text[])
+                 WITH ORDINALITY AS step (at, state, hop, detail, ordinal)
+        ORDER BY step.ordinal
+    )
+    SELECT command_id FROM reopened
+"""
+
+# A node keeps outcomes for 30 days: what is older cannot be asked for any more.
+LOSE_BEFORE = """
+    WITH lost AS (
+        UPDATE skygw.command
+        SET state = 'unknown', updated_at = now()
+        WHERE install_id = $1
+          AND (epoch IS NULL OR epoch < $2)
+          AND state IN ('written', 'accepted', 'running')
+        RETURNING command_id
+    ), transitions AS (
+        INSERT INTO skygw.command_transition (command_id, at, state, hop, detail)
+        SELECT command_id, now(), 'unknown', 'gateway', 'a newer session of the node has begun' FROM lost
+    )
+    SELECT command_id
+    FROM skygw.command
+    WHERE install_id = $1
+      AND created_at > now() - interval '30 days'
+      AND (state = 'unknown' OR command_id IN (SELECT command_id FROM lost))
+    ORDER BY created_at DESC
+    LIMIT $3
+"""
+
 # What the table of steps does not let is passed over.
 MOVE = """
     WITH moved AS (
         UPDATE skygw.command
         SET state = $2,
+            canceled = coalesce($6, canceled),
             updated_at = now(),
             ended_at = CASE
                 WHEN $2 IN ('completed', 'failed', 'rejected', 'canceled', 'expired') THEN $3::timestamptz
@@ -97,17 +143,31 @@ class Commands:
             raise IdReused(f"The command id {record.command_id} belongs to another command.")
         return stored, True
 
+    async def readmit(self, record: CommandRecord, *, seen: CommandRecord) -> bool:
+        """Begin a new life of a command that was never written. Of several who bring it, one gets `True`."""
+        async with self._database.connection() as connection:
+            return await _readmit(connection, record, seen=seen)
+
+    async def lose_before(self, install_id: InstallId, epoch: Epoch) -> Sequence[CommandId]:
+        """What was written to older sessions and has no end is unknown; and what there is to ask the node for."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(LOSE_BEFORE, install_id, epoch, MAX_ASKED)
+        return [CommandId(row["command_id"]) for row in rows]
+
     async def record_sent(self, record: CommandRecord, results: Sequence[PublishCommandResult]) -> None:
         """Store what was sent unrecorded, and what the node has said since. A repeat changes nothing."""
         async with self._database.transaction() as connection:
-            await _insert(connection, record)
+            if not await _insert(connection, record):
+                stored = await _get(connection, record.command_id)
+                if stored and stored.identity == record.identity and record.transitions[0] not in stored.transitions:
+                    await _readmit(connection, record, seen=stored)
             await apply_results(connection, record.install_id, results)
 
     async def move(self, moves: Sequence[Move]) -> None:
         """Move states, all in one transaction; what the table does not let, and unknown ids, are passed over."""
         # By command, so that two writers take their rows in one order; within a command the order stays.
         rows = [
-            (move.command_id, step.state.value, step.at, step.hop.value, step.detail)
+            (move.command_id, step.state.value, step.at, step.hop.value, step.detail, move.canceled)
             for move in sorted(moves, key=lambda move: move.command_id)
             for step in [move.transition]
         ]
@@ -153,12 +213,40 @@ async def _insert(connection: Connection, record: CommandRecord) -> bool:
         record.canceled,
         record.recorded_late,
         record.trace_id,
-        [step.at for step in record.transitions],
-        [step.state.value for step in record.transitions],
-        [step.hop.value for step in record.transitions],
-        [step.detail for step in record.transitions],
+        *_columns(record.transitions),
     )
     return stored is not None
+
+
+async def _readmit(connection: Connection, record: CommandRecord, *, seen: CommandRecord) -> bool:
+    """Whether this one moved it."""
+    reopened = await connection.fetchval(
+        READMIT,
+        record.command_id,
+        seen.deadline_at,
+        record.state.value,
+        record.epoch,
+        record.install_id,
+        record.deadline_at,
+        record.ended_at,
+        record.result,
+        record.error,
+        record.proof,
+        record.canceled,
+        record.recorded_late,
+        *_columns(record.transitions),
+    )
+    return reopened is not None
+
+
+def _columns(steps: Sequence[Transition]) -> tuple[list[datetime], list[str], list[str], list[str | None]]:
+    """One list per column, as `unnest` takes them."""
+    return (
+        [step.at for step in steps],
+        [step.state.value for step in steps],
+        [step.hop.value for step in steps],
+        [step.detail for step in steps],
+    )
 
 
 async def _get(connection: Connection, command_id: CommandId) -> CommandRecord | None:

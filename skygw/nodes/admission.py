@@ -81,6 +81,7 @@ class NodeDoor:
             arrival.link.abort()
             raise
         self._ports.metrics.session_started()
+        self._ports.results.session_started(session.binding.install_id, session.epoch)
         try:
             await session.run()
         finally:

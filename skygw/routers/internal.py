@@ -231,12 +231,14 @@ class InternalRouter:
         (await self._gate.service(request.scope)).require_for_safing(Scope.NODES_COMMAND)
         body = read_cancel(await body_bytes())
         wanted = _command_id(command_id)
-        record = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)
-        if record is None:
+        cancellation = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)
+        if cancellation.met == "before_start":
+            state = CommandState.CANCELED
+            return _json(Receipt(command_id=wanted, receipt="canceled_before_start", state=state, proof=None))
+        if cancellation.record is None:
             return _json(Receipt(command_id=wanted, receipt="unknown", state=CommandState.UNKNOWN, proof=None))
-        had_ended = record.state in ENDS
-        record = await self._waited(record, body.wait_s)
-        return _json(receipt(record, had_ended=had_ended))
+        record = await self._waited(cancellation.record, body.wait_s)
+        return _json(receipt(record, had_ended=cancellation.met == "ended"))
 
     async def _waited(self, record: CommandRecord, wait_s: float) -> CommandRecord:
         """The record after a wait for its end. What was sent stays sent: a ledger that is away meanwhile makes the

@@ -50,7 +50,10 @@ class PickyLedger:
 
 def a_stop() -> LiveCommand:
     site = Site()
-    return LiveCommand(command_order(site, STOP).record(site.install_id, Epoch(1)), safing=True)
+    record = command_order(site, STOP).record(site.install_id, Epoch(1), left_s=60)
+    return LiveCommand(
+        record, command_type="mount.stop", safing=True, in_ledger=False, deadline=trio.current_time() + 60
+    )
 
 
 def a_move() -> Move:
@@ -58,7 +61,7 @@ def a_move() -> Move:
 
 
 def writer_of(ledger: PickyLedger) -> LedgerWriter:
-    return LedgerWriter(cast("CommandLedger", ledger), settled=lambda _: None)
+    return LedgerWriter(cast("CommandLedger", ledger), settled=lambda _: None, lost=lambda *_: None)
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:

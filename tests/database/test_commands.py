@@ -10,6 +10,7 @@ import trio
 
 from skygw.control.ledger import (
     ENDS,
+    NEVER_WRITTEN,
     CommandQuery,
     CommandRecord,
     CommandState,
@@ -153,6 +154,103 @@ async def test_moves_of_several_commands_keep_their_order(commands: Commands) ->
         stored = await commands.get(record.command_id)
         assert stored is not None
         assert [transition.state for transition in stored.transitions] == ["received", *states]
+
+
+def a_repeat(record: CommandRecord) -> CommandRecord:
+    """The same command again, a minute later and for another session."""
+    again = a_command(record.install_id, created_at=NOW + timedelta(seconds=60))
+    again.command_id, again.telescope_uid, again.epoch = record.command_id, record.telescope_uid, Epoch(4)
+    return again
+
+
+@pytest.mark.parametrize("before", CommandState)
+async def test_a_new_life_begins_where_nothing_was_ever_written_and_nowhere_else(
+    commands: Commands, before: CommandState
+) -> None:
+    record = a_command()
+    record.state = before
+    await commands.admit(record)
+    again = a_repeat(record)
+    assert await commands.readmit(again, seen=record) is (before in NEVER_WRITTEN)
+    stored = await commands.get(record.command_id)
+    assert stored is not None
+    if before in NEVER_WRITTEN:
+        assert (stored.state, stored.epoch, stored.deadline_at) == (CommandState.RECEIVED, 4, again.deadline_at)
+        assert stored.transitions == [*record.transitions, *again.transitions]
+    else:
+        assert stored == record
+
+
+async def test_of_many_who_begin_a_new_life_at_once_one_does(commands: Commands) -> None:
+    record = a_command()
+    await commands.admit(record)
+    await commands.move([step(record, CommandState.EXPIRED)])
+    moved: list[bool] = []
+
+    async def bring(later_s: float) -> None:
+        again = a_repeat(record)
+        again.deadline_at += timedelta(seconds=later_s)
+        moved.append(await commands.readmit(again, seen=record))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(bring, number)
+    assert sorted(moved) == [False] * 7 + [True]
+
+
+async def test_a_stop_that_expired_and_was_sent_again_is_recorded_as_one_command(commands: Commands) -> None:
+    record = a_command()
+    await commands.record_sent(record, [])
+    await commands.move([step(record, CommandState.EXPIRED)])
+    again = a_repeat(record)
+    again.state = CommandState.WRITTEN
+    again.transitions.append(Transition(NOW + timedelta(seconds=61), CommandState.WRITTEN, Hop.GATEWAY))
+    await commands.record_sent(again, [])
+    await commands.record_sent(again, [])
+    stored = await commands.get(record.command_id)
+    assert stored is not None
+    assert (stored.state, stored.ended_at, stored.epoch) == (CommandState.WRITTEN, None, 4)
+    assert [transition.state for transition in stored.transitions] == ["received", "expired", "received", "written"]
+
+
+async def test_an_end_says_how_a_cancel_met_it(commands: Commands) -> None:
+    record = a_command()
+    await commands.admit(record)
+    canceled = step(record, CommandState.CANCELED)
+    await commands.move([Move(record.command_id, canceled.transition, "before_start")])
+    stored = await commands.get(record.command_id)
+    assert stored is not None
+    assert (stored.state, stored.canceled) == (CommandState.CANCELED, "before_start")
+
+
+async def test_what_older_sessions_carried_and_has_no_end_is_unknown(commands: Commands) -> None:
+    install_id, now = InstallId(uuid4()), datetime.now(UTC)
+    records = {state: a_command(install_id, created_at=now) for state in CommandState}
+    for state, record in records.items():
+        record.state = state
+        await commands.admit(record)
+    current, stranger = a_command(install_id, created_at=now), a_command(created_at=now)
+    current.state = stranger.state = CommandState.WRITTEN
+    current.epoch = Epoch(5)
+    await commands.admit(current)
+    await commands.admit(stranger)
+    lost = {CommandState.WRITTEN, CommandState.ACCEPTED, CommandState.RUNNING}
+    asked = await commands.lose_before(install_id, Epoch(5))
+    assert set(asked) == {records[state].command_id for state in lost | {CommandState.UNKNOWN}}
+    for state, record in records.items():
+        stored = await commands.get(record.command_id)
+        assert stored is not None
+        assert stored.state is (CommandState.UNKNOWN if state in lost else state)
+        assert [step.state for step in stored.transitions[1:]] == (["unknown"] if state in lost else [])
+    assert await commands.get(current.command_id) == current
+    assert await commands.get(stranger.command_id) == stranger
+
+
+async def test_what_a_node_does_not_remember_any_more_is_not_asked_for(commands: Commands) -> None:
+    record = a_command(created_at=datetime.now(UTC) - timedelta(days=31))
+    record.state = CommandState.UNKNOWN
+    await commands.admit(record)
+    assert await commands.lose_before(record.install_id, Epoch(9)) == []
 
 
 async def test_what_was_sent_without_the_ledger_is_recorded_once_as_it_stands(commands: Commands) -> None:

@@ -8,7 +8,17 @@ from uuid import UUID, uuid4
 
 import trio
 
-from skygw.control.ledger import ENDS, CommandQuery, CommandRecord, CommandState, Move, Transition, may_move
+from skygw.control.ledger import (
+    ENDS,
+    MAX_ASKED,
+    NEVER_WRITTEN,
+    CommandQuery,
+    CommandRecord,
+    CommandState,
+    Move,
+    Transition,
+    may_move,
+)
 from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
 from skygw.nodes.ports import Claim, Direction, DurableReport
@@ -17,12 +27,13 @@ from skygw.protocol.node_frames import PublishCommandResult
 
 class Switch:
     """The database both ledgers stand on. `away` makes every question raise `RoutingUnavailable`; `slow_s` makes each
-    take that long.
+    take that long; with `answers_lost` a command is admitted and nobody hears of it.
     """
 
     def __init__(self) -> None:
         self.away = False
         self.slow_s = 0.0
+        self.answers_lost = False
 
     async def asked(self) -> None:
         await trio.sleep(self.slow_s)
@@ -68,6 +79,8 @@ class MemoryCommands:
             self.rows[record.command_id] = deepcopy(record)
             self.admitted += 1
             await trio.sleep(self._switch.slow_s)  # others see the row before its writer hears of it
+            if self._switch.answers_lost:
+                raise RoutingUnavailable("The answer was lost.", retry_after_s=1.0)
             return record, False
         if stored.identity != record.identity:
             raise IdReused("This command id belongs to another command.")
@@ -76,9 +89,33 @@ class MemoryCommands:
     async def record_sent(self, record: CommandRecord, results: Sequence[PublishCommandResult]) -> None:
         row = deepcopy(record)  # a statement carries its values from when it was sent
         await self._switch.asked()
-        self.rows.setdefault(row.command_id, row)
+        stored = self.rows.setdefault(row.command_id, row)
+        if row.transitions[0] not in stored.transitions and stored.identity == row.identity:
+            self._reopen(row, stored)
         for result in results:
             self.apply(record.install_id, result)
+
+    async def readmit(self, record: CommandRecord, *, seen: CommandRecord) -> bool:
+        await self._switch.asked()
+        stored = self.rows[record.command_id]
+        reopened = stored.deadline_at == seen.deadline_at and self._reopen(deepcopy(record), stored)
+        await trio.sleep(self._switch.slow_s)
+        return reopened
+
+    def _reopen(self, row: CommandRecord, stored: CommandRecord) -> bool:
+        if stored.state not in NEVER_WRITTEN:
+            return False
+        row.transitions[:0] = stored.transitions
+        self.rows[row.command_id] = row
+        return True
+
+    async def lose_before(self, install_id: InstallId, epoch: Epoch) -> Sequence[CommandId]:
+        await self._switch.asked()
+        mine = [row for row in self.rows.values() if row.install_id == install_id]
+        for row in mine:
+            if row.epoch is None or row.epoch < epoch:
+                self.step(row, Transition(datetime.now(UTC), CommandState.UNKNOWN, Hop.GATEWAY))
+        return [row.command_id for row in mine if row.state is CommandState.UNKNOWN][:MAX_ASKED]
 
     def apply(self, install_id: InstallId, result: PublishCommandResult) -> None:
         """What a committed result does to its row; an unknown one, or another installation's, is passed over."""
@@ -95,6 +132,7 @@ class MemoryCommands:
             row = self.rows.get(move.command_id)
             if row is not None:
                 self.step(row, move.transition)
+                row.canceled = move.canceled or row.canceled
 
     @staticmethod
     def step(row: CommandRecord, step: Transition) -> None:

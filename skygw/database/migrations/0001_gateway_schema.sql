@@ -82,7 +82,8 @@ CREATE TABLE IF NOT EXISTS skygw.command_transition (
 
 -- The moves a command's state may make; whoever writes a state goes through this table. Completed, failed,
 -- rejected, canceled and expired lead nowhere. Only what was never written expires, and only what was written
--- may become unknown; unknown is no end: the node may still say what happened.
+-- may become unknown; unknown is no end: the node may still say what happened. What expired was never written, so
+-- that a repeat may begin it anew; that is no step but one statement of its own (`READMIT`).
 CREATE TABLE IF NOT EXISTS skygw.command_step (
     from_state text NOT NULL,
     to_state text NOT NULL,

@@ -19,7 +19,9 @@ GRANT SELECT ON skygw._yoyo_migration TO skynet_gateway;
 GRANT SELECT, INSERT, UPDATE ON skygw.node_session, skygw.fence, skygw.node_outbox TO skynet_gateway;
 -- Append-only.
 GRANT SELECT, INSERT ON skygw.node_report, skygw.command_transition TO skynet_gateway;
--- What a command is and who sent it never changes; how it fares does.
+-- What a command is and who sent it never changes; how it fares does, and what was never written may go to another
+-- installation when it is sent again.
 GRANT SELECT, INSERT ON skygw.command TO skynet_gateway;
-GRANT UPDATE (state, progress, epoch, deadline_at, updated_at, ended_at, result, error, proof, canceled)
+GRANT UPDATE (install_id, state, progress, epoch, deadline_at, updated_at, ended_at, result, error, proof, canceled,
+              recorded_late)
     ON skygw.command TO skynet_gateway;

@@ -1,0 +1,69 @@
+"""Orders on their way into the ledger: a stop or a cancel that comes meanwhile reaches them too (docs/adr/0007)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from skygw.control.order import CommandOrder
+from skygw.ids import CommandId
+
+
+class Admission:
+    """One order that is being looked up and admitted. `deadline`: on trio's clock."""
+
+    def __init__(self, order: CommandOrder, earlier: "list[Admission]") -> None:
+        self.order = order
+        self.command_type = order.command_type
+        self.deadline = trio.current_time() + order.timeout_s
+        self.revoked: str | None = None
+        self.looked_up = trio.Event()
+        """Set when it is known whether the ledger has it, or when that is not going to be known."""
+        self.is_new = False
+        self._earlier = earlier
+        self.over = trio.Event()
+
+    def revoke(self, why: str) -> None:
+        """It will not be written to the node. The first reason wins."""
+        if self.revoked is None:
+            self.revoked = why
+
+    def found(self, *, is_new: bool) -> None:
+        self.is_new = is_new
+        self.looked_up.set()
+
+    async def turn(self) -> None:
+        """Waits until those of the same id that came before are over: what they store is not taken for remains."""
+        while self._earlier:
+            await self._earlier.pop().over.wait()
+
+    def end(self) -> None:
+        self.looked_up.set()
+        self.over.set()
+
+
+class Admissions:
+    """All orders that are being admitted, in the order they came."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[Admission, None] = {}
+
+    def __iter__(self) -> Iterator[Admission]:
+        return iter(list(self._under_way))
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def of(self, command_id: CommandId) -> list[Admission]:
+        return [admission for admission in self._under_way if admission.order.command_id == command_id]
+
+    @contextmanager
+    def enter(self, order: CommandOrder) -> Iterator[Admission]:
+        """Lists the order while it is admitted. Raises `Invalid` for one without a type."""
+        admission = Admission(order, self.of(order.command_id))
+        self._under_way[admission] = None
+        try:
+            yield admission
+        finally:
+            del self._under_way[admission]
+            admission.end()
