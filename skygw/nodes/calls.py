@@ -237,6 +237,21 @@ class CallTable:
             self._on_late()
         return call
 
+    def on_reply(self, frame: DirectResponseStart | DirectResponseChunk | DirectResponseEnd | DirectError) -> None:
+        """Hands a frame of an answer to the call it is for."""
+        call = self.find(frame.id)
+        if call is None:
+            return
+        match frame:
+            case DirectResponseStart():
+                call.on_start(frame)
+            case DirectResponseChunk():
+                call.on_text_chunk(frame)
+            case DirectResponseEnd():
+                call.on_end(frame)
+            case DirectError():
+                call.on_error(frame)
+
     def on_chunk(self, chunk: Chunk) -> None:
         call = self.find(chunk.id)
         if call is not None:

@@ -385,7 +385,7 @@ class NodeSession:
                 self._ports.results.result_arrived(self.binding.install_id, frame)
                 self._committer.take(DurableReport(seq=frame.seq, kind=frame.kind, text=item.text, result=frame))
             case DirectResponseStart() | DirectResponseChunk() | DirectResponseEnd() | DirectError():
-                self._take_reply(frame)
+                self.calls.on_reply(frame)
             case AuthRefresh():
                 self.token.offer(frame.token)
             case Ping():
@@ -396,17 +396,3 @@ class NodeSession:
                 log.warning("node says error", extra={"code": frame.code, "said": frame.message[:250]})
             case Hello():
                 self.say(Error(code=ErrorCode.CONFLICT, message="`hello` comes once, first on a socket."))
-
-    def _take_reply(self, frame: DirectResponseStart | DirectResponseChunk | DirectResponseEnd | DirectError) -> None:
-        call = self.calls.find(frame.id)
-        if call is None:
-            return
-        match frame:
-            case DirectResponseStart():
-                call.on_start(frame)
-            case DirectResponseChunk():
-                call.on_text_chunk(frame)
-            case DirectResponseEnd():
-                call.on_end(frame)
-            case DirectError():
-                call.on_error(frame)
