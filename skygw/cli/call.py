@@ -18,6 +18,7 @@ from skygw.errors import StartupError
 MAX_SHOWN_BYTES = 1024 * 1024
 """Of an answer that is held in memory to be shown."""
 PATIENCE_S = 10.0
+LONGEST_WAIT_S = 3_600.0
 """Beyond the request's own timeout: the gateway answers at its deadline, and that takes a moment to arrive."""
 
 
@@ -56,6 +57,8 @@ def call(
     length
         Number of bytes wanted.
     """
+    if not 0 < timeout_s <= LONGEST_WAIT_S:
+        raise StartupError(f"--timeout-s is {timeout_s:g}, but should be more than 0 and at most {LONGEST_WAIT_S:g}")
     body = {
         "operation": operation,
         "params": _object(params),

@@ -1,5 +1,6 @@
 """`skygw`: which commands there are, and what becomes of whatever they raise. Each is loaded when it is called."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,12 @@ def application() -> App:
     return app
 
 
+_OF_THE_MACHINE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+)
+"""What a person can put right on the machine: rights, paths, room on the disk."""
+
+
 def run(argv: Sequence[str]) -> int:
     """Run one command; its exit code. What a person can put right is a sentence; our own faults keep a traceback."""
     terminal = Terminal(as_json="--json" in argv)
@@ -60,6 +67,9 @@ def run(argv: Sequence[str]) -> int:
             return _refused(terminal, str(cause), code="startup")
         if isinstance(cause, CommandFailed):
             return _failed(terminal, cause)
+        if isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE:
+            where = f"{cause.filename}: " if cause.filename else ""
+            return _failed(terminal, CommandFailed(f"{where}{cause.strerror}.", {"code": "internal"}))
         raise
     return ended if isinstance(ended, int) else ExitCode.OK
 

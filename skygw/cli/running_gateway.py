@@ -103,20 +103,28 @@ class RunningGateway:
         return answer
 
 
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return parts.hostname
+    except ValueError:  # brackets that do not match, a port beyond 65535
+        pass
+    raise StartupError(f"the gateway's address is “{url}”, but should look like {DEFAULT_URL}: correct --url")
+
+
 @asynccontextmanager
 async def reach(options: Reach | None) -> AsyncIterator[RunningGateway]:
     """A gateway as the options and the environment say. Raises `StartupError` if there is no way to be let in."""
     options = options or Reach()
     url = options.url or os.environ.get("SKYGW_URL") or DEFAULT_URL
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise StartupError(f"the gateway's address is “{url}”, but should look like {DEFAULT_URL}: correct --url")
+    host = _host(url)
     token = options.token or os.environ.get("SKYGW_TOKEN")
+    if token and not (token.isascii() and token.isprintable()):
+        raise StartupError("the token holds characters that no header can carry: correct --token or SKYGW_TOKEN")
     if not token:
-        if not is_loopback(parts.hostname):
-            raise StartupError(
-                f"{parts.hostname} is another machine, where the development key opens nothing: set SKYGW_TOKEN"
-            )
+        if not is_loopback(host):
+            raise StartupError(f"{host} is another machine, where the development key opens nothing: set SKYGW_TOKEN")
         token = mint(
             load_settings({"data_dir": options.data_dir}, config=options.config),
             kind="internal",

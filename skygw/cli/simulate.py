@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
@@ -82,6 +83,8 @@ def simulate(
         The settings file, instead of SKYGW_CONFIG or its usual place.
     """
     _check(nodes=nodes, telescopes=telescopes, time_scale=time_scale, connects_per_s=connects_per_s)
+    if duration_s is not None and not 0 < duration_s < inf:
+        raise StartupError(f"--duration-s is {duration_s:g}, but should be a number of seconds above 0")
     settings = load_settings(config=config)
     socket_url = _socket_url(url)
     blueprints = draw_nodes(seed, nodes, telescopes_per_site=telescopes)

@@ -15,6 +15,7 @@ shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocol
 Written against Hypercorn 0.18; a test fails when one of the classes used here changes.
 """
 
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -42,7 +43,8 @@ from skygw.serving.exchange import Exchanges
 from skygw.serving.problem import refusal_body
 
 WEBSOCKET_VERSION = b"13"
-LONGEST_QUOTE = 120  # characters of a parser's complaint, which quotes the peer
+LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
+_QUOTED = re.compile(r"[:,]? ?(?:bytearray\(|b['\"])")
 
 
 @lru_cache(maxsize=8)
@@ -183,7 +185,8 @@ class Http11(H11Protocol):
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
-                complaint = str(error)[:LONGEST_QUOTE]
+                # What the parser quotes may be somebody's token.
+                complaint = _QUOTED.split(str(error), maxsplit=1)[0][:LONGEST_COMPLAINT]
                 await self.refuse(error.error_status_hint, f"The request cannot be read: {complaint}.")
             if isinstance(event, h11.Request):
                 self._method = event.method

@@ -308,3 +308,19 @@ def test_a_stop_that_says_nothing_sensible_is_refused(
     assert run(["stop", *argv]) == ExitCode.USAGE
     assert gateway.bodies == []
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["nodes", "--url", "http://[::"],
+        ["nodes", "--url", "http://127.0.0.1:99999"],
+        ["nodes", "--token", "é"],
+        ["call", UID, "log.tail", "--timeout-s", "nan"],
+        ["simulate", "--duration-s", "nan"],
+        ["simulate", "--duration-s", "-1"],
+    ],
+)
+def test_an_ordinary_mistake_is_one_sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(argv) == ExitCode.USAGE
+    assert len(capsys.readouterr().err.splitlines()) == 1

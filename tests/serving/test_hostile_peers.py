@@ -64,6 +64,15 @@ async def test_it_is_refused_in_words_and_bystanders_go_on(
     assert capfd.readouterr() == ("", "")
 
 
+async def test_a_head_that_cannot_be_read_is_not_quoted_because_it_may_hold_a_token() -> None:
+    async with serving(EchoApp()) as served, served.peer() as peer:
+        await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization : Bearer hunter2\r\n\r\n")
+        status, body = await peer.response()
+        assert status == 400
+        assert b"illegal header line" in body
+        assert b"hunter2" not in body
+
+
 async def test_an_offer_of_h2c_is_answered_in_http_1_1() -> None:
     async with serving(EchoApp()) as served, served.peer() as bystander, served.peer() as peer:
         await peer.send(
