@@ -98,10 +98,15 @@ async def test_frames_held_beyond_their_deadline_are_refused_by_the_node_and_a_s
             async def ask(name: str, path: str, body: dict[str, Any]) -> None:
                 answers[name] = await caller.post(path, body)
 
+            async def slew_then_stop() -> None:
+                await ask("slew", "/internal/commands", slew)
+                # A stop that came before the slew was written would take it back, and nothing would be held.
+                await until(partial(command_is_in, caller, slew_id, {"written"}))
+                await ask("stop", "/internal/commands", stop)
+
             async with trio.open_nursery() as asking:
                 asking.start_soon(ask, "read", f"/internal/nodes/{install_id}/direct", read)
-                asking.start_soon(ask, "slew", "/internal/commands", slew)
-                asking.start_soon(ask, "stop", "/internal/commands", stop)
+                asking.start_soon(slew_then_stop)
             # Every one of them has been sent by now; from here they are held for longer than they had to live.
             await trio.sleep(HOLD_S - DEADLINE_S)
             done_while_held = list(site.done)
