@@ -14,6 +14,7 @@ MAX_EXTENSION_BYTES = 16 * 1024
 
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 _EXTENSION = rb"[ \t]*;[ \t]*" + TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + TOKEN + b"|" + _QUOTED + b"))?"
+_BARE_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*)\r\n")
 
 
@@ -34,37 +35,37 @@ class ChunkedBody:
         at = 0
         while not self.is_complete:
             if self._chunk_left:
-                piece = unread[at : at + self._chunk_left]
-                payload += piece
-                at += len(piece)
-                self._chunk_left -= len(piece)
+                payload += unread[at : at + self._chunk_left]
+                came = min(self._chunk_left, len(unread) - at)
+                at += came
+                self._chunk_left -= came
                 self._chunk_ends = not self._chunk_left
-                step = self._chunk_ends
-            elif self._chunk_ends:
-                step = self._past_chunk_end(unread, at)
-                at += 2 * step
+            if self._chunk_ends:
+                step = self._chunk_end(unread, at)
             elif self._in_trailers:
-                size = self._trailers(unread, at)
-                at += size
-                step = size > 0
+                step = self._trailers(unread, at)
+            elif self._chunk_left:
+                break
             else:
-                size = self._size_line(unread, at)
-                at += size
-                step = size > 0
+                at = _past_whole_chunks(unread, at, payload)
+                step = self._size_line(unread, at)
             if not step:
                 break
+            at += step
         del unread[:at]
         return payload
 
-    def _past_chunk_end(self, unread: bytearray, at: int) -> bool:
-        end = unread[at : at + 2]
-        if not b"\r\n".startswith(end):
+    # Each returns how many bytes it has read past; 0 while they have not all come.
+
+    def _chunk_end(self, unread: bytearray, at: int) -> int:
+        if unread.startswith(b"\r\n", at):
+            self._chunk_ends = False
+            return 2
+        if len(unread) - at > 1 or not b"\r".startswith(unread[at:]):
             raise MalformedError(400, "A chunk is longer than its size, or has no end.")
-        self._chunk_ends = len(end) < 2
-        return not self._chunk_ends
+        return 0
 
     def _size_line(self, unread: bytearray, at: int) -> int:
-        """Its length; 0 while it is not whole."""
         line = _SIZE_LINE.match(unread, at)
         if line is None:
             if unread.find(b"\n", at) >= 0 or len(unread) - at > MAX_SIZE_LINE:
@@ -78,9 +79,7 @@ class ChunkedBody:
         return line.end() - at
 
     def _trailers(self, unread: bytearray, at: int) -> int:
-        """The length of the trailer section with its empty line; 0 while it is not whole. Its fields are dropped, as a
-        recipient may that knows none of them (RFC 9110 §6.5.1).
-        """
+        """The section with its empty line. Its fields are dropped, as RFC 9110 §6.5.1 lets who knows none of them."""
         if unread.startswith(b"\r\n", at):
             self.is_complete = True
             return 2
@@ -95,3 +94,15 @@ class ChunkedBody:
         check_fields(section)
         self.is_complete = True
         return len(section)
+
+
+def _past_whole_chunks(unread: bytearray, at: int, payload: bytearray) -> int:
+    """The usual case in a few steps each: chunks that are all there and have no extension."""
+    while (size_line := _BARE_SIZE_LINE.match(unread, at)) is not None:
+        begin = size_line.end()
+        end = begin + int(size_line[1], 16)
+        if end == begin or not unread.startswith(b"\r\n", end):
+            break
+        payload += unread[begin:end]
+        at = end + 2
+    return at

@@ -11,6 +11,7 @@ MAX_LINES = 128
 
 TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _FIELD_NAME = re.compile(TOKEN + b":")
+_PROPER_LINES = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]*\r\n(?![\t ]))*[\t\x20-\x7e\x80-\xff]*")
 _CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
 
 
@@ -28,17 +29,21 @@ def check_lines(text: bytes | bytearray) -> None:
 
     `text` begins at the start of a line or in its middle, and does not end between a CR and its LF.
     """
+    if _PROPER_LINES.fullmatch(text) is None:
+        raise MalformedError(400, _what_is_wrong_with(text))
+    if text.count(b"\n") > MAX_LINES:
+        raise MalformedError(431, f"More than {MAX_LINES} header fields were sent.")
+
+
+def _what_is_wrong_with(text: bytes | bytearray) -> str:
     ends = text.count(b"\r\n")
     if text.count(b"\n") != ends:
-        raise MalformedError(400, "A line ends in a bare LF.")
+        return "A line ends in a bare LF."
     if text.count(b"\r") != ends:
-        raise MalformedError(400, "A bare CR is in the request.")
-    if b"\n " in text or b"\n\t" in text:
-        raise MalformedError(400, "A header field is folded over more than one line.")
+        return "A bare CR is in the request."
     if len(text.translate(None, _CONTROLS)) != len(text):
-        raise MalformedError(400, "A control character is in the request.")
-    if ends > MAX_LINES:
-        raise MalformedError(431, f"More than {MAX_LINES} header fields were sent.")
+        return "A control character is in the request."
+    return "A header field is folded over more than one line."
 
 
 def check_fields(section: bytes | bytearray) -> None:

@@ -72,7 +72,7 @@ class RequestFraming:
             return None
         head = bytes(unread[: end + 4])
         check_lines(head)
-        self._check_sizes(head.find(b"\r\n"), len(head))
+        self._check_start(head)
         self.body = _body_of(head, max_trailer_bytes=self._max_head_bytes)
         del unread[: end + 4]
         self._checked = 0
@@ -86,20 +86,20 @@ class RequestFraming:
             raise MalformedError(400, "TLS was spoken to a port that speaks HTTP in the clear.")
         stop = len(unread) - unread.endswith(b"\r")
         check_lines(unread[self._checked : stop])
-        line_end = unread.find(b"\r\n")
-        self._check_sizes(len(unread) if line_end < 0 else line_end, len(unread))
-        if line_end >= 0 and _REQUEST_LINE.fullmatch(unread, 0, line_end) is None:
-            raise MalformedError(400, "The request line is not one of HTTP/1.")
+        self._check_start(unread)
         # A fold is seen only together with the line break before it.
         self._checked = stop - 2 * unread.endswith(b"\r\n")
 
-    def _check_sizes(self, line_bytes: int, head_bytes: int) -> None:
-        """RFC 9112 §3, RFC 6585 §5."""
+    def _check_start(self, head: bytes | bytearray) -> None:
+        """The sizes and the request line of a head, whole or not (RFC 9112 §3, RFC 6585 §5)."""
+        line_end = head.find(b"\r\n")
         most = min(MAX_REQUEST_LINE, self._max_head_bytes)
-        if line_bytes > most:
+        if (len(head) if line_end < 0 else line_end) > most:
             raise MalformedError(414, f"The request line is longer than {most} bytes.")
-        if head_bytes > self._max_head_bytes:
+        if len(head) > self._max_head_bytes:
             raise MalformedError(431, f"The request head is larger than {self._max_head_bytes} bytes.")
+        if line_end >= 0 and _REQUEST_LINE.fullmatch(head, 0, line_end) is None:
+            raise MalformedError(400, "The request line is not one of HTTP/1.")
 
 
 def _body_of(head: bytes, *, max_trailer_bytes: int) -> SizedBody | ChunkedBody:

@@ -281,7 +281,7 @@ async def answer_to(address: tuple[str, int], row: Hostile) -> tuple[int, bytes,
                 return CLOSED, b"", True
             peer = Peer(stream, stream)
             status, body = await peer.response()
-            is_closed = status != TAKEN and await peer.read_to_end() == b""
+            is_closed = row.answer != TAKEN and await peer.read_to_end() == b""
             nursery.cancel_scope.cancel()
         return status, body, is_closed
     finally:
