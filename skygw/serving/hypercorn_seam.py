@@ -1,4 +1,4 @@
-"""The one place that reaches into Hypercorn: its HTTP/1.1 and WebSocket protocols, made safe to stand on.
+"""The one place that reaches into Hypercorn: its HTTP/1.1 protocol, made safe to stand on.
 
 The shell around them (`connection.py`) knows Hypercorn's events and worker context only; Hypercorn's own
 shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
@@ -9,9 +9,7 @@ shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocol
   HTTP/1.1.
 - An upgrade with a body and a frame sent before the upgrade was answered are refused (upstream issue #225 and its
   kin: each ended the whole server).
-- permessage-deflate is never accepted: one small frame may unfold into a gigabyte.
-- A WebSocket message is bounded in bytes, and exceeding the bound ends the link, which upstream does not.
-- The peer's close code reaches the app (upstream #127).
+- A WebSocket is our own stream from the upgrade request on (`websocket_stream.py`, upstream #125, #127).
 - `100 Continue` is sent when the app asks for the body, so that a refusal can come before it.
 
 Written against Hypercorn 0.18; a test fails when one of the classes used here changes.
@@ -28,15 +26,12 @@ from typing import Any, NoReturn, cast
 import h11
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
+from hypercorn.protocol.events import Body, Data, EndBody, Request, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
-from wsproto.connection import ConnectionState as WebSocketState
-from wsproto.events import CloseConnection, Message, Ping, TextMessage
 
 from skygw.serving.asgi import App
 from skygw.serving.config import ListenerConfig
@@ -46,10 +41,11 @@ from skygw.serving.field_lines import MalformedError
 from skygw.serving.problem import refusal_body
 from skygw.serving.request_framing import RequestFraming, SizedBody
 from skygw.serving.request_target import METHODS, authority, is_host, path_and_query
+from skygw.serving.websocket_stream import WebSocketStream, is_valid_key, scope_of
+from skygw.websocket import WebSocket
 
 SAID_ALL = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
 WEBSOCKET_VERSION = b"13"
-WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")  # 16 bytes in base64
 LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
 _QUOTED = re.compile(r"[:,]? ?(?:bytearray\(|b['\"])")
 
@@ -63,7 +59,6 @@ def hypercorn_config(config: ListenerConfig) -> Config:
     theirs.include_server_header = False
     theirs.h11_max_incomplete_size = config.max_header_bytes
     theirs.keep_alive_max_requests = sys.maxsize  # nothing here wears out
-    theirs.websocket_max_message_size = config.websocket_max_message_bytes
     return theirs
 
 
@@ -103,6 +98,7 @@ class Http11(H11Protocol):
         state: dict[str, Any],
         ends: Ends,
         send: Callable[[Event], Awaitable[None]],
+        upgrade: Callable[[bytes], WebSocket],
     ) -> None:
         super().__init__(
             cast("AppWrapper", app),
@@ -115,7 +111,11 @@ class Http11(H11Protocol):
             ends.here,
             send,
         )
-        self._violation_code = config.websocket_violation_code
+        self._exchanges = exchanges
+        self._ends = ends
+        self._state = state
+        self._upgrade = upgrade
+        self._early = b""  # frames that the peer sent as soon as it saw the 101 that we are still writing
         # Upstream swaps `self.connection` on an upgrade; refusals still go through the HTTP one.
         self._http = cast("h11.Connection", self.connection)
         self._framing = RequestFraming(max_head_bytes=config.max_header_bytes)
@@ -224,9 +224,9 @@ class Http11(H11Protocol):
             elif isinstance(event, h11.EndOfMessage):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
             elif isinstance(event, Data):
-                if not cast("WSStream", self.stream).handshake.accepted:
+                if not cast("WebSocketStream", self.stream).is_accepting:
                     await self.refuse(400, "A frame came before the upgrade was answered.")
-                await self.stream.handle(event)
+                self._early += event.data
 
     async def _feed_parser(self) -> bool:
         """Hand on the next whole piece; False if there is none. Raise `MalformedError`.
@@ -285,10 +285,13 @@ class Http11(H11Protocol):
             await self.refuse(400, "A WebSocket upgrade has no body.")
         if self._framing.has_unread:
             await self.refuse(400, "A frame came before the upgrade was answered.")
+        versions = _values(request, b"sec-websocket-version")
+        if len(versions) > 1:
+            await self.refuse(400, "A WebSocket upgrade has one Sec-WebSocket-Version.")
         keys = _values(request, b"sec-websocket-key")
-        if len(keys) != 1 or WEBSOCKET_KEY.fullmatch(keys[0]) is None:
-            await self.refuse(400, "A WebSocket upgrade needs one Sec-WebSocket-Key: 16 bytes in base64.")
-        if _values(request, b"sec-websocket-version") != [WEBSOCKET_VERSION]:
+        if len(keys) != 1 or not is_valid_key(keys[0]):
+            await self.refuse(400, "A WebSocket upgrade needs one Sec-WebSocket-Key of 16 bytes in base64.")
+        if versions != [WEBSOCKET_VERSION]:
             await self.refuse(
                 426,
                 "Only WebSocket version 13 is spoken here.",
@@ -296,7 +299,12 @@ class Http11(H11Protocol):
             )
 
     async def _create_stream(self, request: h11.Request) -> None:
-        common = (
+        target = path_and_query(request.target, request.method) or b"/"
+        self.keep_alive_requests += 1
+        if _asks_for_websocket(request):
+            await self._create_websocket(request, target)
+            return
+        self.stream = HTTPStream(
             self.app,
             self.config,
             self.context,
@@ -307,97 +315,31 @@ class Http11(H11Protocol):
             self.stream_send,
             STREAM_ID,
         )
-        headers = _headers_as_meant(request)
-        if _asks_for_websocket(request):
-            headers = _handshake_headers(headers)
-            self.stream = BoundedWebSocket(*common, violation_code=self._violation_code)
-            self.connection = H11WSConnection(self._http)
-        else:
-            self.stream = HTTPStream(*common)
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=headers,
+                headers=_headers_as_meant(request),
                 # A higher minor version is taken as ours (RFC 9110 §2.5).
                 http_version="1.0" if request.http_version == b"1.0" else "1.1",
                 method=request.method.decode("ascii"),
-                raw_path=path_and_query(request.target, request.method) or b"/",
+                raw_path=target,
                 state=self.connection_state,
             )
         )
-        self.keep_alive_requests += 1
-        if self.stream.closed:
-            # Upstream has refused the handshake with a bare 400 and would hold the connection for ever.
-            raise PeerFaultError(End.PROTOCOL, "The WebSocket handshake does not hold together.")
 
-
-class BoundedWebSocket(WSStream):
-    """A WebSocket whose message never holds more than its bound in memory, and whose end says why."""
-
-    def __init__(self, *common: Any, violation_code: int) -> None:
-        super().__init__(*common)
-        self._violation_code = violation_code
-        self._message = bytearray()
-
-    async def _handle_events(self) -> None:
-        for event in self.connection.events():
-            if isinstance(event, Message):
-                await self._collect(event)
-            elif isinstance(event, Ping):
-                await self._send_wsproto_event(event.response())
-            elif isinstance(event, CloseConnection):
-                if self.connection.state in (WebSocketState.OPEN, WebSocketState.LOCAL_CLOSING):
-                    await self._violation(f"broken framing: {event.reason}")
-                # Answer first: an app that hears of the end returns, and its return closes the connection.
-                if self.connection.state is WebSocketState.REMOTE_CLOSING:
-                    await self._send_wsproto_event(event.response())
-                await self._tell_app(int(event.code), event.reason)
-                await self.send(StreamClosed(stream_id=self.stream_id))
-                return
-
-    async def _collect(self, event: Message[Any]) -> None:
-        is_text = isinstance(event, TextMessage)
-        self._message += event.data.encode() if isinstance(event, TextMessage) else event.data
-        if len(self._message) > self.config.websocket_max_message_size:
-            await self._violation(f"a message is larger than {self.config.websocket_max_message_size} bytes")
-        if not event.message_finished:
-            return
-        message, self._message = bytes(self._message), bytearray()
-        if self.app_put is not None:
-            await self.app_put(
-                {
-                    "type": "websocket.receive",
-                    "bytes": None if is_text else message,
-                    "text": message.decode() if is_text else None,
-                }
-            )
-
-    async def _violation(self, reason: str) -> NoReturn:
-        # The exception and what it passes through refer to each other: this would stay until the next collection.
-        self._message = bytearray()
-        await self._send_wsproto_event(CloseConnection(code=self._violation_code, reason=reason))
-        await self._tell_app(self._violation_code, reason)
-        raise PeerFaultError(End.PROTOCOL, f"WebSocket: {reason}")
-
-    async def _tell_app(self, code: int, reason: str | None) -> None:
-        """The disconnect with the true code; upstream's own, always 1006, is then not sent."""
-        if self.app_put is not None:
-            put, self.app_put = self.app_put, None
-            await put({"type": "websocket.disconnect", "code": code, "reason": reason})
-
-
-def _handshake_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """As upstream's handshake reads them: it keeps one line of each name, in ASCII.
-
-    It also accepts permessage-deflate wherever it sees it offered, so that the offer is taken out.
-    """
-    protocols = [value for name, value in headers if name == b"sec-websocket-protocol" and value.isascii()]
-    replaced = (b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol")
-    kept = [(name, value) for name, value in headers if name not in replaced]
-    kept.append((b"connection", b"upgrade"))
-    if protocols:
-        kept.append((b"sec-websocket-protocol", b", ".join(protocols)))
-    return kept
+    async def _create_websocket(self, request: h11.Request, target: bytes) -> None:
+        ends = self._ends
+        stream = WebSocketStream(
+            cast("App", self.app),
+            self._exchanges,
+            scope=scope_of(request, target, is_tls=ends.is_tls, peer=ends.peer, here=ends.here, state=self._state),
+            key=dict(request.headers)[b"sec-websocket-key"],
+            send=self.stream_send,
+            upgrade=lambda: self._upgrade(self._early),
+        )
+        self.stream = cast("HTTPStream", stream)  # as far as upstream knows it: `handle` and `closed`
+        self.connection = H11WSConnection(self._http)
+        await stream.start()
 
 
 def _headers_as_meant(request: h11.Request) -> list[tuple[bytes, bytes]]:

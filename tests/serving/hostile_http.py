@@ -248,7 +248,7 @@ TABLE = [
     Hostile("a key that is no base64", socket(b"Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!=="), 400, "6455 §4.2.1"),
     Hostile("a key of 15 bytes", socket(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j"), 400, "6455 §4.2.1"),
     Hostile("an upgrade to version 8", socket(KEY[:-2]).replace(b"13", b"8"), 426, "6455 §4.4"),
-    Hostile("an upgrade to two versions", socket(KEY[:-2], b"Sec-WebSocket-Version: 8"), 426, "6455 §4.4"),
+    Hostile("an upgrade of two minds", socket(KEY[:-2], b"Sec-WebSocket-Version: 8"), 400, "6455 §4.2.1"),
     Hostile("an upgrade by POST", socket(KEY[:-2], start=b"POST /healthz HTTP/1.1"), 400, "6455 §4.1"),
     Hostile(
         "an upgrade in HTTP/1.0", socket(KEY[:-2], start=b"GET /healthz HTTP/1.0"), TAKEN, "9110 §7.8: it is ignored"
