@@ -97,7 +97,7 @@ TABLE = [
     Hostile(
         "chunked behind a vertical tab", post(b"Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n"), 400, "9110 §5.5"
     ),
-    Hostile("Chunked in capitals", post(b"TRANSFER-ENCODING: CHUNKED", body=b"1\r\nx\r\n0\r\n\r\n"), TAKEN, "9112 §7"),
+    Hostile("chunked in capitals", post(b"TRANSFER-ENCODING: CHUNKED", body=b"1\r\nx\r\n0\r\n\r\n"), TAKEN, "9112 §7"),
     Hostile(
         "chunks in HTTP/1.0",
         b"POST /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
