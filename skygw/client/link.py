@@ -83,6 +83,7 @@ async def open_link(
     connect_timeout_s: float,
     disconnect_timeout_s: float,
     ssl_context: ssl.SSLContext | None = None,
+    max_message_bytes: int = MAX_TEXT_BYTES,
 ) -> AsyncIterator[WebSocketLink]:
     """Connects; leaving the block closes with 1000, and drops the connection after `disconnect_timeout_s`.
 
@@ -96,7 +97,7 @@ async def open_link(
     try:
         async with trio.open_nursery() as nursery, AsyncExitStack() as cleanup:
             with trio.move_on_after(connect_timeout_s) as patience:
-                connection = await _connect(url, token, ssl_context, nursery, cleanup)
+                connection = await _connect(url, token, ssl_context, max_message_bytes, nursery, cleanup)
             if patience.cancelled_caught:
                 raise LinkEnded(f"{url} did not answer within {connect_timeout_s:.0f} s.")  # noqa: TRY301 - the way out
             try:
@@ -134,6 +135,7 @@ async def _connect(
     url: str,
     token: str,
     ssl_context: ssl.SSLContext | None,
+    max_message_bytes: int,
     nursery: trio.Nursery,
     cleanup: AsyncExitStack,
 ) -> WebSocketConnection:
@@ -157,7 +159,7 @@ async def _connect(
         subprotocols=[SUBPROTOCOL],
         extra_headers=[(b"authorization", b"Bearer " + token.encode())],
         message_queue_size=QUEUED_MESSAGES,
-        max_message_size=MAX_TEXT_BYTES,
+        max_message_size=max_message_bytes,
         receive_buffer_size=RECEIVE_BYTES,
     )
     if connection.subprotocol != SUBPROTOCOL:
