@@ -5,8 +5,9 @@ from functools import partial
 
 import trio
 
-from skygw.client.link import LinkEnded, WebSocketLink, open_link
+from skygw.client.link import LinkEnded, open_link
 from skygw.protocol.limits import MIB
+from skygw.websocket import LinkClosed, WebSocket
 from tests.conformance.subprotocol_relay import subprotocol_relay
 
 MAX_MESSAGE_BYTES = 16 * MIB
@@ -15,11 +16,11 @@ MAX_MESSAGE_BYTES = 16 * MIB
 AGENT = "node-client"
 
 
-async def echo(link: WebSocketLink) -> None:
+async def echo(link: WebSocket) -> None:
     try:
         while True:
             await link.send(await link.receive())
-    except LinkEnded:
+    except LinkClosed:
         return
 
 
@@ -34,7 +35,7 @@ async def main(url: str) -> None:
             max_message_bytes=MAX_MESSAGE_BYTES,
         )
         async with connect(f"{relay}/getCaseCount") as link:
-            count = int(await link.receive())
+            count = int(await link.receive_one())
         for case in range(1, count + 1):
             try:
                 async with connect(f"{relay}/runCase?case={case}&agent={AGENT}") as link:

@@ -1,4 +1,4 @@
-"""The server under test: an echo behind the node socket's own door, on the stack that serves installations."""
+"""The server under test: an echo in Quart-Trio on the stack that serves installations."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from quart import websocket
 from quart_trio import QuartTrio
 
 from skygw.protocol.limits import MIB
-from skygw.routers.ws import NodeWebsocketConnection
+from skygw.routers.quart_socket import use_direct_sockets
 from skygw.serving import Listener, ListenerConfig
 from tests.serving.served import CountingMetrics
 
@@ -20,21 +20,16 @@ if TYPE_CHECKING:
 MAX_MESSAGE_BYTES = 16 * MIB
 """The largest message of the suite."""
 
-PROTOCOL_ERROR = 1002
-
 
 def echo_app() -> QuartTrio:
     app = QuartTrio(__name__)
-    app.asgi_websocket_class = NodeWebsocketConnection
+    use_direct_sockets(app)
 
     @app.websocket("/")
     async def echo() -> None:
         await websocket.accept()
-        try:
-            while True:
-                await websocket.send(await websocket.receive())
-        except trio.EndOfChannel:
-            return
+        while True:
+            await websocket.send(await websocket.receive())
 
     return app
 
@@ -46,7 +41,6 @@ async def main() -> None:
         host="127.0.0.1",
         port=0,
         websocket_max_message_bytes=MAX_MESSAGE_BYTES,
-        websocket_violation_code=PROTOCOL_ERROR,
     )
     listener = Listener.bind(config, metrics=CountingMetrics())
     host, port = listener.address
