@@ -61,7 +61,7 @@ class _Direction(Generic[FrameT]):
         if len(message) > MAX_TEXT_BYTES or len(raw := message.encode()) > MAX_TEXT_BYTES:
             raise ProtocolViolation(f"a text message of over {MAX_TEXT_BYTES} bytes")
         quick = None if self._quick is None else self._quick.read(message, raw)
-        return self._strictly(message) if quick is None else [*quick]
+        return self._strictly(message) if quick is None else quick
 
     def _strictly(self, message: str) -> list[Read[FrameT] | BadFrame]:
         try:

@@ -15,12 +15,11 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
-    ValidatorFunctionWrapHandler,
     WithJsonSchema,
-    WrapValidator,
 )
 from pydantic.alias_generators import to_camel
 
@@ -41,53 +40,26 @@ RFC3339 = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
 _RFC3339 = re.compile(RFC3339, re.ASCII)
 
 
-_USUAL_LAYOUTS = {
-    20: ("--T::Z", "Z"),
-    24: ("--T::.", "Z"),
-    27: ("--T::.", "Z"),
-    25: ("--T::+", "+00:00"),
-    29: ("--T::.", "+00:00"),
-    32: ("--T::.", "+00:00"),
-}
-"""Of a time in UTC with no, three or six digits of a fraction, by its length: every third character from the first dash
-on, which is no digit, and the end."""
-
-
-def usual_time(text: str) -> datetime | None:
-    """The time, if it is laid out as most programs write it: the standard library reads such a text faster than
-    pydantic, to the same end. `None` says nothing about the text.
-    """
-    marks, end = _USUAL_LAYOUTS.get(len(text), ("?", ""))
-    if text[4:20:3] != marks or not text.endswith(end):
-        return None
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _as_rfc3339(value: Any, parse: ValidatorFunctionWrapHandler) -> datetime:
-    """A number is no time, nor is a number in quotes, whatever pydantic makes of them. The first and last hours of the
-    calendar may have no UTC, and whoever converts them later would fail.
-    """
-    if isinstance(value, str):
-        usual = usual_time(value)
-        if usual is not None:
-            return usual
-        if _RFC3339.fullmatch(value) is None:
-            raise ValueError("must be an RFC 3339 time with an offset")
-    elif not isinstance(value, datetime):
+def _as_rfc3339(value: Any) -> Any:
+    """A number is no time, nor is a number in quotes, whatever pydantic makes of them."""
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or _RFC3339.fullmatch(value) is None:
         raise ValueError("must be an RFC 3339 time with an offset")
-    time: datetime = parse(value)
+    return value
+
+
+def _with_a_utc(value: datetime) -> datetime:
+    """The first and last hours of the calendar have no UTC, and whoever converts them later would fail."""
     try:
-        time.astimezone(UTC)
+        value.astimezone(UTC)
     except OverflowError:
         raise ValueError("must be a time that UTC has") from None
-    return time
+    return value
 
 
 _MUST_BE_AN_OBJECT = AfterValidator(_an_object)
-_MUST_BE_A_TIME = WrapValidator(_as_rfc3339)
+_MUST_BE_A_TIME = BeforeValidator(_as_rfc3339)
 
 OpaqueObject = Annotated[
     Opaque,
@@ -102,6 +74,7 @@ Fraction = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Timestamp = Annotated[
     AwareDatetime,
     _MUST_BE_A_TIME,
+    AfterValidator(_with_a_utc),
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": RFC3339}),
 ]
 ShortText = Annotated[str, Field(max_length=250)]

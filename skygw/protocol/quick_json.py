@@ -9,16 +9,20 @@ What neither of them notices is looked for here: depth, number of values, U+0000
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from math import isinf
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import jiter
 import msgspec
 from pydantic import ValidationError, create_model
 
-from skygw.protocol.frame import FrameT, ModelT, Read, shape_of, usual_time
+from skygw.protocol.frame import FrameT, ModelT, Read, shape_of
 from skygw.protocol.json_text import BrokenJson, Opaque, measured
 from skygw.protocol.limits import MAX_FRAMES_PER_MESSAGE, MAX_JSON_DEPTH, MAX_JSON_VALUES
+
+if TYPE_CHECKING:
+    from skygw.protocol.codec import BadFrame
 
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -41,8 +45,8 @@ class QuickReader(Generic[FrameT]):
     def __init__(self, models: Mapping[str, type[FrameT]]) -> None:
         self._kinds = {kind: _Kind(model) for kind, model in models.items()}
 
-    def read(self, message: str, raw: bytes) -> list[Read[FrameT]] | None:
-        """The frames of a text message, whose UTF-8 is `raw`: one, or an array."""
+    def read(self, message: str, raw: bytes) -> "list[Read[FrameT] | BadFrame] | None":
+        """The frames of a text message, whose UTF-8 is `raw`: one, or an array. None of them is bad."""
         wide = _may_hold_infinity(message, raw)
         if wide is None:
             return None
@@ -55,7 +59,7 @@ class QuickReader(Generic[FrameT]):
             return None
         if len(items) > MAX_FRAMES_PER_MESSAGE:
             return None
-        found: list[Read[FrameT]] = []
+        found: list[Read[FrameT] | BadFrame] = []
         for item in items:
             text = bytes(item)
             frame = self._frame(text, wide)
@@ -66,14 +70,16 @@ class QuickReader(Generic[FrameT]):
 
     def _frame(self, raw: bytes, wide: bool) -> FrameT | None:
         members = _members_of(raw, wide)
-        kind = None if members is None else members.get("kind")
-        if members is None or not isinstance(kind, str) or kind not in self._kinds:
+        if members is None:
+            return None
+        kind = members.get("kind")
+        if not isinstance(kind, str) or kind not in self._kinds:
             return None
         return self._kinds[kind].frame(members, raw)
 
 
 class _Kind(Generic[FrameT]):
-    """Makes frames of one model. Opaque members and times of the usual layout are checked here, because a validator in
+    """Makes frames of one model. Opaque members and times of the usual layouts are checked here, because a validator in
     Python costs more than all of pydantic's own together. Those check the rest, exactly as the model says: in a twin of
     it, to which these members may be anything, and which fills an instance of the model itself.
     """
@@ -85,14 +91,16 @@ class _Kind(Generic[FrameT]):
             name: (Any, ... if name in required else None) for name in (*shape.opaque, *shape.times)
         }
         twin = create_model(model.__name__, __base__=model, **anything) if anything else model
+        parts: list[tuple[str, Any, Any]] = [
+            *((name, msgspec.Raw, msgspec.Raw()) for name in shape.opaque),
+            *((name, datetime | None, None) for name in shape.times),
+        ]
         self._model = model
         self._snake = shape.snake
         self._names = shape.names
         self._opaque = [(name, name in shape.objects, name in required) for name in shape.opaque]
         self._times = [(name, name in required) for name in shape.times]
-        self._texts = msgspec.json.Decoder(
-            msgspec.defstruct(model.__name__, [(name, msgspec.Raw, msgspec.Raw()) for name in shape.opaque])
-        )
+        self._parts = msgspec.json.Decoder(msgspec.defstruct(model.__name__, parts)) if parts else None
         self._validate = twin.__pydantic_validator__.validate_python
         self._validate_all = model.__pydantic_validator__.validate_python
 
@@ -103,30 +111,32 @@ class _Kind(Generic[FrameT]):
             if named is None:
                 return None
             values = named
-        for name, must_be_an_object, is_required in self._opaque:
-            value = values.get(name)
-            if value is not None:
-                text = str(getattr(self._texts.decode(raw), name), "utf-8")
-                if (must_be_an_object and not isinstance(value, dict)) or not text:  # no text: spelled in camelCase
-                    return None
-                values[name] = Opaque(text, value)
-            elif is_required:
-                return None
         validate = self._validate
-        for name, is_required in self._times:
-            value = values.get(name)
-            if value is not None:
-                time = usual_time(value) if isinstance(value, str) else None
-                if time is None:
-                    validate = self._validate_all
-                else:
-                    values[name] = time
-            elif is_required:
-                return None
         frame = self._model.__new__(self._model)
         try:
+            if self._parts is not None:
+                parts = self._parts.decode(raw)
+                for name, must_be_an_object, is_required in self._opaque:
+                    value = values.get(name)
+                    if value is not None:
+                        text = str(getattr(parts, name), "utf-8")
+                        if (must_be_an_object and not isinstance(value, dict)) or not text:
+                            return None  # without a text it was spelled in camelCase
+                        values[name] = Opaque(text, value)
+                    elif is_required:
+                        return None
+                for name, is_required in self._times:
+                    value = values.get(name)
+                    if value is not None:
+                        time = getattr(parts, name)
+                        if time is None or not _is_usual(value):
+                            validate = self._validate_all
+                        else:
+                            values[name] = time
+                    elif is_required:
+                        return None
             validate(values, self_instance=frame)
-        except ValidationError:
+        except ValueError:
             return None
         return frame
 
@@ -159,6 +169,25 @@ def _in_snake_case(members: dict[str, Any], names: Mapping[str, str]) -> dict[st
             return None
         values[name] = value
     return values
+
+
+_USUAL_TIMES = {
+    20: ("--T::Z", "Z"),
+    24: ("--T::.", "Z"),
+    27: ("--T::.", "Z"),
+    25: ("--T::+", "+00:00"),
+    29: ("--T::.", "+00:00"),
+    32: ("--T::.", "+00:00"),
+}
+"""How most programs write a time, in UTC with no, three or six digits of a fraction. By its length: every third character
+from the first dash on, which is no digit, and the end.
+"""
+
+
+def _is_usual(time: str) -> bool:
+    """Whether a time that msgspec could read is laid out so that pydantic would read the same."""
+    marks, end = _USUAL_TIMES.get(len(time), ("?", ""))
+    return time[4:20:3] == marks and time.endswith(end)
 
 
 def _may_hold_infinity(text: str, raw: bytes) -> bool | None:
