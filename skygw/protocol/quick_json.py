@@ -179,8 +179,8 @@ _USUAL_TIMES = {
     29: ("--T::.", "+00:00"),
     32: ("--T::.", "+00:00"),
 }
-"""How most programs write a time, in UTC with no, three or six digits of a fraction. By its length: every third character
-from the first dash on, which is no digit, and the end.
+"""How most programs write a time: in UTC, with no, three or six digits of a fraction. By its length: every third
+character from the first dash on, which is no digit, and the end.
 """
 
 

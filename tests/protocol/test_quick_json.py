@@ -80,7 +80,7 @@ def strictly(direction: str, message: str) -> list[tuple[Any, str] | BadFrame] |
 
 def quickly(direction: str, message: str) -> list[tuple[Any, str]] | None:
     found = QUICK[direction].read(message, message.encode())
-    return None if found is None else [(seen(one.frame), one.text) for one in found]
+    return None if found is None else [(seen(one.frame), one.text) for one in found if isinstance(one, Read)]
 
 
 def compare(direction: str, message: str) -> bool:
