@@ -139,10 +139,10 @@ class Listener:
 
         What is not accepted yet waits in the kernel's backlog.
         """
-        while True:
+        while self._is_accepting:
             try:
                 await trio.lowlevel.wait_readable(self._listening)
-            except (trio.ClosedResourceError, ValueError):  # closed while, or before, we waited
+            except trio.ClosedResourceError:
                 return
             for _ in range(ACCEPTED_AT_ONCE):
                 if not self._is_accepting:

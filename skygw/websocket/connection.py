@@ -203,6 +203,7 @@ class WebSocket:
                 with trio.CancelScope(deadline=until) as waiting:
                     data = await self._transport.receive()
                 if waiting.cancelled_caught:
+                    self._arrival.unpark_all()  # whoever waits for messages reads by itself from now on
                     return
         except ConnectionLost:
             data = b""

@@ -144,9 +144,13 @@ class PlainTransport:
         return sent
 
     async def _wait(self, ready: "_Wait") -> None:
+        if self._socket.fileno() == -1:
+            # Trio would enter -1 among what it watches, fail, and call the next one to ask busy.
+            await trio.lowlevel.checkpoint()
+            raise ConnectionLost("closed here")
         try:
             await ready(self._socket)
-        except (trio.ClosedResourceError, OSError, ValueError) as error:  # ValueError: closed before, fileno is -1
+        except (trio.ClosedResourceError, OSError) as error:
             raise ConnectionLost("closed here") from error
 
     async def send_end(self) -> None:

@@ -10,7 +10,7 @@ from quart import Response, request, websocket
 from quart.ctx import after_this_websocket
 from quart_trio import QuartTrio
 
-from skygw.nodes.link import LinkClosed
+from skygw.websocket import LinkClosed
 from tests.hazards.limits import Limits
 from tests.hazards.told import Told
 
@@ -105,24 +105,24 @@ def _add_sockets(app: QuartTrio, stack: Stack, told: Told) -> None:
     @app.websocket("/ws/echo/<key>")
     async def echo(key: str) -> None:
         await websocket.accept()
-        talk = stack.talk()
         async with _noted(told, key):
+            talk = stack.talk()
             while True:
                 await talk.send(await talk.receive())
 
     @app.websocket("/ws/flood/<key>")
     async def flood_messages(key: str) -> None:
         await websocket.accept()
-        talk = stack.talk()
         async with _noted(told, key):
+            talk = stack.talk()
             while True:
                 await talk.send(PIECE)
 
     @app.websocket("/ws/drip/<key>")
     async def drip_messages(key: str) -> None:
         await websocket.accept()
-        talk = stack.talk()
         async with _noted(told, key):
+            talk = stack.talk()
             while not told.gate(key).is_set():
                 await talk.send("x")
 

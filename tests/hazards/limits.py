@@ -18,8 +18,8 @@ class Limits:
     body_min_bytes_per_s: float = 1024.0
     read_timeout_s: float | None = None
     """Hypercorn's one clock for heads, bodies and silence; off, as it is by default, unless a test is about it."""
-    websocket_ping_interval_s: float = 10.0
-    websocket_pong_timeout_s: float = 15.0
+    websocket_ping_after_s: float = 10.0
+    websocket_gone_after_s: float = 25.0
     websocket_max_message_bytes: int = MIB
     max_body_bytes: int = MIB
     drain_s: float = 1.0

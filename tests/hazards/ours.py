@@ -9,29 +9,38 @@ import trio
 from quart import request
 
 from skygw.auth.networks import client_address
-from skygw.nodes.link import LinkClosed
-from skygw.routers.ws import NodeWebsocketConnection, QuartLink, current_websocket
+from skygw.routers.quart_socket import use_direct_sockets
+from skygw.routers.ws import current_websocket
 from skygw.serving import EXTENSION, BodyLimit, ConnectionHandle, Listener, ListenerConfig, NoMetrics
+from skygw.websocket import LinkClosed, WebSocket
 from tests.hazards.application import Talk, application, with_slow_upload
 from tests.hazards.limits import Limits
 from tests.hazards.told import Told
 
-LOOK_EVERY_S = 0.05
+class OurTalk:
+    """The link itself, as a session has it: its verbs end with `LinkClosed` and the peer's code."""
 
+    def __init__(self, link: WebSocket) -> None:
+        self._link = link
 
-class OurTalk(QuartLink):
+    async def receive(self) -> str | bytes:
+        return await self._link.receive_one()
+
+    async def send(self, message: str | bytes) -> None:
+        await self._link.send((message,))
+
     async def until_gone(self) -> None:
-        while self._handle.is_open:  # noqa: ASYNC110 - a handle has no event to wait for
-            await trio.sleep(LOOK_EVERY_S)
-        raise LinkClosed(self._goodbye.code, self._goodbye.reason)
+        await self._link.ended.wait()
+        raise LinkClosed(self._link.close_code, self._link.close_reason)
 
 
 class Ours:
     def talk(self) -> Talk:
-        socket = current_websocket()
-        scope: dict[str, Any] = cast("dict[str, Any]", socket.scope)
+        scope: dict[str, Any] = cast("dict[str, Any]", current_websocket().scope)
         handle: ConnectionHandle = scope["extensions"][EXTENSION]
-        return OurTalk(socket, handle, scope["skygw.goodbye"])
+        if handle.websocket is None:
+            raise LinkClosed(None)
+        return OurTalk(handle.websocket)
 
     def caller(self) -> str:
         scope: dict[str, Any] = cast("dict[str, Any]", request.scope)
@@ -48,7 +57,7 @@ def our_config(limits: Limits) -> ListenerConfig:
 async def serve(limits: Limits, ready: Callable[[int], None]) -> None:
     told = Told()
     app = application(Ours(), told, limits)
-    app.asgi_websocket_class = NodeWebsocketConnection
+    use_direct_sockets(app)
     bounded = BodyLimit(
         with_slow_upload(cast("Any", app), told),
         max_bytes=limits.max_body_bytes,

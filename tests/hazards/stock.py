@@ -42,7 +42,7 @@ def their_config(limits: Limits) -> Config:
     config.read_timeout = cast("int | None", limits.read_timeout_s)
     config.graceful_timeout = limits.drain_s
     config.websocket_max_message_size = limits.websocket_max_message_bytes
-    config.websocket_ping_interval = limits.websocket_ping_interval_s
+    config.websocket_ping_interval = limits.websocket_ping_after_s
     return config
 
 

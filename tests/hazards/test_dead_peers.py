@@ -5,8 +5,8 @@ import pytest
 from tests.hazards.peers import Op, vanish
 from tests.hazards.servers import Kind, Server, new_key
 
-SOON = {"websocket_ping_interval_s": 0.3, "websocket_pong_timeout_s": 0.3}
-"""In production 10 and 15: dead within 25 s."""
+SOON = {"websocket_ping_after_s": 0.3, "websocket_gone_after_s": 0.9}
+"""In production 10 and 25."""
 
 
 @pytest.mark.limits(**SOON)

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from tests.hazards.peers import upgrade, vanish
-from tests.hazards.servers import Kind, Server, new_key
+from tests.hazards.servers import Kind, Server, bystander, new_key
 from tests.serving.served import Peer
 
 OF_EACH = 50
@@ -34,7 +34,7 @@ STUCK: dict[str, Callable[[], bytes]] = {
 
 
 async def connect(server: Server, stack: AsyncExitStack) -> list[Peer]:
-    """All of them, stuck; those that still read are returned."""
+    """All of them, stuck, and each of them accepted; those that still read are returned."""
     draining = []
     for name, segment in STUCK.items():
         for _ in range(OF_EACH):
@@ -44,7 +44,8 @@ async def connect(server: Server, stack: AsyncExitStack) -> list[Peer]:
                 draining.append(peer)
             elif name == "vanished":
                 vanish(peer.transport)
-    return draining
+    async with bystander(server):
+        return draining  # connections are accepted in their order
 
 
 async def drain_slowly(peers: list[Peer]) -> None:
