@@ -17,6 +17,7 @@ from tests.hazards.application import Talk, application, with_slow_upload
 from tests.hazards.limits import Limits
 from tests.hazards.told import Told
 
+
 class OurTalk:
     """The link itself, as a session has it: its verbs end with `LinkClosed` and the peer's code."""
 
