@@ -22,6 +22,6 @@ class Limits:
     websocket_gone_after_s: float = 25.0
     websocket_max_message_bytes: int = MIB
     max_body_bytes: int = MIB
-    drain_s: float = 1.0
+    drain_s: float = 0.6
     told_of_signals: bool = True
     """False: started exactly as the README does, with nothing that listens to SIGTERM."""

@@ -1,5 +1,7 @@
 """How a conversation ends is said and heard: codes and reasons both ways, and no write is claimed that was none."""
 
+import pytest
+
 from tests.hazards.peers import Op, goodbye
 from tests.hazards.servers import Server, new_key
 
@@ -36,6 +38,7 @@ async def test_a_shutdown_says_so_to_every_websocket(server: Server) -> None:
             assert await socket.close_code() == 1012
 
 
+@pytest.mark.limits(websocket_ping_after_s=0.6)
 async def test_what_is_sent_after_the_peer_left_is_not_claimed_as_written(server: Server) -> None:
     key = new_key()
     async with server.websocket(f"/ws/sends-late/{key}") as socket:

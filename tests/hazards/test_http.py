@@ -20,7 +20,7 @@ async def test_the_clock_of_slow_requests_does_not_cut_a_slow_answer(server: Ser
             assert await peer.response() == (200, b"worth waiting for")
 
 
-@pytest.mark.limits(body_idle_timeout_s=1.0, body_grace_s=0.5, body_min_bytes_per_s=1e6, read_timeout_s=1.0)
+@pytest.mark.limits(body_idle_timeout_s=0.5, body_grace_s=0.3, body_min_bytes_per_s=1e6, read_timeout_s=0.5)
 async def test_a_body_that_trickles_is_given_up(server: Server) -> None:
     async with server.peer() as slow:
         await slow.send(b"POST /count HTTP/1.1\r\nHost: here\r\nContent-Length: 900000\r\n\r\n")
@@ -31,7 +31,7 @@ async def test_a_body_that_trickles_is_given_up(server: Server) -> None:
             answered = (await slow.response())[0] in (0, 408)
             nursery.cancel_scope.cancel()
 
-        with trio.move_on_after(3.0):
+        with trio.move_on_after(2.0):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(hear)
                 try:

@@ -1,7 +1,12 @@
 """An app that is behind with its reading is still told of the end, and its peer's pings are still answered."""
 
+import pytest
+
 from tests.hazards.peers import Op, frame, goodbye
 from tests.hazards.servers import Server, new_key
+
+pytestmark = pytest.mark.limits(websocket_ping_after_s=0.6)
+"""How often our server looks at a link whose app is busy follows from it."""
 
 
 async def test_the_disconnect_is_delivered_behind_11_unread_messages(server: Server) -> None:
