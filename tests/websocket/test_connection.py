@@ -407,3 +407,22 @@ async def test_whoever_receives_again_gets_what_was_read_ahead_and_then_reads_it
         transport.say(text("second"))
         assert await socket.receive() == ["second"]
         nursery.cancel_scope.cancel()
+
+
+async def test_an_app_that_waits_while_it_is_read_for_hears_what_comes_after_that_has_ended(
+    autojump_clock: Clock,
+) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+
+    async def say_late() -> None:
+        await trio.sleep(LOOKS_AFTER_EVERY_S * 2)
+        transport.say(text("late"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.keep)
+        await trio.sleep(LOOKS_AFTER_EVERY_S * 1.5)  # by now it reads for us, for so long again
+        nursery.start_soon(say_late)
+        with trio.fail_after(LOOKS_AFTER_EVERY_S * 3):
+            assert await socket.receive() == ["late"]
+        nursery.cancel_scope.cancel()
