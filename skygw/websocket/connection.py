@@ -34,6 +34,9 @@ READ_AHEAD_BYTES: Final = 256 * 1024
 READ_AHEAD_MESSAGES: Final = 1_024
 """Where reading pauses for an app that is busy elsewhere: until there, pings are answered and a goodbye is seen."""
 
+ANSWERS_BYTES: Final = 4 * 1024
+"""What may wait of answers to pings. A flood of them gets an answer to the newest alone, as RFC 6455 §5.5.3 allows."""
+
 LOOKS_AFTER_EVERY_S: Final = 3.0
 """How soon `keep` notices that the app is busy elsewhere."""
 
@@ -180,6 +183,8 @@ class WebSocket:
         return message
 
     async def _until_one_comes(self) -> None:
+        if self._control and not self._writing:
+            await self._write_control()  # a ping or a goodbye came right behind the handshake
         while not self._messages:
             if self.ended.is_set() or self._reader.is_over:
                 await trio.lowlevel.checkpoint()
@@ -224,8 +229,8 @@ class WebSocket:
                 self._messages.append(event)
                 self._waiting_bytes += len(event)
             elif isinstance(event, Ping):
-                # Of several only the last wants an answer (RFC 6455 §5.5.3): a flood of them fills nothing.
-                self._control = self._frame(PONG, event.payload)
+                pong = self._frame(PONG, event.payload)
+                self._control = self._control + pong if len(self._control) < ANSWERS_BYTES else pong
             elif isinstance(event, Close):
                 self._hear_goodbye(event.code, event.reason, answer=close_payload(event.code, ""))
             elif isinstance(event, Flaw):
@@ -241,7 +246,7 @@ class WebSocket:
             return
         self.close_code, self.close_reason = code, reason
         self._said_goodbye = True
-        self._control = self._frame(CLOSE, answer)
+        self._control += self._frame(CLOSE, answer)
 
     # --- out
 
@@ -301,7 +306,7 @@ class WebSocket:
                     await transport.send(control + data if control else data)
                 except trio.Cancelled:
                     if transport.begun == before:
-                        self._control = self._control or control
+                        self._control = control + self._control
                     else:
                         self.abort()
                     raise

@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from skygw.websocket.connection import (
+    ANSWERS_BYTES,
     LOOKS_AFTER_EVERY_S,
     MESSAGES_AT_ONCE,
     READ_AHEAD_BYTES,
@@ -141,12 +142,31 @@ async def test_a_loop_of_receives_that_never_waits_gives_way_to_others() -> None
     assert turns >= 100 // MESSAGES_AT_ONCE - 1
 
 
-async def test_a_ping_is_answered_with_its_payload_and_of_a_flood_only_the_last() -> None:
+async def test_every_ping_is_answered_with_its_payload() -> None:
     transport = MemoryTransport()
     socket = opened(transport)
     transport.say(frame(PING, b"one", MASK) + frame(PING, b"two", MASK) + text("behind"))
     assert await socket.receive() == ["behind"]
-    assert transport.said == [Pong(b"two")]
+    assert transport.said == [Pong(b"one"), Pong(b"two")]
+
+
+async def test_of_a_flood_of_pings_the_answers_are_bounded_and_the_last_is_among_them() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    transport.say(b"".join(frame(PING, b"%0100d" % number, MASK) for number in range(500)) + text("behind"))
+    assert await socket.receive() == ["behind"]
+    assert sum(map(len, transport.writes)) < 2 * ANSWERS_BYTES
+    assert transport.said[-1] == Pong(b"%0100d" % 499)
+
+
+async def test_a_ping_and_a_goodbye_right_behind_the_handshake_are_answered() -> None:
+    transport = MemoryTransport()
+    unread = frame(PING, b"early", MASK) + frame(CLOSE, close_payload(1_000, ""), MASK)
+    socket = opened(transport, unread=unread)
+    with pytest.raises(LinkClosed):
+        await socket.receive()
+    assert transport.said == [Pong(b"early"), Close(1_000, "")]
+    assert socket.ended.is_set()
 
 
 async def test_the_peers_goodbye_is_answered_and_told_with_its_code_after_the_last_message() -> None:
