@@ -34,8 +34,8 @@ READ_AHEAD_BYTES: Final = 256 * 1024
 READ_AHEAD_MESSAGES: Final = 1_024
 """Where reading pauses for an app that is busy elsewhere: until there, pings are answered and a goodbye is seen."""
 
-ANSWERS_BYTES: Final = 4 * 1024
-"""What may wait of answers to pings. A flood of them gets an answer to the newest alone, as RFC 6455 §5.5.3 allows."""
+MAX_PONG_BYTES: Final = 4 * 1024
+"""Pongs that wait for a write: thirty of the largest size."""
 
 LOOKS_AFTER_EVERY_S: Final = 3.0
 """How soon `keep` notices that the app is busy elsewhere."""
@@ -141,7 +141,7 @@ class WebSocket:
         self._arrival = trio.lowlevel.ParkingLot()
         self._writing = False
         self._turns = trio.lowlevel.ParkingLot()
-        self._control = b""  # a pong or goodbye that goes out with the next write
+        self._control = b""  # pongs, a ping or a goodbye, which go out with the next write
         self._said_goodbye = False
         self._asked = False
         self.last_received_at = self._silent_since = self._seen_at = trio.current_time()
@@ -184,7 +184,7 @@ class WebSocket:
 
     async def _until_one_comes(self) -> None:
         if self._control and not self._writing:
-            await self._write_control()  # a ping or a goodbye came right behind the handshake
+            await self._write_control()  # a ping or a goodbye came with the handshake
         while not self._messages:
             if self.ended.is_set() or self._reader.is_over:
                 await trio.lowlevel.checkpoint()
@@ -229,8 +229,9 @@ class WebSocket:
                 self._messages.append(event)
                 self._waiting_bytes += len(event)
             elif isinstance(event, Ping):
-                pong = self._frame(PONG, event.payload)
-                self._control = self._control + pong if len(self._control) < ANSWERS_BYTES else pong
+                if len(self._control) >= MAX_PONG_BYTES:
+                    self._control = b""  # of a flood only the last wants an answer (RFC 6455 §5.5.3)
+                self._control += self._frame(PONG, event.payload)
             elif isinstance(event, Close):
                 self._hear_goodbye(event.code, event.reason, answer=close_payload(event.code, ""))
             elif isinstance(event, Flaw):
@@ -361,7 +362,7 @@ class WebSocket:
             self._give_up(Fault.GONE, f"nothing came for {silent_s:.0f} s")
         elif silent_s >= self._rhythm.ping_after_s and not (self._asked or self._writing or self._said_goodbye):
             self._asked = True
-            self._control = self._control or self._frame(PING, b"")
+            self._control += self._frame(PING, b"")
         if self._control and not self._writing:
             await self._write_control()
 
