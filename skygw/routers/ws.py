@@ -141,7 +141,9 @@ class SocketRouter:
             body = _problem_text(f"The subprotocol {SUBPROTOCOL} must be offered.")
             return Response(body, 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": SUBPROTOCOL})
         install_id: InstallId | None = None
+        handle: ConnectionHandle = scope["extensions"][EXTENSION]
         try:
+            await self._door.handshakes.turn(lambda: handle.is_open)
             principal = await self._gate.verified(scope)
             install_id = principal.install_id
             installation = await self._gate.admitted(principal)
@@ -153,7 +155,7 @@ class SocketRouter:
             return Response(text, status, dict(headers))
         with bound_ids(install_id=install_id):
             await socket.accept(subprotocol=SUBPROTOCOL)
-            link = QuartLink(socket, scope["extensions"][EXTENSION], scope[_GOODBYE])
+            link = QuartLink(socket, handle, scope[_GOODBYE])
             await self._door.serve(
                 Arrival(
                     link=link,

@@ -1,6 +1,7 @@
 """The processes of one repetition: each is started, says one line when it is ready, and is ended."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -67,3 +68,9 @@ def resident_kib(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return float(line.split()[1])
     raise RuntimeError(f"/proc tells nothing about the memory of process {pid}")
+
+
+def cpu_s(pid: int) -> float:
+    """The processor time a process has used, from Linux's `/proc`."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

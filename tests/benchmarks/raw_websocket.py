@@ -54,9 +54,8 @@ class RawWebSocket:
             raise WebSocketEnded(f"closed: {payload[2:].decode()}")
         return payload
 
-    async def upgrade(self, head: str) -> None:
-        """Raises `WebSocketEnded` unless the server switches protocols."""
-        await self._stream.send_all(head.encode())
+    async def upgraded(self) -> None:
+        """Waits for the answer to `upgrade_request`. Raises `WebSocketEnded` unless the server switches protocols."""
         while (end := self._unread.find(b"\r\n\r\n")) < 0:
             await self._more()
         answer = self._unread[:end].decode()
@@ -78,19 +77,26 @@ class RawWebSocket:
         self._unread += data
 
 
+def upgrade_request(url: str, *, token: str | None = None) -> bytes:
+    """The head that asks for a WebSocket at a `ws://` address; as a node, with a token."""
+    parts = urlsplit(url)
+    as_node = f"authorization: Bearer {token}\r\nsec-websocket-protocol: skynet.node.v1\r\n" if token else ""
+    return (
+        f"GET {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{as_node}\r\n"
+    ).encode()
+
+
 @asynccontextmanager
 async def raw_websocket(url: str, *, token: str | None = None) -> AsyncIterator[RawWebSocket]:
     """Connects to a `ws://` address, as a node if it has a token; drops the connection when left."""
     parts = urlsplit(url)
     assert parts.hostname is not None
-    as_node = f"authorization: Bearer {token}\r\nsec-websocket-protocol: skynet.node.v1\r\n" if token else ""
     stream = await trio.open_tcp_stream(parts.hostname, parts.port or 80)
     try:
         socket = RawWebSocket(stream)
-        await socket.upgrade(
-            f"GET {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-            f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{as_node}\r\n"
-        )
+        await socket.send(upgrade_request(url, token=token))
+        await socket.upgraded()
         yield socket
     finally:
         await trio.aclose_forcefully(stream)
