@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-TEXT, BINARY, CLOSE = 0x1, 0x2, 0x8
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 RECEIVE_BYTES = 64 * 1024
 MASKED = 0x80
 NO_MASK = bytes(4)
@@ -42,17 +42,24 @@ class RawWebSocket:
         await self._stream.send_all(data)
 
     async def receive(self) -> bytes:
-        """The payload of the next message. Raises `WebSocketEnded`."""
+        """The payload of the next message; pings on the way are answered. Raises `WebSocketEnded`."""
+        while True:
+            opcode, payload = await self._frame()
+            if opcode == PING:
+                await self.send(message(PONG, payload))
+            elif opcode == CLOSE:
+                raise WebSocketEnded(f"closed: {payload[2:].decode()}")
+            elif opcode != PONG:
+                return payload
+
+    async def _frame(self) -> tuple[int, bytes]:
         first, second = await self._exactly(2)
         size = second & 0x7F
         if size == 126:
             (size,) = struct.unpack("!H", await self._exactly(2))
         elif size == 127:
             (size,) = struct.unpack("!Q", await self._exactly(8))
-        payload = await self._exactly(size)
-        if first & 0x0F == CLOSE:
-            raise WebSocketEnded(f"closed: {payload[2:].decode()}")
-        return payload
+        return first & 0x0F, await self._exactly(size)
 
     async def upgraded(self) -> None:
         """Waits for the answer to `upgrade_request`. Raises `WebSocketEnded` unless the server switches protocols."""
