@@ -22,9 +22,10 @@ class Witnesses:
     """Each has a link and a caller of its own."""
 
     def __init__(self) -> None:
-        self.waits: list[float] = []
+        self.waits: list[tuple[float, float]] = []
+        """When each call was due, and how long after that it was answered."""
         self.failures: list[str] = []
-        self.ended = 0
+        self.links_ended = 0
 
     async def stay(
         self, url: str, install_id: str, token: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -43,7 +44,7 @@ class Witnesses:
                         case "ping":
                             await socket.send(text({"kind": "pong", "id": frame["id"]}))
         except Exception as error:
-            self.ended += 1
+            self.links_ended += 1
             self.failures.append(f"the link ended: {error!r}")
             raise
 
@@ -63,7 +64,7 @@ class Witnesses:
             while True:
                 await trio.sleep(max(0.0, due - time.monotonic()))
                 said = await connection.post(f"/internal/nodes/{install_id}/direct", body)
-                self.waits.append(time.monotonic() - due)
+                self.waits.append((due, time.monotonic() - due))
                 if said.status != 200 or len(said.body) != PAYLOAD_BYTES:
                     self.failures.append(f"{said.status} {said.body[:200]!r}")
                 due += every_s
@@ -72,7 +73,7 @@ class Witnesses:
         """What was seen since this was asked last."""
         waits, self.waits = self.waits, []
         failures, self.failures = self.failures, []
-        return {"waits": waits, "failures": failures, "ended": self.ended}
+        return {"waits": waits, "failures": failures, "links_ended": self.links_ended}
 
 
 async def main() -> None:
