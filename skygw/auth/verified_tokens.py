@@ -25,8 +25,8 @@ class Verified:
 
 
 class VerifiedTokens:
-    """By the digest of the token: none is kept, and the time a look-up takes tells nothing about one. Of the other claims
-    only `uid_claim` is kept.
+    """By the digest of the token: none is kept, and the time a look-up takes tells nothing about one.
+    Of the claims that are not in every token only `uid_claim` is kept.
     """
 
     def __init__(self, *, uid_claim: str) -> None:
