@@ -3,10 +3,12 @@
 The shell around them (`connection.py`) knows Hypercorn's events and worker context only; Hypercorn's own
 shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
 
+- h11 is handed whole heads and the payload of bodies, cut and checked by `request_framing.py`: it is lenient where
+  attackers live.
 - HTTP/2 by prior knowledge is refused; `Upgrade: h2c` is ignored, as RFC 9110 §7.8 allows, and answered in
   HTTP/1.1.
-- An upgrade with a body, a frame sent before the upgrade was answered, and Content-Length beside
-  Transfer-Encoding are refused (upstream issue #225 and its kin: each ended the whole server).
+- An upgrade with a body and a frame sent before the upgrade was answered are refused (upstream issue #225 and its
+  kin: each ended the whole server).
 - A WebSocket is our own stream from the upgrade request on (`websocket_stream.py`, upstream #125, #127).
 - `100 Continue` is sent when the app asks for the body, so that a refusal can come before it.
 
@@ -35,11 +37,17 @@ from skygw.serving.asgi import App
 from skygw.serving.config import ListenerConfig
 from skygw.serving.ends import End, PeerFaultError
 from skygw.serving.exchange import Exchanges
+from skygw.serving.field_lines import MalformedError
+from skygw.serving.places import ClientPlace
 from skygw.serving.problem import refusal_body
-from skygw.serving.websocket_stream import WebSocketStream, is_valid_key, scope_of
+from skygw.serving.request_framing import RequestFraming, SizedBody
+from skygw.serving.request_rules import asks_for_websocket, check_request, check_upgrade, headers_as_meant, values_of
+from skygw.serving.request_target import path_and_query
+from skygw.serving.websocket_stream import WebSocketStream, scope_of
 from skygw.websocket import WebSocket
 
-WEBSOCKET_VERSION = b"13"
+SAID_ALL = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
+RETRY_AFTER = b"5"  # seconds
 LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
 _QUOTED = re.compile(r"[:,]? ?(?:bytearray\(|b['\"])")
 
@@ -93,6 +101,7 @@ class Http11(H11Protocol):
         ends: Ends,
         send: Callable[[Event], Awaitable[None]],
         upgrade: Callable[[bytes], WebSocket],
+        place: ClientPlace,
     ) -> None:
         super().__init__(
             cast("AppWrapper", app),
@@ -109,10 +118,23 @@ class Http11(H11Protocol):
         self._ends = ends
         self._state = state
         self._upgrade = upgrade
+        self._place = place
         self._early = b""  # frames that the peer sent as soon as it saw the 101 that we are still writing
         # Upstream swaps `self.connection` on an upgrade; refusals still go through the HTTP one.
         self._http = cast("h11.Connection", self.connection)
+        self._framing = RequestFraming(max_head_bytes=config.max_header_bytes)
         self._method = b""
+        self.body_bytes = 0
+        """Of the running request's body, as far as it came: payload alone, so that padding earns no time."""
+
+    async def handle(self, event: Event) -> None:
+        """Take what the socket brought, or that it is closed."""
+        if not isinstance(event, RawData) or self.connection is not self._http:
+            await super().handle(event)
+        elif self._http.their_state not in SAID_ALL:
+            # Behind its last request a peer may say what it likes: nobody listens (RFC 9112 §9.6).
+            self._framing.feed(event.data)
+            await self._handle_events()
 
     @property
     def awaiting(self) -> Awaiting:
@@ -128,7 +150,7 @@ class Http11(H11Protocol):
     @property
     def has_partial_head(self) -> bool:
         """A request head has begun to arrive."""
-        return self._http.their_state is h11.IDLE and bool(self._http.trailing_data[0])
+        return self._http.their_state is h11.IDLE and self._framing.has_unread
 
     @property
     def answer_is_cut(self) -> bool:
@@ -157,13 +179,14 @@ class Http11(H11Protocol):
         *,
         why: End = End.PROTOCOL,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        body: bytes | None = None,
     ) -> NoReturn:
         """End the running exchange, answer `status` if nothing was answered yet, and raise."""
         await self._close_stream()
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             # Idle: the request that cannot be read is not the one whose method was seen last.
             has_no_body = self._method == b"HEAD" and self._http.our_state is h11.SEND_RESPONSE
-            body = refusal_body(sentence)
+            body = body or refusal_body(sentence)
             answer = h11.Response(
                 status_code=status,
                 headers=[
@@ -185,21 +208,21 @@ class Http11(H11Protocol):
         while True:
             try:
                 event = self.connection.next_event()
+                if (event is h11.NEED_DATA or event is h11.PAUSED) and await self._feed_parser():
+                    continue
+                if isinstance(event, h11.Request):
+                    self._check(event)
+            except MalformedError as malformed:
+                await self.refuse(malformed.status, malformed.sentence, headers=malformed.headers)
             except h11.RemoteProtocolError as error:
                 # What the parser quotes may be somebody's token.
                 complaint = _QUOTED.split(str(error), maxsplit=1)[0][:LONGEST_COMPLAINT]
                 await self.refuse(error.error_status_hint, f"The request cannot be read: {complaint}.")
             if isinstance(event, h11.Request):
-                self._method = event.method
                 await self.send(Updated(idle=False))
-                await self._check_protocol(event)
+                await self._take_place(event)
                 await self._create_stream(event)
-            elif event is h11.PAUSED:
-                if not self._http.trailing_data[0]:
-                    return  # an upgrade that was not taken up: go on listening, the peer may leave
-                await self.can_read.clear()
-                await self.can_read.wait()
-            elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or self.stream is None:
+            elif event is h11.NEED_DATA or event is h11.PAUSED or self.stream is None:
                 return
             elif isinstance(event, h11.Data):
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
@@ -210,38 +233,69 @@ class Http11(H11Protocol):
                     await self.refuse(400, "A frame came before the upgrade was answered.")
                 self._early += event.data
 
-    async def _check_protocol(self, event: h11.Request) -> None:
-        names = {name for name, _ in event.headers}
-        if event.http_version not in (b"1.0", b"1.1"):
-            await self.refuse(505, "Only HTTP/1.1 is spoken here.")
-        if _path_and_query(event.target) is None:
-            await self.refuse(400, "The request target is neither a path nor a URL.")
-        if b"content-length" in names and b"transfer-encoding" in names:
-            await self.refuse(400, "Content-Length and Transfer-Encoding exclude each other.")
-        if not _wants_websocket(event):
+    def _check(self, request: h11.Request) -> None:
+        """Raise `MalformedError`."""
+        self._method = request.method
+        self.body_bytes = 0
+        check_request(request)
+        if asks_for_websocket(request):
+            has_body = not self._framing.body.is_complete
+            check_upgrade(request, has_body=has_body, is_followed=self._framing.has_unread)
+
+    async def _feed_parser(self) -> bool:
+        """Hand on the next whole piece; False if there is none. Raise `MalformedError`.
+
+        Behind a whole request this waits until it is answered: nothing is read meanwhile, unless nothing lies here,
+        so that the peer's leaving is noticed.
+        """
+        if self.connection is not self._http:
+            return False
+        state = self._http.their_state
+        if state is h11.IDLE:
+            piece = self._framing.take_head() or b""
+        elif state is h11.SEND_BODY:
+            piece = self._next_of_body()
+        elif state not in SAID_ALL and self._framing.has_unread:
+            await self.can_read.clear()
+            await self.can_read.wait()
+            return True
+        else:
+            return False
+        if piece:
+            self._http.receive_data(piece)
+        return bool(piece)
+
+    def _next_of_body(self) -> bytes:
+        body = self._framing.body
+        payload = self._framing.take_body()
+        self.body_bytes += len(payload)
+        if isinstance(body, SizedBody):
+            return bytes(payload)
+        # Chunks of the peer's making stay here; the parser gets one for all that has come.
+        chunk = b"%x\r\n" % len(payload) + payload + b"\r\n" if payload else b""
+        return chunk + b"0\r\n\r\n" if body.is_complete else chunk
+
+    async def _take_place(self, request: h11.Request) -> None:
+        path = (path_and_query(request.target, request.method) or b"/").partition(b"?")[0]
+        if self._place.take(values_of(request, b"x-forwarded-for"), path):
             return
-        has_length = b"content-length" in names and (b"content-length", b"0") not in event.headers
-        if b"transfer-encoding" in names or has_length:
-            await self.refuse(400, "A WebSocket upgrade has no body.")
-        versions = [value for name, value in event.headers if name == b"sec-websocket-version"]
-        if len(versions) > 1:
-            await self.refuse(400, "A WebSocket upgrade has one Sec-WebSocket-Version.")
-        keys = [value for name, value in event.headers if name == b"sec-websocket-key"]
-        if event.http_version != b"1.1" or len(keys) != 1 or not is_valid_key(keys[0]):
-            await self.refuse(
-                400, "A WebSocket upgrade needs HTTP/1.1 and one Sec-WebSocket-Key of 16 bytes in base64."
-            )
-        if versions != [WEBSOCKET_VERSION]:
-            await self.refuse(
-                426,
-                "Only WebSocket version 13 is spoken here.",
-                headers=((b"sec-websocket-version", WEBSOCKET_VERSION),),
-            )
+        sentence = "This address has too much under way here; come back when some of it has ended."
+        await self.refuse(
+            503 if asks_for_websocket(request) else 429,
+            sentence,
+            why=End.REFUSED,
+            headers=((b"retry-after", RETRY_AFTER),),
+            body=refusal_body(sentence, code="rate_limited", retry="after"),
+        )
+
+    async def _maybe_recycle(self) -> None:
+        self._place.leave()
+        await super()._maybe_recycle()
 
     async def _create_stream(self, request: h11.Request) -> None:
-        target = _path_and_query(request.target) or b"/"
+        target = path_and_query(request.target, request.method) or b"/"
         self.keep_alive_requests += 1
-        if _wants_websocket(request):
+        if asks_for_websocket(request):
             await self._create_websocket(request, target)
             return
         self.stream = HTTPStream(
@@ -258,9 +312,10 @@ class Http11(H11Protocol):
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
+                headers=headers_as_meant(request),
+                # A higher minor version is taken as ours (RFC 9110 §2.5).
+                http_version="1.0" if request.http_version == b"1.0" else "1.1",
+                method=request.method.decode("ascii"),
                 raw_path=target,
                 state=self.connection_state,
             )
@@ -279,29 +334,3 @@ class Http11(H11Protocol):
         self.stream = cast("HTTPStream", stream)  # as far as upstream knows it: `handle` and `closed`
         self.connection = H11WSConnection(self._http)
         await stream.start()
-
-
-def _path_and_query(target: bytes) -> bytes | None:
-    """The request target in origin form, whole URLs included (RFC 9112 §3.2.2). None for anything else."""
-    if target.startswith(b"/") or target == b"*":
-        return target
-    if target.lower().startswith((b"http://", b"https://")):
-        _, _, after_scheme = target.partition(b"://")
-        authority, slash, path = after_scheme.partition(b"/")
-        return None if b"?" in authority else slash + path or b"/"
-    return None
-
-
-def _wants_websocket(request: h11.Request) -> bool:
-    upgrade = b""
-    connection: list[bytes] = []
-    for name, value in request.headers:
-        if name == b"upgrade":
-            upgrade = value
-        elif name == b"connection":
-            connection += value.lower().split(b",")
-    return (
-        request.method == b"GET"
-        and upgrade.strip().lower() == b"websocket"
-        and any(token.strip() == b"upgrade" for token in connection)
-    )
