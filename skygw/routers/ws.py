@@ -61,7 +61,9 @@ class SocketRouter:
             body = _problem_text(f"The subprotocol {SUBPROTOCOL} must be offered.")
             return Response(body, 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": SUBPROTOCOL})
         install_id: InstallId | None = None
+        handle: ConnectionHandle = scope["extensions"][EXTENSION]
         try:
+            await self._door.handshakes.turn(lambda: handle.is_open)
             principal = await self._gate.verified(scope)
             install_id = principal.install_id
             installation = await self._gate.admitted(principal)
@@ -73,7 +75,6 @@ class SocketRouter:
             return Response(text, status, dict(headers))
         with bound_ids(install_id=install_id):
             await socket.accept(subprotocol=SUBPROTOCOL)
-            handle: ConnectionHandle = scope["extensions"][EXTENSION]
             if handle.websocket is None:
                 return None  # left while it was being answered
             link = handle.websocket  # from here on by itself: a session wants more of it than ASGI has words for
