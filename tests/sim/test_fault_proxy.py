@@ -50,10 +50,12 @@ async def rig(line: Line | None = None, seed: str = "seed") -> AsyncIterator[Rig
             nursery.start_soon(trio.serve_listeners, accept, listeners)
             proxy = FaultProxy("127.0.0.1", listeners[0].socket.getsockname()[1], line=line, seed=seed)
             port: int = await nursery.start(proxy.run)
-            yield Rig(proxy, port, accepted, sites)
+            try:
+                yield Rig(proxy, port, accepted, sites)
+            finally:
+                for site in sites:
+                    site.socket.close()
             nursery.cancel_scope.cancel()
-            for site in sites:
-                site.socket.close()
 
 
 async def received(stream: trio.abc.ReceiveStream, count: int) -> bytes:
@@ -219,6 +221,7 @@ async def test_the_line_carries_tls_and_a_changed_byte_breaks_it() -> None:
             shaking.start_soon(tls_gateway.do_handshake)
         await tls_site.send_all(b"secret")
         assert await received(tls_gateway, 6) == b"secret"
+        await trio.testing.wait_all_tasks_blocked()
         line.proxy.flip_at(line.proxy.counts.bytes_up + 10, Way.UP)
         await tls_site.send_all(b"secret")
         with pytest.raises(trio.BrokenResourceError):
