@@ -74,7 +74,7 @@ class SimulatedNode:
         self._site = site
         self._habits = habits
         self.proxy = None if habits.line is None else _proxy(habits, habits.line, post.install_id)
-        self._url = habits.url
+        self._dialled: tuple[str, int] | None = None
         device_uids = [device.uid for device in post.devices]
         self.operations = NodeOperations(site, frames, devices=device_uids, faults=self.faults)
         self.client = NodeClient(
@@ -101,8 +101,7 @@ class SimulatedNode:
         """Connect and stay connected until cancelled; publish snapshots all the while."""
         async with trio.open_nursery() as nursery:
             if self.proxy is not None:
-                port: int = await nursery.start(self.proxy.run)
-                self._url = urlsplit(self._habits.url)._replace(netloc=f"127.0.0.1:{port}").geturl()
+                self._dialled = ("127.0.0.1", await nursery.start(self.proxy.run))
             await nursery.start(self.client.run)
             while True:
                 await trio.sleep(self._habits.snapshot_every_s)
@@ -111,10 +110,11 @@ class SimulatedNode:
     @asynccontextmanager
     async def _counted_link(self, token: str) -> AsyncIterator[Link]:
         async with open_link(
-            self._url,
+            self._habits.url,
             token=token,
             connect_timeout_s=CONNECT_TIMEOUT_S,
             disconnect_timeout_s=DISCONNECT_TIMEOUT_S,
+            dialled=self._dialled,
         ) as link:
             self.counts.links += 1
             yield link
