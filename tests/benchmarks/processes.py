@@ -1,6 +1,7 @@
-"""The processes of one repetition: each is started, says one line when it is ready, and is ended."""
+"""The processes of one repetition: each is pinned to its core, says one line when it is ready, and is ended."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,7 +11,13 @@ from typing import Any
 
 import trio
 
-ANSWERS_WITHIN_S = 60.0
+ANSWERS_WITHIN_S = 120.0
+
+
+def cores() -> tuple[int, int]:
+    """The core of the server under test and the core of the load; the same one where there is no second."""
+    available = sorted(os.sched_getaffinity(0))
+    return available[0], available[-1]
 
 
 class Worker:
@@ -45,11 +52,12 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(module: str, *arguments: str) -> AsyncIterator[Worker]:
-    """Runs `python -m module` until the block is left. Its stderr is ours."""
+async def worker(module: str, *arguments: str, core: int) -> AsyncIterator[Worker]:
+    """Runs `python -m module` on one core until the block is left. Its stderr is ours."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
+    os.sched_setaffinity(process.pid, {core})  # the interpreter has not even begun to import
     try:
         yield Worker(process)
     finally:
