@@ -1,4 +1,4 @@
-"""One repetition of what a serving stack costs: echo, short GETs, connects and idle sockets, on four servers in turn."""
+"""One repetition of what a serving stack costs: echo, short GETs, connects, idle sockets, on four servers in turn."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass

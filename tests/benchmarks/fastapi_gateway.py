@@ -1,14 +1,14 @@
 """A straightforward FastAPI gateway, to be measured beside ours: nodes on WebSockets, direct requests, snapshots.
 
-Written as a good FastAPI developer would write it from its documentation: pydantic reads the JSON, a future waits for each
-answer, and subscribers are written to in a loop. Two amounts of work, by the first argument:
+Written as a good FastAPI developer would write it from its documentation: pydantic reads the JSON, a future waits for
+each answer, and subscribers are written to in a loop. Two amounts of work, by the first argument:
 
 - `plain`: one shared secret, and a node answers a request in one frame;
 - `same-duties`: what our contract asks for with every request: an ES256 token is verified, the answer comes as start,
   binary chunk and end, and its size and SHA-256 are checked.
 
-In both, what ours does beyond it is missing: deadlines in transit, credit, stops before data, bounded queues, records of
-calls, epochs and durable reports in PostgreSQL.
+In both, what ours does beyond it is missing: deadlines in transit, credit, stops before data, bounded queues, records
+of calls, epochs and durable reports in PostgreSQL.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""One repetition of the gateway's own work, beside a straightforward FastAPI gateway: requests, snapshots, frames out."""
+"""One repetition of the gateway's own work, beside a straightforward FastAPI gateway: requests, snapshots, frames."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
@@ -58,12 +58,14 @@ async def repeat(plan: Plan, parts: set[str], cores: tuple[int, int], data_dir: 
     """Runs the parts on gateways of their own and adds their figures. Every load is run on each gateway in turn."""
     of_server, of_load = cores
     async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(gateway_process(data_dir, core=of_server, **LOOPBACK_LIMITS))
+        gateway = await stack.enter_async_context(gateway_process(data_dir, of_server, **LOOPBACK_LIMITS))
         known = installations(SEED, _needed(plan))
         await make_known(gateway, known)
         fleet = Fleet(iter(known))
         subjects = [
-            Subject(OURS, gateway.pid, _port(gateway.node_url), _port(gateway.internal_url), gateway, in_one_frame=False)
+            Subject(
+                OURS, gateway.pid, _port(gateway.node_url), _port(gateway.internal_url), gateway, in_one_frame=False
+            )
         ]
         for name, work in ((FASTAPI, PLAIN), (FASTAPI_SAME_DUTIES, SAME_DUTIES)):
             process = await stack.enter_async_context(
@@ -140,15 +142,11 @@ async def _snapshots(plan: Plan, load: Worker, subjects: list[Subject], fleet: F
         report.add_load(f"snapshots in from {plan.nodes} nodes", subject.name, await load.ask(job))
 
 
-async def _out(
-    plan: Plan, load: Worker, source: Worker, subjects: list[Subject], fleet: Fleet, report: Report
-) -> None:
+async def _out(plan: Plan, load: Worker, source: Worker, subjects: list[Subject], fleet: Fleet, report: Report) -> None:
     """Two things that are not the same, and so have no ratio: there are no subscriber streams here yet."""
     port = (await source.says())["port"]
     nodes = [(str(install_id), "") for install_id in fleet.take(SUBSCRIBERS)]
-    answer = await load.ask(
-        {"do": "puts", "port": port, "server": source.pid, "nodes": nodes, "seconds": plan.load_s}
-    )
+    answer = await load.ask({"do": "puts", "port": port, "server": source.pid, "nodes": nodes, "seconds": plan.load_s})
     report.add_load(f"requests put and written to {SUBSCRIBERS} node sessions", OURS, answer)
     plain = next(subject for subject in subjects if subject.name == FASTAPI)
     (node,) = _nodes(plain, fleet.take(1))

@@ -82,7 +82,7 @@ class GatewayProcess:
 
 @asynccontextmanager
 async def gateway_process(
-    data_dir: Path, *, core: int | None = None, **settings: str | float
+    data_dir: Path, core: int | None = None, /, **settings: str | float
 ) -> AsyncIterator[GatewayProcess]:
     """Runs `skygw serve` on free ports until the block is left, and then drains it.
 

@@ -31,8 +31,8 @@ def ask(
     server: int,
     others: Mapping[int, Callable[[], None]] | None = None,
 ) -> dict[str, float]:
-    """One request at a time on each link, for `seconds`. Every answer must be as long as `answer` and begin like it.
-    `others` are called when their descriptor can be read. Returns round trips per second, median and 99th percentile
+    """One request at a time on each link, for `seconds` and until one of each was counted. Every answer must be as long
+    as `answer` and begin like it. `others` are called when their descriptor can be read. Returns round trips per second, median and 99th percentile
     in milliseconds, the CPU time that process `server` took for each in microseconds, and how much of its core this
     process used. Raises `LoadBroken`.
     """
@@ -77,9 +77,10 @@ def ask(
             missing[fd] = size
             answers += 1
             now = clock()
-            if sent[fd] >= counted_from and now <= until:
+            is_counted = sent[fd] >= counted_from
+            if is_counted:
                 taken.append(now - sent[fd])
-            if now < until:
+            if now < until or not is_counted:
                 sent[fd] = now
                 send[fd](request)
             else:
@@ -88,7 +89,7 @@ def ask(
     poll.close()
     cuts = quantiles(taken, n=100) if len(taken) > 1 else [0.0] * 99
     return {
-        "per_s": len(taken) / (until - counted_from),
+        "per_s": len(taken) / (over - counted_from),
         "p50_ms": cuts[49] * 1_000,
         "p99_ms": cuts[98] * 1_000,
         "cpu_us": (cpu_seconds(server) - server_began) / answers * 1_000_000,

@@ -47,7 +47,7 @@ class Dial:
 def connect(port: int) -> Link:
     sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setblocking(False)  # noqa: FBT003 - socket's own signature
+    sock.setblocking(False)
     return Link(sock)
 
 

@@ -1,4 +1,4 @@
-"""Installations that cost next to nothing: they answer direct requests, or publish snapshots, in bytes made beforehand."""
+"""Installations that cost next to nothing: they answer direct requests or publish snapshots in ready-made bytes."""
 
 import hashlib
 import json

@@ -14,8 +14,8 @@ Readers = Mapping[int, Callable[[], None]]
 
 
 def run(readers: Readers, count: Callable[[], int], *, seconds: float, server: int) -> dict[str, float]:
-    """Calls each reader when its descriptor can be read, for `seconds`. Returns what `count` rose by per second after the
-    warm-up, the CPU time that process `server` took for each, and how much of its core this process used.
+    """Calls each reader when its descriptor can be read, for `seconds`. Returns what `count` rose by per second after
+    the warm-up, the CPU time that process `server` took for each, and how much of its core this process used.
     """
     poll = select.epoll()
     for fd in readers:
@@ -42,8 +42,8 @@ def _read_until(poll: select.epoll, readers: Readers, until: float) -> None:
 
 
 def publish(links: Sequence[Link], *, seconds: float, server: int) -> tuple[dict[str, float], bytes]:
-    """Every link is a node that publishes, for `seconds` and then until everything that was sent has been taken. Returns
-    what `run` does, of all of these snapshots and all of this time, and how the time of the first node's last one ends.
+    """Every link is a node that publishes, for `seconds` and then until everything that was sent has been taken.
+    Returns what `run` does, of all these snapshots and all this time, and how the time of the first node's last one ends.
     """
     nodes = {link.fd: PublishingNode(link) for link in links}
     poll = select.epoll()

@@ -1,4 +1,4 @@
-"""Node sessions of ours that are sent as much as they take: `NodeSession`, its outbox and its writer on the serving stack.
+"""Node sessions of ours that are sent as much as they take: `NodeSession`, outbox and writer on the serving stack.
 
 Everything is the gateway's but the ports, which are in memory, and who puts the frames: a loop in this process keeps
 every session supplied with direct requests that nobody waits for. A node says who it is by its path.
@@ -58,9 +58,7 @@ def make_app(door: NodeDoor) -> QuartTrio:
             devices=frozenset(),
         )
         link = QuartLink(socket, scope["extensions"][EXTENSION], scope[_GOODBYE])
-        await door.serve(
-            Arrival(link=link, binding=binding, token_expires_at=time.time() + 3_600, address="127.0.0.1")
-        )
+        await door.serve(Arrival(link=link, binding=binding, token_expires_at=time.time() + 3_600, address="127.0.0.1"))
 
     return app
 
