@@ -212,6 +212,7 @@ def _listener(settings: Settings, name: ListenerName) -> ListenerConfig:
         # The gate lets in no one else: a peer is a caller, or a proxy that is trusted to name one.
         allowed_networks=settings.internal_networks + settings.internal_trusted_proxies if name == "internal" else None,
         send_timeout_s=settings.send_timeout_s,
+        websocket_violation_code=CloseCode.PROTOCOL_VIOLATION if name == "node" else None,
         max_connections=settings.max_connections,
         max_connections_per_address=settings.max_connections_per_address,
     )

@@ -9,12 +9,13 @@ import trio
 from skygw.errors import RoutingUnavailable
 from skygw.ids import Epoch
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
-from skygw.nodes.link import LinkClosed, NodeLink, say_goodbye
+from skygw.nodes.link import NodeLink, say_goodbye
 from skygw.nodes.ports import Binding, Claim, EpochLedger
 from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
 from skygw.protocol.close_codes import CloseCode, fitted_reason
 from skygw.protocol.codec import BadFrame, ProtocolViolation, from_node
 from skygw.protocol.node_frames import Hello
+from skygw.websocket import LinkClosed
 
 log = logging.getLogger("skygw.nodes")
 
@@ -93,7 +94,7 @@ class NodeDoor:
 
     async def _hello(self, arrival: Arrival) -> Hello:
         with trio.move_on_after(self._rules.hello_timeout_s):
-            message = await arrival.link.receive()
+            message = await arrival.link.receive_one()
             if isinstance(message, bytes):
                 raise _TurnedAway(CloseCode.PROTOCOL_VIOLATION, "`hello` comes first, and it is text")
             try:

@@ -1,35 +1,36 @@
 """The seam between a session and its socket: four verbs, so that a session can be run without one."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
+
+from skygw.websocket import LinkClosed, Sent
 
 LAST_WORDS_S = 1.0
 """How long a session that ends may go on writing what is urgent, and then how long its close frame may take."""
 
 
-class LinkClosed(Exception):
-    """The socket has ended. `code` is what the peer said, if it said anything."""
-
-    def __init__(self, code: int | None, reason: str = "") -> None:
-        super().__init__(f"the link is closed ({code}: {reason})" if reason else f"the link is closed ({code})")
-        self.code = code
-        self.reason = reason
-
-
 class NodeLink(Protocol):
-    """One socket. One task receives, one task sends."""
+    """One socket. One task receives, one task sends. `skygw.websocket.WebSocket` is the one with a wire."""
 
-    async def receive(self) -> str | bytes:
-        """The next message. Raises `LinkClosed`. Always a checkpoint."""
+    async def receive(self) -> Sequence[str | bytes]:
+        """The messages that have come, at least one and not many. Raises `LinkClosed`. Always a checkpoint."""
         ...
 
-    async def send(self, message: str | bytes) -> None:
-        """Hands a message over. Raises `LinkClosed`. Cancelled in the middle, the link must be aborted."""
+    async def receive_one(self) -> str | bytes:
+        """The next message; what came with it is still there. Raises `LinkClosed`."""
+        ...
+
+    async def send(self, messages: Sequence[str | bytes], sent: Sent) -> None:
+        """Hands messages over as one write, and fills in `sent` however that ends. Raises `LinkClosed`.
+
+        Cancelled in the middle of a message, the link has ended.
+        """
         ...
 
     async def close(self, code: int, reason: str) -> None:
-        """Says goodbye with a close frame. May take as long as the peer lets it: bound it, then `abort`."""
+        """Says goodbye with a close frame. Raises `LinkClosed`. May take as long as the peer lets it: bound it."""
         ...
 
     def abort(self) -> None:
@@ -44,31 +45,13 @@ class NodeLink(Protocol):
 
 async def say_goodbye(link: NodeLink, code: int, reason: str) -> bool:
     """Closes with a close frame; returns whether that was handed over. A link that does not take it within
-    `LAST_WORDS_S` is aborted, because cancelling alone does not free a framework's shielded send; so is one whose
-    goodbye is cancelled.
+    `LAST_WORDS_S` is aborted.
     """
-    said = False
-    over = trio.Event()
-
-    async def say() -> None:
-        nonlocal said
+    with trio.move_on_after(LAST_WORDS_S):
         try:
             await link.close(code, reason)
-            said = True
         except LinkClosed:
-            said = False
-        finally:
-            over.set()
-
-    in_time = False
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(say)
-        try:
-            with trio.move_on_after(LAST_WORDS_S):
-                await over.wait()
-            in_time = over.is_set()
-        finally:
-            if not over.is_set():
-                link.abort()
-            nursery.cancel_scope.cancel()
-    return said and in_time
+            return False
+        return True
+    link.abort()
+    return False

@@ -1,18 +1,19 @@
 """A session with ourselves: lets `/readyz` send a direct request through everything a caller's would go through."""
 
 import hashlib
+from collections.abc import Sequence
 from uuid import UUID
 
 import trio
 
 from skygw.ids import BootId, CallId, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid
-from skygw.nodes.link import LinkClosed
 from skygw.nodes.ports import Binding, Claim
 from skygw.protocol.chunks import Chunk, pack_chunk
 from skygw.protocol.codec import BadFrame, encode, from_gateway
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import DirectRequest, GatewayFrame
 from skygw.protocol.node_frames import DirectResponseEnd, DirectResponseStart, Hello, NodeType, Ping, Pong
+from skygw.websocket import LinkClosed, Sent
 
 LOOPBACK_ID = InstallId(UUID(int=0))
 """No installation of the hub has the nil uid (RFC 9562 §5.9)."""
@@ -27,17 +28,22 @@ class LoopbackLink:
     def __init__(self) -> None:
         self._to_session, self._from_node = trio.open_memory_channel[str | bytes](_CAPACITY)
 
-    async def receive(self) -> str | bytes:
+    async def receive(self) -> list[str | bytes]:
+        return [await self.receive_one()]
+
+    async def receive_one(self) -> str | bytes:
         try:
             return await self._from_node.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise LinkClosed(None) from None
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, messages: Sequence[str | bytes], sent: Sent) -> None:
         await trio.lowlevel.checkpoint()
-        for item in from_gateway.decode(str(message)):
-            if not isinstance(item, BadFrame):
-                self._answer(item.frame)
+        for message in messages:
+            sent.whole += 1
+            for item in from_gateway.decode(str(message)):
+                if not isinstance(item, BadFrame):
+                    self._answer(item.frame)
 
     async def close(self, code: int, reason: str) -> None:  # noqa: ARG002 - nobody is there to read it
         await trio.lowlevel.checkpoint()

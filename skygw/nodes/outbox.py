@@ -39,6 +39,9 @@ largest size (63 × (64 KiB + `PARCEL_OVERHEAD`)), and 6,000 stops of the usual 
 PARCEL_OVERHEAD = 256
 """Counted with each message, so that many small ones are bounded too: 4 MiB of data lane is at most 16,384."""
 
+BATCH_BYTES = 16 * KIB
+"""What is written at once: what comes meanwhile, a stop most of all, waits for no more than this."""
+
 
 class ParcelState(Enum):
     WAITING = "waiting"
@@ -139,18 +142,28 @@ class Outbox:
             parcels.clear()
             self._bytes[lane] = 0
 
-    async def next(self) -> Parcel | None:
-        """The next parcel to write, most urgent lane first; `None` when closed and empty. Cancelling loses nothing."""
+    async def next(self, *, at_most: int = BATCH_BYTES) -> list[Parcel]:
+        """What to write next: the most urgent first, as much as fits `at_most` and at least one; empty when closed and
+        nothing waits. A checkpoint; cancelling loses nothing.
+        """
+        await trio.lowlevel.checkpoint()
         while True:
-            await trio.lowlevel.checkpoint()
-            for lane, parcels in self._lanes.items():
-                while parcels:
-                    parcel = parcels.popleft()
-                    self._bytes[lane] -= parcel.cost
-                    if parcel.state is ParcelState.WAITING:
-                        parcel.settle(ParcelState.WRITING)
-                        return parcel
-            if self._closed:
-                return None
+            batch = self._take(at_most)
+            if batch or self._closed:
+                return batch
             self._wake = trio.Event()
             await self._wake.wait()
+
+    def _take(self, at_most: int) -> list[Parcel]:
+        batch: list[Parcel] = []
+        for lane, parcels in self._lanes.items():
+            while parcels:
+                if batch and parcels[0].cost > at_most:
+                    return batch
+                parcel = parcels.popleft()
+                self._bytes[lane] -= parcel.cost
+                if parcel.state is ParcelState.WAITING:
+                    parcel.settle(ParcelState.WRITING)
+                    batch.append(parcel)
+                    at_most -= parcel.cost
+        return batch

@@ -4,7 +4,6 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import inf
 from uuid import uuid4
 
 import trio
@@ -14,7 +13,7 @@ from skygw.ids import SessionUid
 from skygw.nodes.calls import CallTable
 from skygw.nodes.committer import Committer, TooManyUnacked
 from skygw.nodes.heartbeat import Heartbeat
-from skygw.nodes.link import LAST_WORDS_S, LinkClosed, NodeLink, say_goodbye
+from skygw.nodes.link import LAST_WORDS_S, NodeLink, say_goodbye
 from skygw.nodes.outbox import Lane, Outbox, OutboxClosed, OutboxFull, Parcel, ParcelState
 from skygw.nodes.ports import (
     Binding,
@@ -57,8 +56,12 @@ from skygw.protocol.node_frames import (
     PublishLog,
     PublishSnapshot,
 )
+from skygw.websocket import Fault, LinkClosed, Sent
 
 log = logging.getLogger("skygw.nodes")
+
+_CODE_OF_FAULT = {Fault.DOES_NOT_READ: CloseCode.SLOW_CONSUMER, Fault.GONE: CloseCode.SILENT}
+"""What a link that was given up is said to have ended with; broken framing has its code already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,6 @@ class NodeSession:
         self._work = trio.CancelScope()
         self._heartbeat = Heartbeat(
             link=link,
-            outbox=self._outbox,
             every_s=rules.heartbeat_s,
             dead_after_s=rules.dead_after_s,
             t_ms=self.t_ms,
@@ -255,8 +257,6 @@ class NodeSession:
                         await self._written_out.wait()
                 finally:
                     self.ending = self.ending_or_lost()
-                    if not self._written_out.is_set():
-                        self._link.abort()  # cancelling alone does not free a framework's shielded send
                     nursery.cancel_scope.cancel()
             said_goodbye = await self._close()
         finally:
@@ -285,7 +285,7 @@ class NodeSession:
     async def _close(self) -> bool:
         """Whether a close frame was handed over; a peer that does not take it in time is dropped."""
         if self.ending is None or self.ending.by_node or self.ending.code is None:
-            return False
+            return False  # a link that was given up for a fault refuses the goodbye by itself
         return await say_goodbye(self._link, self.ending.code, self.ending.reason)
 
     def _greet(self) -> None:
@@ -305,48 +305,61 @@ class NodeSession:
             self.put(Lane.SAFING, welcome)
 
     async def _write(self) -> None:
-        """The only task that sends. A write is never under a call's deadline."""
+        """The only task that sends. A write is never under a call's deadline: the link has one of its own."""
         try:
-            while (parcel := await self._outbox.next()) is not None:
-                self._heartbeat.writing_since = trio.current_time()
+            while batch := await self._outbox.next():
+                sent = Sent()
                 try:
-                    await self._link.send(parcel.message)
+                    await self._link.send([parcel.message for parcel in batch], sent)
                 except LinkClosed as closed:
-                    parcel.settle(ParcelState.DOUBTFUL)
                     self._lost(closed)
                     return
-                except BaseException:  # cancelled, most of all
-                    parcel.settle(ParcelState.DOUBTFUL)
-                    self._link.abort()  # half a frame may be out
-                    raise
                 finally:
-                    self._heartbeat.writing_since = inf
-                parcel.settle(ParcelState.WRITTEN)
-                self._ports.metrics.message("out", len(parcel.message))
+                    self._settle(batch, sent)
         finally:
             self._written_out.set()
 
+    def _settle(self, batch: list[Parcel], sent: Sent) -> None:
+        """Says of each message what is known: handed over, perhaps, or certainly not."""
+        for index, parcel in enumerate(batch):
+            if index < sent.whole:
+                parcel.settle(ParcelState.WRITTEN)
+                self._ports.metrics.message("out", len(parcel.message))
+            elif index < sent.whole + sent.doubtful:
+                parcel.settle(ParcelState.DOUBTFUL)
+            else:
+                parcel.settle(ParcelState.WITHDRAWN)
+
     def _lost(self, closed: LinkClosed) -> None:
-        self._finish(Ending(closed.code, fitted_reason(closed.reason), by_node=True, at=datetime.now(UTC)))
+        code = closed.code if closed.fault is None else _CODE_OF_FAULT.get(closed.fault, closed.code)
+        if closed.fault is Fault.DOES_NOT_READ:
+            queued = sum(self._outbox.queued_bytes(lane) for lane in Lane)
+            log.warning("node does not read", extra={"why": closed.reason, "queued_bytes": queued})
+        by_node = closed.fault is None
+        self._finish(Ending(code, fitted_reason(closed.reason), by_node=by_node, at=datetime.now(UTC)))
 
     async def _read(self) -> None:
         """The only task that receives. Nothing here waits for anything but the socket."""
         while True:
             try:
-                message = await self._link.receive()
+                messages = await self._link.receive()
             except LinkClosed as closed:
                 self._lost(closed)
                 return
-            self._ports.metrics.message("in", len(message))
-            try:
-                if isinstance(message, bytes):
-                    self._take_chunk(message)
-                else:
-                    self._take_text(message)
-            except (ProtocolViolation, BrokenChunk) as violation:
-                self.end(CloseCode.PROTOCOL_VIOLATION, str(violation))
-            except TooManyUnacked as flood:
-                self.end(CloseCode.RATE_LIMITED, str(flood))
+            for message in messages:
+                self._take_message(message)
+
+    def _take_message(self, message: str | bytes) -> None:
+        self._ports.metrics.message("in", len(message))
+        try:
+            if isinstance(message, bytes):
+                self._take_chunk(message)
+            else:
+                self._take_text(message)
+        except (ProtocolViolation, BrokenChunk) as violation:
+            self.end(CloseCode.PROTOCOL_VIOLATION, str(violation))
+        except TooManyUnacked as flood:
+            self.end(CloseCode.RATE_LIMITED, str(flood))
 
     def _take_chunk(self, message: bytes) -> None:
         if len(message) > MAX_BINARY_BYTES:

@@ -2,103 +2,25 @@
 
 import json
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import trio
 from quart import Response, Websocket, websocket
 from quart_trio import QuartTrio
-from quart_trio.asgi import TrioASGIWebsocketConnection
 
 from skygw.errors import Draining, GatewayError, Invalid
 from skygw.ids import InstallId
 from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
-from skygw.nodes.link import LinkClosed
 from skygw.nodes.ports import SessionMetrics
 from skygw.observability.logs import bound_ids
 from skygw.protocol.schemas import SUBPROTOCOL
 from skygw.routers.gates import NodeGate
 from skygw.routers.problems import JSON_TYPE, problem, problem_body, status_of
+from skygw.routers.quart_socket import use_direct_sockets
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 
 log = logging.getLogger("skygw.routers")
-
-_GOODBYE = "skygw.goodbye"
-
-
-@dataclass(slots=True)
-class Goodbye:
-    """How the peer's side ended, once it has."""
-
-    code: int | None = None
-    reason: str = ""
-
-
-class NodeWebsocketConnection(TrioASGIWebsocketConnection):
-    """Quart-Trio's, but a disconnect ends the handler's `receive` with the peer's code instead of cancelling it, and an
-    empty binary message stays one. The handler is over when it returns.
-    """
-
-    def __init__(self, app: QuartTrio, scope: Any) -> None:
-        super().__init__(app, scope)
-        self.goodbye = Goodbye()
-        scope[_GOODBYE] = self.goodbye
-
-    async def handle_messages(  # type: ignore[override] # as quart-trio itself overrides it
-        self,
-        nursery: trio.Nursery,  # noqa: ARG002 - theirs cancels it
-        receive: Any,
-    ) -> None:
-        while True:
-            event = await receive()
-            if event["type"] == "websocket.receive":
-                text = event.get("text")
-                try:
-                    await self.send_channel.send(event.get("bytes") or b"" if text is None else text)
-                except trio.BrokenResourceError:
-                    return  # the handler has left
-            elif event["type"] == "websocket.disconnect":
-                self.goodbye.code = event.get("code")
-                self.goodbye.reason = event.get("reason") or ""
-                self.send_channel.close()
-                return
-
-
-class QuartLink:
-    """A Quart WebSocket as the seam a session knows. Until the socket layer knows better, «handed over» means that the
-    framework's `send` returned and the connection was still open.
-    """
-
-    def __init__(self, socket: Websocket, handle: ConnectionHandle, goodbye: Goodbye) -> None:
-        self._socket = socket
-        self._handle = handle
-        self._goodbye = goodbye
-
-    async def receive(self) -> str | bytes:
-        try:
-            message: str | bytes = await self._socket.receive()
-        except trio.EndOfChannel:
-            raise LinkClosed(self._goodbye.code, self._goodbye.reason) from None
-        return message
-
-    async def send(self, message: str | bytes) -> None:
-        await self._socket.send(message)
-        if not self._handle.is_open:
-            raise LinkClosed(self._goodbye.code, self._goodbye.reason)
-
-    async def close(self, code: int, reason: str) -> None:
-        if not self._handle.is_open:
-            raise LinkClosed(self._goodbye.code, self._goodbye.reason)
-        await self._socket.close(code, reason)
-
-    def abort(self) -> None:
-        self._handle.abort()
-
-    @property
-    def last_received_at(self) -> float:
-        return self._handle.last_received_at
 
 
 def current_websocket() -> Websocket:
@@ -123,7 +45,7 @@ class SocketRouter:
         self._metrics = metrics
 
     def add_to(self, app: QuartTrio) -> None:
-        app.asgi_websocket_class = NodeWebsocketConnection
+        use_direct_sockets(app)
         app.add_websocket("/v1/ws/node", "node_socket", self.node_socket)
         app.add_url_rule("/v1/ws/node", "node_socket_plain", self.node_socket_plain)
 
@@ -153,7 +75,10 @@ class SocketRouter:
             return Response(text, status, dict(headers))
         with bound_ids(install_id=install_id):
             await socket.accept(subprotocol=SUBPROTOCOL)
-            link = QuartLink(socket, scope["extensions"][EXTENSION], scope[_GOODBYE])
+            handle: ConnectionHandle = scope["extensions"][EXTENSION]
+            if handle.websocket is None:
+                return None  # left while it was being answered
+            link = handle.websocket  # from here on by itself: a session wants more of it than ASGI has words for
             await self._door.serve(
                 Arrival(
                     link=link,

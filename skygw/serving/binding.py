@@ -7,7 +7,7 @@ import ssl
 from skygw.errors import StartupError
 from skygw.serving.config import ListenerConfig, TlsFiles
 
-BACKLOG = 512
+BACKLOG = 4096  # a fleet that comes back at once waits here; the kernel caps it at net.core.somaxconn
 TCP_USER_TIMEOUT_MS = 25_000  # the time after which a node is called dead
 
 
@@ -30,6 +30,7 @@ def listening_socket(config: ListenerConfig) -> socket.socket:
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         listening.bind(address)
         listening.listen(BACKLOG)
+        listening.setblocking(False)
     except OSError as error:
         listening.close()
         raise StartupError(_why_not_bound(config, error)) from error

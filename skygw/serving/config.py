@@ -48,7 +48,9 @@ class ListenerConfig:
     """A body slower than this over `body_grace_s` and more is given up. Time the app takes is not counted."""
     body_grace_s: float = 20.0
     send_timeout_s: float = 10.0
-    """For each 64 KiB handed to the socket: a peer that takes less is not reading."""
+    """A peer that takes nothing of what it is sent for so long is not reading."""
+    send_min_bytes_per_s: float = 1024.0
+    """Nor is one that takes a write more slowly than this, once `send_timeout_s` have passed."""
     tls_handshake_timeout_s: float = 10.0
     linger_s: float = 2.0
     """After our last byte, how long the peer's leftovers are read so that it can see that byte."""
@@ -58,8 +60,12 @@ class ListenerConfig:
     """None: no cap per address."""
     max_header_bytes: int = 16 * KIB
     websocket_max_message_bytes: int = MIB
-    websocket_violation_code: int = 4500
-    """Close code for broken framing and oversize messages (contract §5)."""
+    websocket_violation_code: int | None = None
+    """Close code for broken framing in place of RFC 6455's 1002 and 1007 (contract §5: 4500)."""
+    websocket_ping_after_s: float = 10.0
+    """A WebSocket from which nothing came for so long is asked for a sign of life."""
+    websocket_gone_after_s: float = 25.0
+    """One from which nothing came for so long is given up."""
 
     @property
     def address_cap(self) -> int | None:

@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import struct
 from typing import Any
 
 import trio
@@ -15,10 +14,24 @@ from skygw.serving.ends import End, Ending, PeerFaultError
 from skygw.serving.exchange import Exchanges
 from skygw.serving.handle import ConnectionHandle
 from skygw.serving.hypercorn_seam import Awaiting, Ends, Http11
+from skygw.websocket import (
+    Code,
+    ConnectionLost,
+    Fault,
+    LinkClosed,
+    NotReading,
+    Patience,
+    PlainTransport,
+    Rhythm,
+    TlsTransport,
+    WebSocket,
+    tune,
+)
 
-READ_BYTES = 64 * 1024
-WRITE_BYTES = 64 * 1024  # each such piece has the send deadline to itself
-LINGER_READS = 64  # at READ_BYTES each, 4 MiB are read and forgotten after our last byte
+LAST_WORDS_S = 1.0
+LINGER_READS = 64  # at 64 KiB each, 4 MiB are read and forgotten after our last byte
+
+_ENDS = {Fault.BROKE_A_RULE: End.PROTOCOL, Fault.DOES_NOT_READ: End.NOT_READING, Fault.GONE: End.GONE}
 
 
 class Connection:
@@ -30,18 +43,20 @@ class Connection:
 
     def __init__(
         self,
-        transport: trio.SocketStream,
+        sock: socket.socket,
         *,
         peer: tuple[str, int],
         config: ListenerConfig,
         tls: ssl.SSLContext | None,
     ) -> None:
-        self._transport = transport
-        self._stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = transport
-        if tls is not None:
-            self._stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
+        """`sock` is accepted and does not block."""
+        tune(sock)
+        patience = Patience(stalled_s=config.send_timeout_s, min_bytes_per_s=config.send_min_bytes_per_s)
+        self._transport: PlainTransport | TlsTransport = (
+            PlainTransport(sock, patience) if tls is None else TlsTransport.serving(sock, tls, patience)
+        )
         self._peer = peer
-        host, port = transport.socket.getsockname()[:2]
+        host, port = sock.getsockname()[:2]
         self._here: tuple[str, int] = (host, port)
         self._config = config
         self._ending: Ending | None = None
@@ -49,8 +64,11 @@ class Connection:
         self._everything = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._waiting = trio.CancelScope()
+        self._keeping = trio.CancelScope()
         self._write_lock = trio.Lock()
         self._protocol: Http11 | None = None
+        self._handle: ConnectionHandle | None = None
+        self._websocket: WebSocket | None = None
         self._last_received_at = trio.current_time()
         self._head_begun = False
         self._head_deadline = trio.current_time() + config.header_timeout_s
@@ -78,14 +96,16 @@ class Connection:
             self._end(fault.ending)
         finally:
             self._is_open = False
-            _reset(self._transport.socket)
+            self._transport.abort()
 
     def abort(self, ending: Ending | None = None) -> None:
         """Reset the socket now, from any task; the app is told through its disconnect."""
         self._end(ending or Ending(End.ABORTED))
         self._is_open = False
-        _reset(self._transport.socket)
+        self._transport.abort()
         self._reading.cancel()
+        if self._websocket is not None:
+            self._websocket.abort()
 
     def kill(self, ending: Ending) -> None:
         """Abort, and cancel the app as well."""
@@ -99,21 +119,33 @@ class Connection:
         elif self._protocol.awaiting is Awaiting.HEAD and not self._head_begun:
             self._hang_up(Ending(End.DRAINED))
 
+    async def say_going(self) -> None:
+        """Tell a WebSocket that its server goes away, to come back soon (1012), unless its app says goodbye itself
+        within `LAST_WORDS_S`. Bounded by the send deadline.
+        """
+        if self._websocket is not None:
+            with trio.move_on_after(LAST_WORDS_S):
+                await self._websocket.ended.wait()
+            try:
+                await self._websocket.close(Code.SERVICE_RESTART, "the service is being restarted")
+            except LinkClosed:
+                await trio.lowlevel.checkpoint()  # has gone by itself
+
     # --- the life of the connection, in the task of `run`
 
     async def _shake_hands(self) -> None:
-        if not isinstance(self._stream, trio.SSLStream):
+        if not isinstance(self._transport, TlsTransport):
             return
         try:
             with trio.fail_after(self._config.tls_handshake_timeout_s):
-                await self._stream.do_handshake()
+                await self._transport.shake_hands()
         except trio.TooSlowError:
             raise PeerFaultError(End.TLS, "the TLS handshake took too long") from None
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise PeerFaultError(End.TLS, f"the TLS handshake failed: {error.__cause__ or 'peer left'}") from error
+        except ConnectionLost as error:
+            raise PeerFaultError(End.TLS, f"the TLS handshake failed: {error}") from error
 
     def _make_protocol(self, app: App, context: WorkerContext, state: dict[str, Any], apps: trio.Nursery) -> Http11:
-        handle = ConnectionHandle(
+        self._handle = ConnectionHandle(
             listener=self._config.name,
             peer=self._peer,
             abort=self.abort,
@@ -124,12 +156,29 @@ class Connection:
             app,
             self._config,
             context=context,
-            exchanges=Exchanges(apps, handle, before_receive=self._send_continue),
+            exchanges=Exchanges(apps, self._handle, before_receive=self._send_continue),
             state=state,
-            ends=Ends(peer=self._peer, here=self._here, is_tls=self._stream is not self._transport),
+            ends=Ends(peer=self._peer, here=self._here, is_tls=isinstance(self._transport, TlsTransport)),
             send=self._take,
+            upgrade=self._upgrade,
         )
         return protocol
+
+    def _upgrade(self, unread: bytes) -> WebSocket:
+        """In the app's task, which reads from now on; the reader gives way, and keeps the link alive instead."""
+        config = self._config
+        self._websocket = WebSocket(
+            self._transport,
+            is_client=False,
+            max_message_bytes=config.websocket_max_message_bytes,
+            rhythm=Rhythm(config.websocket_ping_after_s, config.websocket_gone_after_s),
+            violation_code=config.websocket_violation_code,
+            unread=unread,
+        )
+        if self._handle is not None:
+            self._handle.websocket = self._websocket
+        self._reading.cancel()
+        return self._websocket
 
     async def _converse(self, protocol: Http11) -> None:
         try:
@@ -137,18 +186,29 @@ class Connection:
                 await self._read_to_the_end(protocol)
         except PeerFaultError as fault:
             self._end(fault.ending)
+        if self._websocket is not None:
+            await self._keep(self._websocket)
         self._is_open = False
         await protocol.handle(Closed())  # tells the app
         if protocol.answer_is_cut:
-            _reset(self._transport.socket)
+            self._transport.abort()
         else:
             await self._leave()
+
+    async def _keep(self, websocket: WebSocket) -> None:
+        """Until the link has ended, or the app has."""
+        with self._keeping:
+            await websocket.keep()
+        if websocket.fault is not None:
+            self._end(Ending(_ENDS[websocket.fault], f"WebSocket: {websocket.close_reason}"))
+        elif websocket.ended.is_set():
+            self._end(Ending(End.PEER_LEFT if websocket.close_code is None else End.FINISHED))
 
     async def _read_to_the_end(self, protocol: Http11) -> None:
         while True:
             try:
                 data = await self._receive(protocol)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except ConnectionLost:
                 data = b""
             if not data:
                 self._end(Ending(End.PEER_LEFT))
@@ -161,7 +221,7 @@ class Connection:
     async def _receive(self, protocol: Http11) -> bytes:
         began = trio.current_time()
         with trio.CancelScope(deadline=self._read_deadline(protocol.awaiting)) as self._waiting:
-            data = bytes(await self._stream.receive_some(READ_BYTES))
+            data = await self._transport.receive()
             self._last_received_at = trio.current_time()
             if protocol.awaiting is Awaiting.BODY:
                 self._body_waited_s += trio.current_time() - began
@@ -191,18 +251,13 @@ class Connection:
         with trio.move_on_after(self._config.linger_s):
             async with self._write_lock:  # the app may still be in the middle of a write
                 try:
-                    if isinstance(self._stream, trio.SSLStream):
-                        await self._stream.unwrap()
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass  # the peer has left, or goes on sending: no clean goodbye with it
-                try:
-                    await self._transport.send_eof()
+                    await self._transport.send_end()
                     for _ in range(LINGER_READS):
-                        if not await self._transport.receive_some(READ_BYTES):
+                        if not await self._transport.receive():
                             break
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                except ConnectionLost:
                     return
-        self._transport.socket.close()
+        self._transport.close()
 
     # --- what the protocol asks of the shell, in the reader's or the app's task
 
@@ -232,41 +287,36 @@ class Connection:
     async def _write(self, data: bytes) -> None:
         """Hand bytes to the socket, in order. Raises nothing for what the peer does: the connection ends.
 
-        Cancelling a write that has begun resets the connection, since nobody can know how much of it was
-        sent.
+        Cancelling a write that has begun resets the connection: nobody could tell what follows from the rest of it.
         """
-        begun = False
         try:
-            async with self._write_lock:
-                begun = True
-                view = memoryview(data)
-                for start in range(0, len(data), WRITE_BYTES):
-                    if not self._is_open:
-                        return
-                    with trio.fail_after(self._config.send_timeout_s):
-                        await self._stream.send_all(view[start : start + WRITE_BYTES])
-        except trio.TooSlowError:
-            self.abort(Ending(End.NOT_READING, f"took nothing for {self._config.send_timeout_s:g} s"))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._write_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._write_lock.acquire()
+        transport, before = self._transport, self._transport.begun
+        try:
+            if self._is_open:
+                await transport.send(data)
+            else:
+                await trio.lowlevel.checkpoint()  # an app that sends in a loop must not freeze the others
+        except NotReading as error:
+            self.abort(Ending(End.NOT_READING, str(error)))
+        except ConnectionLost:
             self._hang_up(Ending(End.PEER_LEFT))
         except trio.Cancelled:
-            if begun or self._is_open:
+            if transport.begun != before:
                 self.abort()
             raise
+        finally:
+            self._write_lock.release()
 
     def _hang_up(self, ending: Ending) -> None:
         """Stop reading; the reader's task then tells the app and closes."""
         self._end(ending)
         self._is_open = False
         self._reading.cancel()
+        self._keeping.cancel()
 
     def _end(self, ending: Ending) -> None:
         if self._ending is None:
             self._ending = ending
-
-
-def _reset(sock: trio.socket.SocketType) -> None:
-    """Close with RST: what waits in the send buffer is thrown away, and every pending operation is woken."""
-    if sock.fileno() != -1:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()

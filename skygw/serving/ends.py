@@ -15,6 +15,7 @@ class End(StrEnum):
     SLOW_HEADER = "slow_header"
     SLOW_BODY = "slow_body"
     NOT_READING = "not_reading"
+    GONE = "gone"
     PROTOCOL = "protocol"
     TLS = "tls"
     FAULT = "fault"
@@ -25,7 +26,7 @@ class End(StrEnum):
         return self in _PEERS_FAULT
 
 
-_PEERS_FAULT = frozenset({End.SLOW_HEADER, End.SLOW_BODY, End.NOT_READING, End.PROTOCOL, End.TLS})
+_PEERS_FAULT = frozenset({End.SLOW_HEADER, End.SLOW_BODY, End.NOT_READING, End.GONE, End.PROTOCOL, End.TLS})
 
 
 class Refusal(StrEnum):

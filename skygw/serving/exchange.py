@@ -6,7 +6,7 @@ from functools import partial
 
 import trio
 
-from skygw.serving.asgi import App, Message, Receive, Scope
+from skygw.serving.asgi import App, Message, Receive, Scope, Send
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 from skygw.serving.inbox import Inbox
 
@@ -36,18 +36,21 @@ class Exchanges:
     async def spawn_app(
         self, app: App, _config: object, scope: Scope, send: StreamSend
     ) -> Callable[[Message], Awaitable[None]]:
-        """Start the app on this scope; returns where its incoming messages are put."""
+        """Start the app on a request; returns where the messages of its body are put."""
         scope["extensions"][EXTENSION] = self._handle
         inbox = Inbox()
-        self._nursery.start_soon(self._run, app, scope, inbox, send)
+        receive = partial(self._receive_body, inbox)
+        self._nursery.start_soon(self._run, app, scope, receive, partial(_send_while_open, inbox, send), send)
         return inbox.put
 
-    async def _run(self, app: App, scope: Scope, inbox: Inbox, send: StreamSend) -> None:
-        receive: Receive = inbox.get
-        if scope["type"] == "http":
-            receive = partial(self._receive_body, inbox)
+    async def spawn_websocket(self, app: App, scope: Scope, receive: Receive, send: StreamSend) -> None:
+        """Start the app on a WebSocket: its messages go to and come from the stream itself."""
+        scope["extensions"][EXTENSION] = self._handle
+        self._nursery.start_soon(self._run, app, scope, receive, send, send)
+
+    async def _run(self, app: App, scope: Scope, receive: Receive, send_as_app: Send, send: StreamSend) -> None:
         try:
-            await app(scope, receive, partial(_send_while_open, inbox, send))
+            await app(scope, receive, send_as_app)
         except* Exception as errors:
             logger.exception(
                 "%s: the app failed on %s: %s",
@@ -56,7 +59,7 @@ class Exchanges:
                 errors.exceptions[0],
                 exc_info=errors,
             )
-        # What is left open is closed by the protocol: 500, or close code 1011, or a cut response.
+        # What is left open is closed by the stream: 500, or close code 1011, or a cut response.
         await send(None)
 
     async def _receive_body(self, inbox: Inbox) -> Message:

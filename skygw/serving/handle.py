@@ -1,6 +1,10 @@
 """What an app may know of and do to the connection below it."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skygw.websocket import WebSocket
 
 EXTENSION = "skygw.connection"
 """Its key in the ASGI scope's `extensions`."""
@@ -21,6 +25,8 @@ class ConnectionHandle:
         self.listener = listener
         self.peer = peer
         """The socket's peer: what a proxy says about others is not looked at here."""
+        self.websocket: WebSocket | None = None
+        """The link itself, once an upgrade was accepted: for what ASGI has no words for."""
         self._abort = abort
         self._is_open = is_open
         self._last_received_at = last_received_at

@@ -1,4 +1,4 @@
-"""The one place that reaches into Hypercorn: its HTTP/1.1 and WebSocket protocols, made safe to stand on.
+"""The one place that reaches into Hypercorn: its HTTP/1.1 protocol, made safe to stand on.
 
 The shell around them (`connection.py`) knows Hypercorn's events and worker context only; Hypercorn's own
 shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
@@ -7,9 +7,7 @@ shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocol
   HTTP/1.1.
 - An upgrade with a body, a frame sent before the upgrade was answered, and Content-Length beside
   Transfer-Encoding are refused (upstream issue #225 and its kin: each ended the whole server).
-- permessage-deflate is never accepted: one small frame may unfold into a gigabyte.
-- A WebSocket message is bounded in bytes, and exceeding the bound ends the link, which upstream does not.
-- The peer's close code reaches the app (upstream #127).
+- A WebSocket is our own stream from the upgrade request on (`websocket_stream.py`, upstream #125, #127).
 - `100 Continue` is sent when the app asks for the body, so that a refusal can come before it.
 
 Written against Hypercorn 0.18; a test fails when one of the classes used here changes.
@@ -26,21 +24,20 @@ from typing import Any, NoReturn, cast
 import h11
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
+from hypercorn.protocol.events import Body, Data, EndBody, Request, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
-from wsproto.connection import ConnectionState as WebSocketState
-from wsproto.events import CloseConnection, Message, Ping, TextMessage
 
 from skygw.serving.asgi import App
 from skygw.serving.config import ListenerConfig
 from skygw.serving.ends import End, PeerFaultError
 from skygw.serving.exchange import Exchanges
 from skygw.serving.problem import refusal_body
+from skygw.serving.websocket_stream import WebSocketStream, is_valid_key, scope_of
+from skygw.websocket import WebSocket
 
 WEBSOCKET_VERSION = b"13"
 LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
@@ -56,7 +53,6 @@ def hypercorn_config(config: ListenerConfig) -> Config:
     theirs.include_server_header = False
     theirs.h11_max_incomplete_size = config.max_header_bytes
     theirs.keep_alive_max_requests = sys.maxsize  # nothing here wears out
-    theirs.websocket_max_message_size = config.websocket_max_message_bytes
     return theirs
 
 
@@ -96,6 +92,7 @@ class Http11(H11Protocol):
         state: dict[str, Any],
         ends: Ends,
         send: Callable[[Event], Awaitable[None]],
+        upgrade: Callable[[bytes], WebSocket],
     ) -> None:
         super().__init__(
             cast("AppWrapper", app),
@@ -108,7 +105,11 @@ class Http11(H11Protocol):
             ends.here,
             send,
         )
-        self._violation_code = config.websocket_violation_code
+        self._exchanges = exchanges
+        self._ends = ends
+        self._state = state
+        self._upgrade = upgrade
+        self._early = b""  # frames that the peer sent as soon as it saw the 101 that we are still writing
         # Upstream swaps `self.connection` on an upgrade; refusals still go through the HTTP one.
         self._http = cast("h11.Connection", self.connection)
         self._method = b""
@@ -205,9 +206,9 @@ class Http11(H11Protocol):
             elif isinstance(event, h11.EndOfMessage):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
             elif isinstance(event, Data):
-                if not cast("WSStream", self.stream).handshake.accepted:
+                if not cast("WebSocketStream", self.stream).is_accepting:
                     await self.refuse(400, "A frame came before the upgrade was answered.")
-                await self.stream.handle(event)
+                self._early += event.data
 
     async def _check_protocol(self, event: h11.Request) -> None:
         names = {name for name, _ in event.headers}
@@ -222,9 +223,15 @@ class Http11(H11Protocol):
         has_length = b"content-length" in names and (b"content-length", b"0") not in event.headers
         if b"transfer-encoding" in names or has_length:
             await self.refuse(400, "A WebSocket upgrade has no body.")
-        if event.http_version != b"1.1" or b"sec-websocket-key" not in names:
-            await self.refuse(400, "A WebSocket upgrade needs HTTP/1.1 and a Sec-WebSocket-Key.")
-        if (b"sec-websocket-version", WEBSOCKET_VERSION) not in event.headers:
+        versions = [value for name, value in event.headers if name == b"sec-websocket-version"]
+        if len(versions) > 1:
+            await self.refuse(400, "A WebSocket upgrade has one Sec-WebSocket-Version.")
+        keys = [value for name, value in event.headers if name == b"sec-websocket-key"]
+        if event.http_version != b"1.1" or len(keys) != 1 or not is_valid_key(keys[0]):
+            await self.refuse(
+                400, "A WebSocket upgrade needs HTTP/1.1 and one Sec-WebSocket-Key of 16 bytes in base64."
+            )
+        if versions != [WEBSOCKET_VERSION]:
             await self.refuse(
                 426,
                 "Only WebSocket version 13 is spoken here.",
@@ -232,7 +239,12 @@ class Http11(H11Protocol):
             )
 
     async def _create_stream(self, request: h11.Request) -> None:
-        common = (
+        target = _path_and_query(request.target) or b"/"
+        self.keep_alive_requests += 1
+        if _wants_websocket(request):
+            await self._create_websocket(request, target)
+            return
+        self.stream = HTTPStream(
             self.app,
             self.config,
             self.context,
@@ -243,82 +255,30 @@ class Http11(H11Protocol):
             self.stream_send,
             STREAM_ID,
         )
-        headers = list(request.headers)
-        if _wants_websocket(request):
-            headers = _handshake_headers(headers)
-            self.stream = BoundedWebSocket(*common, violation_code=self._violation_code)
-            self.connection = H11WSConnection(self._http)
-        else:
-            self.stream = HTTPStream(*common)
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=headers,
+                headers=list(request.headers),
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii").upper(),
-                raw_path=_path_and_query(request.target) or b"/",
+                raw_path=target,
                 state=self.connection_state,
             )
         )
-        self.keep_alive_requests += 1
-        if self.stream.closed:
-            # Upstream has refused the handshake with a bare 400 and would hold the connection for ever.
-            raise PeerFaultError(End.PROTOCOL, "The WebSocket handshake does not hold together.")
 
-
-class BoundedWebSocket(WSStream):
-    """A WebSocket whose message never holds more than its bound in memory, and whose end says why."""
-
-    def __init__(self, *common: Any, violation_code: int) -> None:
-        super().__init__(*common)
-        self._violation_code = violation_code
-        self._message = bytearray()
-
-    async def _handle_events(self) -> None:
-        for event in self.connection.events():
-            if isinstance(event, Message):
-                await self._collect(event)
-            elif isinstance(event, Ping):
-                await self._send_wsproto_event(event.response())
-            elif isinstance(event, CloseConnection):
-                if self.connection.state in (WebSocketState.OPEN, WebSocketState.LOCAL_CLOSING):
-                    await self._violation(f"broken framing: {event.reason}")
-                # Answer first: an app that hears of the end returns, and its return closes the connection.
-                if self.connection.state is WebSocketState.REMOTE_CLOSING:
-                    await self._send_wsproto_event(event.response())
-                await self._tell_app(int(event.code), event.reason)
-                await self.send(StreamClosed(stream_id=self.stream_id))
-                return
-
-    async def _collect(self, event: Message[Any]) -> None:
-        is_text = isinstance(event, TextMessage)
-        self._message += event.data.encode() if isinstance(event, TextMessage) else event.data
-        if len(self._message) > self.config.websocket_max_message_size:
-            await self._violation(f"a message is larger than {self.config.websocket_max_message_size} bytes")
-        if not event.message_finished:
-            return
-        message, self._message = bytes(self._message), bytearray()
-        if self.app_put is not None:
-            await self.app_put(
-                {
-                    "type": "websocket.receive",
-                    "bytes": None if is_text else message,
-                    "text": message.decode() if is_text else None,
-                }
-            )
-
-    async def _violation(self, reason: str) -> NoReturn:
-        # The exception and what it passes through refer to each other: this would stay until the next collection.
-        self._message = bytearray()
-        await self._send_wsproto_event(CloseConnection(code=self._violation_code, reason=reason))
-        await self._tell_app(self._violation_code, reason)
-        raise PeerFaultError(End.PROTOCOL, f"WebSocket: {reason}")
-
-    async def _tell_app(self, code: int, reason: str | None) -> None:
-        """The disconnect with the true code; upstream's own, always 1006, is then not sent."""
-        if self.app_put is not None:
-            put, self.app_put = self.app_put, None
-            await put({"type": "websocket.disconnect", "code": code, "reason": reason})
+    async def _create_websocket(self, request: h11.Request, target: bytes) -> None:
+        ends = self._ends
+        stream = WebSocketStream(
+            cast("App", self.app),
+            self._exchanges,
+            scope=scope_of(request, target, is_tls=ends.is_tls, peer=ends.peer, here=ends.here, state=self._state),
+            key=dict(request.headers)[b"sec-websocket-key"],
+            send=self.stream_send,
+            upgrade=lambda: self._upgrade(self._early),
+        )
+        self.stream = cast("HTTPStream", stream)  # as far as upstream knows it: `handle` and `closed`
+        self.connection = H11WSConnection(self._http)
+        await stream.start()
 
 
 def _path_and_query(target: bytes) -> bytes | None:
@@ -330,20 +290,6 @@ def _path_and_query(target: bytes) -> bytes | None:
         authority, slash, path = after_scheme.partition(b"/")
         return None if b"?" in authority else slash + path or b"/"
     return None
-
-
-def _handshake_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """As upstream's handshake reads them: it keeps one line of each name, in ASCII.
-
-    It also accepts permessage-deflate wherever it sees it offered, so that the offer is taken out.
-    """
-    protocols = [value for name, value in headers if name == b"sec-websocket-protocol" and value.isascii()]
-    replaced = (b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol")
-    kept = [(name, value) for name, value in headers if name not in replaced]
-    kept.append((b"connection", b"upgrade"))
-    if protocols:
-        kept.append((b"sec-websocket-protocol", b", ".join(protocols)))
-    return kept
 
 
 def _wants_websocket(request: h11.Request) -> bool:

@@ -22,6 +22,11 @@ logger = logging.getLogger("skygw.serving")
 
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 OUT_OF_FILES_PAUSE_S = 0.1
+GONE_BEFORE_ACCEPT = frozenset(
+    {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
+)
+ACCEPTED_AT_ONCE = 8
+LONGEST_PAUSE_S = 0.05
 REFUSALS_LOGGED_EVERY_S = 10.0
 KILLED_GONE_S = 1.0  # what an app may still use for its clean-up after it was cancelled
 
@@ -46,7 +51,7 @@ class Listener:
         self._metrics = metrics
         host, port = listening.getsockname()[:2]
         self.address: tuple[str, int] = (host, port)
-        self._accepting: trio.SocketListener | None = None
+        self._is_accepting = False
         self._connections: set[Connection] = set()
         self._by_address: Counter[str] = Counter()
         self._departures = trio.lowlevel.ParkingLot()
@@ -91,9 +96,9 @@ class Listener:
     async def _serve_until_cancelled(self, app: App, lifespan: Lifespan, task_status: trio.TaskStatus[None]) -> None:
         try:
             async with trio.open_nursery() as connections:
-                self._accepting = trio.SocketListener(trio.socket.from_stdlib_socket(self._listening))
+                self._is_accepting = True
                 task_status.started()
-                await self._accept_all(self._accepting, app, lifespan, connections)
+                await self._accept_all(app, lifespan, connections)
                 await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):
@@ -101,23 +106,25 @@ class Listener:
 
     def stop_accepting(self) -> None:
         """Close the listening socket; connections stay. Idempotent."""
-        if self._accepting is not None:
-            self._accepting.socket.close()
-        else:
-            self._listening.close()
+        if self._is_accepting:
+            self._is_accepting = False
+            trio.lowlevel.notify_closing(self._listening)
+        self._listening.close()
 
     async def end_connections(self, *, within_s: float) -> None:
         """End all: resting connections now, busy ones after their answer, the rest after `within_s` by reset.
 
-        Always returns, at most `KILLED_GONE_S` after that, whatever peers and apps do. WebSockets are not
-        told anything here: their sessions say goodbye, this waits for them.
+        Always returns, at most `KILLED_GONE_S` after that, whatever peers and apps do. WebSockets are told 1012, unless
+        their sessions have said goodbye before.
         """
         self.stop_accepting()
         await self._context.terminated.set()  # from now on each answer is its connection's last
-        for connection in list(self._connections):
-            connection.end_if_idle()
         with trio.move_on_after(within_s):
-            await self._all_gone()
+            async with trio.open_nursery() as goodbyes:
+                for connection in list(self._connections):
+                    connection.end_if_idle()
+                    goodbyes.start_soon(connection.say_going)
+                await self._all_gone()
         for connection in list(self._connections):
             connection.kill(Ending(End.DRAINED, f"still busy {within_s:g} s after the drain began"))
         with trio.move_on_after(KILLED_GONE_S):
@@ -127,36 +134,51 @@ class Listener:
         while self._connections:
             await self._departures.park()
 
-    async def _accept_all(
-        self, accepting: trio.SocketListener, app: App, lifespan: Lifespan, nursery: trio.Nursery
-    ) -> None:
+    async def _accept_all(self, app: App, lifespan: Lifespan, nursery: trio.Nursery) -> None:
+        """In the order of arrival, a few at a time, and never more than half of the time: who is connected comes first.
+
+        What is not accepted yet waits in the kernel's backlog.
+        """
         while True:
             try:
-                transport = await accepting.accept()
-            except trio.ClosedResourceError:
+                await trio.lowlevel.wait_readable(self._listening)
+            except (trio.ClosedResourceError, ValueError):  # closed while, or before, we waited
                 return
-            except OSError as error:
-                if error.errno not in OUT_OF_FILES:
-                    raise
-                logger.error("%s: cannot accept: %s", self._config.name, error.strerror)  # noqa: TRY400
-                await trio.sleep(OUT_OF_FILES_PAUSE_S)
-                continue
-            connection = self._admit(transport)
-            if connection is not None:
-                nursery.start_soon(self._guard, connection, app, lifespan)
+            for _ in range(ACCEPTED_AT_ONCE):
+                if not self._is_accepting:
+                    return
+                try:
+                    sock, _ = self._listening.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in GONE_BEFORE_ACCEPT:
+                        continue
+                    if error.errno not in OUT_OF_FILES:
+                        raise
+                    logger.error("%s: cannot accept: %s", self._config.name, error.strerror)  # noqa: TRY400
+                    await trio.sleep(OUT_OF_FILES_PAUSE_S)
+                    break
+                sock.setblocking(False)
+                connection = self._admit(sock)
+                if connection is not None:
+                    nursery.start_soon(self._guard, connection, app, lifespan)
+            began = trio.current_time()
+            await trio.lowlevel.checkpoint()
+            await trio.sleep(min(trio.current_time() - began, LONGEST_PAUSE_S))
 
-    def _admit(self, transport: trio.SocketStream) -> Connection | None:
+    def _admit(self, sock: socket.socket) -> Connection | None:
         try:
-            peer = transport.socket.getpeername()[:2]
+            peer = sock.getpeername()[:2]
         except OSError:
-            transport.socket.close()  # left again before it was looked at
+            sock.close()  # left again before it was looked at
             return None
         refusal = self._why_refused(peer[0])
         if refusal is not None:
-            transport.socket.close()
+            sock.close()
             self._note_refusal(refusal, peer[0])
             return None
-        connection = Connection(transport, peer=peer, config=self._config, tls=self._tls)
+        connection = Connection(sock, peer=peer, config=self._config, tls=self._tls)
         self._connections.add(connection)
         self._by_address[peer[0]] += 1
         return connection

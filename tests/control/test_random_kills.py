@@ -78,7 +78,7 @@ async def stall_and_kill(gateway: Gateway, site: Site, node: JournalingNode, cha
             case 2:
                 session.end(CloseCode.REVOKED, "revoked")
             case 3:
-                link.stall(uncancellable=chance.random() < 0.5)
+                link.stall()
             case 4:
                 await gateway.connect(site)  # a socket that answers nobody, until it is cut
                 await trio.sleep(chance.uniform(0, 2))

@@ -1,18 +1,21 @@
 """A pair of link ends in memory: what a session sees of a socket, and what a test plays the node with."""
 
+from collections.abc import Sequence
+
 import trio
 
-from skygw.nodes.link import LinkClosed
 from skygw.protocol.codec import BadFrame, encode, from_gateway
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import GatewayFrame
+from skygw.websocket import Fault, LinkClosed, Sent
 
 CAPACITY = 10_000
+PATIENCE_S = 10.0
 
 
 class MemoryLink:
-    """The gateway's end. `stall()` makes sends wait, as a peer that does not read does; `stall(uncancellable=True)` is
-    a framework whose sends are shielded, so that only `abort` ends them.
+    """The gateway's end. `stall()` makes sends wait in the middle of their first message, as a peer that does not read
+    does: cancelled, aborted, or given up there after `PATIENCE_S`, the link has ended and that message is in doubt.
     """
 
     def __init__(self) -> None:
@@ -20,7 +23,6 @@ class MemoryLink:
         self._to_node, self.sent = trio.open_memory_channel[str | bytes](CAPACITY)
         self._flowing = trio.Event()
         self._flowing.set()
-        self._shielded = False
         self.closed_with: tuple[int, str] | None = None
         self.aborted = trio.Event()
         self._peer_closed: LinkClosed | None = None
@@ -28,7 +30,10 @@ class MemoryLink:
 
     # What the session calls.
 
-    async def receive(self) -> str | bytes:
+    async def receive(self) -> list[str | bytes]:
+        return [await self.receive_one()]
+
+    async def receive_one(self) -> str | bytes:
         try:
             message = await self._from_node.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
@@ -36,13 +41,18 @@ class MemoryLink:
         self._last_received_at = trio.current_time()
         return message
 
-    async def send(self, message: str | bytes) -> None:
-        await self._taken()
+    async def send(self, messages: Sequence[str | bytes], sent: Sent) -> None:
         await trio.lowlevel.checkpoint()
-        try:
-            self._to_node.send_nowait(message)
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            raise LinkClosed(1006) from None
+        if not self._flowing.is_set():
+            sent.doubtful = 1
+            await self._taken()
+        for message in messages:
+            try:
+                self._to_node.send_nowait(message)
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                raise LinkClosed(1006) from None
+            sent.whole += 1
+            sent.doubtful = 0
 
     async def close(self, code: int, reason: str) -> None:
         await self._taken()
@@ -63,8 +73,15 @@ class MemoryLink:
         self._to_gateway.close()
 
     async def _taken(self) -> None:
-        with trio.CancelScope(shield=self._shielded):
-            await self._flowing.wait()
+        try:
+            with trio.fail_after(PATIENCE_S):
+                await self._flowing.wait()
+        except trio.TooSlowError:
+            self.abort()
+            raise LinkClosed(None, "took nothing", Fault.DOES_NOT_READ) from None
+        except trio.Cancelled:
+            self.abort()
+            raise
 
     @property
     def last_received_at(self) -> float:
@@ -72,10 +89,9 @@ class MemoryLink:
 
     # What a test calls.
 
-    def stall(self, *, uncancellable: bool = False) -> None:
+    def stall(self) -> None:
         if self._flowing.is_set() and not self.aborted.is_set():
             self._flowing = trio.Event()
-            self._shielded = uncancellable
 
     def flow(self) -> None:
         self._flowing.set()

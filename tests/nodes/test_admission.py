@@ -155,7 +155,7 @@ async def test_turning_away_a_peer_that_does_not_read_takes_bounded_time(
 ) -> None:
     gateway, site = Gateway(nursery), Site()
     link = gateway.accept(site)
-    link.stall(uncancellable=True)
+    link.stall()
     link.say("{")
     with trio.move_on_after(2 * LAST_WORDS_S):
         await link.served.wait()
@@ -192,7 +192,7 @@ async def test_the_newest_socket_of_the_same_machine_takes_over_at_once(
     old = await gateway.connect(site)
     before = gateway.session(site)
     if stalled:
-        old.stall(uncancellable=True)
+        old.stall()
         before.say(Ping())
         await trio.testing.wait_all_tasks_blocked()
     began = trio.current_time()

@@ -4,14 +4,24 @@ import pytest
 import trio
 import trio.testing
 
-from skygw.nodes.outbox import LANE_BYTES, PARCEL_OVERHEAD, Lane, Outbox, OutboxClosed, OutboxFull, ParcelState
+from skygw.nodes.outbox import (
+    BATCH_BYTES,
+    LANE_BYTES,
+    PARCEL_OVERHEAD,
+    Lane,
+    Outbox,
+    OutboxClosed,
+    OutboxFull,
+    ParcelState,
+)
 from skygw.protocol.limits import MAX_TEXT_BYTES
 
 
 async def taken(outbox: Outbox) -> str | bytes | None:
-    parcel = await outbox.next()
-    if parcel is None:
+    batch = await outbox.next(at_most=1)
+    if not batch:
         return None
+    (parcel,) = batch
     parcel.settle(ParcelState.WRITTEN)
     return parcel.message
 
@@ -87,11 +97,21 @@ async def test_what_is_withdrawn_before_it_was_begun_is_certainly_never_written(
     assert first.state is ParcelState.WITHDRAWN
 
 
+async def test_what_waits_is_written_together_up_to_a_bound_and_one_message_whatever_its_size() -> None:
+    outbox = Outbox()
+    large = b"x" * BATCH_BYTES
+    messages: list[str | bytes] = ["a", "b", large, "c"]
+    for message in messages:
+        outbox.put(Lane.DATA, message)
+    outbox.put(Lane.SAFING, "stop")
+    batches = [[parcel.message for parcel in await outbox.next()] for _ in range(3)]
+    assert batches == [["stop", "a", "b"], [large], ["c"]]
+
+
 async def test_what_is_being_written_cannot_be_withdrawn() -> None:
     outbox = Outbox()
     outbox.put(Lane.DATA, "first")
-    parcel = await outbox.next()
-    assert parcel is not None
+    (parcel,) = await outbox.next()
     assert not parcel.withdraw()
     assert not parcel.surely_not_sent
     parcel.settle(ParcelState.DOUBTFUL)
@@ -116,7 +136,7 @@ async def test_abandoning_withdraws_everything_that_waits() -> None:
     outbox.abandon()
     assert all(parcel.surely_not_sent for parcel in parcels)
     assert [outbox.queued_bytes(lane) for lane in Lane] == [0, 0, 0]
-    assert await outbox.next() is None
+    assert await outbox.next() == []
 
 
 async def test_a_cancelled_writer_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:

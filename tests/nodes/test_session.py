@@ -149,12 +149,10 @@ async def test_a_node_that_talks_but_does_not_read_is_cut_within_bounded_time_an
     assert gateway.registry.current(site.install_id) is None
 
 
-async def test_a_send_that_cannot_be_cancelled_does_not_keep_a_session_that_ends(
-    autojump_clock: Clock, nursery: trio.Nursery
-) -> None:
+async def test_a_stuck_send_does_not_keep_a_session_that_ends(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     gateway, site = Gateway(nursery), Site()
     link = await gateway.connect(site)
-    link.stall(uncancellable=True)
+    link.stall()
     session = gateway.session(site)
     writing = session.put(Lane.DATA, some_data())
     await trio.testing.wait_all_tasks_blocked()
@@ -166,12 +164,10 @@ async def test_a_send_that_cannot_be_cancelled_does_not_keep_a_session_that_ends
     assert writing.state is ParcelState.DOUBTFUL
 
 
-async def test_a_close_that_cannot_be_cancelled_does_not_keep_a_session_that_ends(
-    autojump_clock: Clock, nursery: trio.Nursery
-) -> None:
+async def test_a_stuck_close_does_not_keep_a_session_that_ends(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     gateway, site = Gateway(nursery), Site()
     link = await gateway.connect(site)
-    link.stall(uncancellable=True)
+    link.stall()
     gateway.session(site).end(CloseCode.REVOKED, "revoked")
     with trio.move_on_after(10 * LAST_WORDS_S):
         await link.served.wait()
@@ -185,7 +181,7 @@ async def test_a_session_cancelled_from_outside_drops_its_connection_even_in_a_s
         async with trio.open_nursery() as process:
             gateway, site = Gateway(process), Site()
             link = await gateway.connect(site)
-            link.stall(uncancellable=True)
+            link.stall()
             gateway.session(site).put(Lane.DATA, some_data())
             await trio.testing.wait_all_tasks_blocked()
             process.cancel_scope.cancel()

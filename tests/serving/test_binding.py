@@ -1,9 +1,10 @@
 """What can be wrong before the first connection: each is one sentence."""
 
 import errno
+import logging
 import socket
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 import trio
@@ -17,7 +18,6 @@ from skygw.serving import (
     TlsFiles,
 )
 from skygw.serving.binding import listening_socket
-from skygw.serving.lifespan import Lifespan
 from tests.serving.apps import greets
 
 
@@ -87,22 +87,26 @@ async def test_accepted_sockets_inherit_the_user_timeout() -> None:
 
 @pytest.mark.usefixtures("expects_errors")
 async def test_a_process_out_of_files_says_so_and_goes_on_accepting(caplog: pytest.LogCaptureFixture) -> None:
-    class OutOfFilesOnce:
-        def __init__(self) -> None:
-            self.errors: list[Exception] = [
-                OSError(errno.EMFILE, "Too many open files"),
-                trio.ClosedResourceError(),
-            ]
+    class OutOfFilesOnce(socket.socket):
+        failed = False
 
-        async def accept(self) -> trio.SocketStream:
-            raise self.errors.pop(0)
+        def accept(self) -> tuple[socket.socket, Any]:
+            if not self.failed:
+                self.failed = True
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
 
-    listener = bind()
-    accepting = cast("trio.SocketListener", OutOfFilesOnce())
+    bound = listening_socket(config())
+    listener = Listener(config(), OutOfFilesOnce(fileno=bound.detach()), tls=None, metrics=NoMetrics())
     async with trio.open_nursery() as nursery:
-        await listener._accept_all(accepting, greets, Lifespan(greets, listener="node"), nursery)
-    listener.stop_accepting()
-    assert [record.getMessage() for record in caplog.records] == ["node: cannot accept: Too many open files"]
+        await nursery.start(listener.run, greets)
+        async with await trio.open_tcp_stream(*listener.address) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            with trio.fail_after(10):
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        nursery.cancel_scope.cancel()
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert said == ["node: cannot accept: Too many open files"]
 
 
 def test_a_missing_tls_file_is_one_sentence() -> None:

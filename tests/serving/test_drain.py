@@ -68,13 +68,14 @@ async def test_the_drain_closes_resting_connections_without_waiting(caplog: pyte
 
 async def test_a_connection_killed_before_it_ran_ends_quietly() -> None:
     listening = listening_socket(config())
-    accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-    async with await trio.open_tcp_stream(*listening.getsockname()), accepting:
-        transport = await accepting.accept()
-        connection = Connection(transport, peer=("127.0.0.1", 1), config=config(), tls=None)
+    async with await trio.open_tcp_stream(*listening.getsockname()):
+        await trio.lowlevel.wait_readable(listening)
+        accepted, _ = listening.accept()
+        connection = Connection(accepted, peer=("127.0.0.1", 1), config=config(), tls=None)
         connection.end_if_idle()
         await connection.run(greets, context=WorkerContext(max_requests=None), state={})
         assert connection.ending.why is End.DRAINED
+    listening.close()
 
 
 async def test_the_drain_lets_a_running_request_finish_and_says_it_is_the_last() -> None:

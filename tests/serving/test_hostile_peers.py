@@ -132,6 +132,9 @@ async def test_compression_is_offered_and_not_accepted() -> None:
         assert b"sec-websocket-extensions" not in head.lower()
 
 
+NO_MASK = bytes(4)
+
+
 async def upgraded(served: Served, sent: bytes) -> bytes:
     """Upgrade, send, and return all that comes after the 101."""
     async with served.peer() as peer:
@@ -146,27 +149,29 @@ def close_code(frame: bytes) -> int:
     return int(struct.unpack("!H", frame[2:4])[0])
 
 
-FRAMES = {
-    "a message over the bound": b"\x82\xff" + struct.pack("!Q", 3000) + b"\x00\x00\x00\x00" + b"x" * 3000,
-    "fragments over the bound": b"\x02\xfe\x03\xe8\x00\x00\x00\x00"
-    + b"x" * 1000
-    + b"\x00\xfe\x03\xe8\x00\x00\x00\x00"
-    + b"x" * 1000,
-    "an unmasked frame": b"\x81\x05hello",
-    "a reserved bit": b"\xc1\x85\x00\x00\x00\x00hello",
-    "text that is no UTF-8": b"\x81\x82\x00\x00\x00\x00\xff\xfe",
-    "an unknown opcode": b"\x83\x80\x00\x00\x00\x00",
+BAD_FRAMES = {
+    "a message over the bound": (1009, b"\x82\xfe" + struct.pack("!H", 3000) + NO_MASK),
+    "fragments over the bound": (1009, b"\x02\xfe\x03\xe8" + NO_MASK + b"x" * 1000 + b"\x00\xfe\x03\xe8" + NO_MASK),
+    "an unmasked frame": (1002, b"\x81\x05hello"),
+    "a reserved bit": (1002, b"\xc1\x85" + NO_MASK + b"hello"),
+    "text that is no UTF-8": (1007, b"\x81\x82" + NO_MASK + b"\xff\xfe"),
+    "an unknown opcode": (1002, b"\x83\x80" + NO_MASK),
 }
 
 
-@pytest.mark.parametrize("sent", FRAMES.values(), ids=FRAMES.keys())
-async def test_a_bad_frame_ends_its_socket_with_4500_and_a_reason(sent: bytes) -> None:
+@pytest.mark.parametrize("told", [None, 4500])
+@pytest.mark.parametrize(("code", "sent"), BAD_FRAMES.values(), ids=BAD_FRAMES.keys())
+async def test_a_bad_frame_ends_its_socket_with_a_code_and_a_reason(code: int, sent: bytes, told: int | None) -> None:
+    """A code of the listener's own replaces those for broken framing, and never that for size."""
+    if told is not None and code != 1009:
+        code = told
     app = EchoApp()
-    async with serving(app, websocket_max_message_bytes=1024) as served, served.peer() as bystander:
+    settings = {"websocket_max_message_bytes": 1024, "websocket_violation_code": told}
+    async with serving(app, **settings) as served, served.peer() as bystander:
         frame = await upgraded(served, sent)
-        assert close_code(frame) == 4500
+        assert close_code(frame) == code
         await served.metrics.until_closed(End.PROTOCOL)
-        assert [(told["code"], bool(told["reason"])) for told in app.disconnects] == [(4500, True)]
+        assert [(told["code"], bool(told["reason"])) for told in app.disconnects] == [(code, True)]
         assert await bystander.ask() == (200, b"hello")
 
 

@@ -8,7 +8,6 @@ import pytest
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.protocol.ws_stream import Handshake, WSStream
 from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 
 from skygw.serving import ListenerConfig
@@ -18,8 +17,6 @@ READ_AND_UNDERSTOOD = {
     H11Protocol: "b32a61e0a8ca2127",
     H11WSConnection: "33372cf689429978",
     HTTPStream: "e0f656feb55ab89c",
-    WSStream: "67434c428a1a3c04",
-    Handshake: "701a154c29b5ab4c",
     WorkerContext: "45885f0c0bd5bc9d",
     EventWrapper: "7c96abfd4a9ca2dc",
 }

@@ -1,0 +1,387 @@
+"""One WebSocket, either end, after its handshake: messages go in and out in the caller's own task, and no other."""
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
+from math import inf
+from typing import Final
+
+import trio
+
+from skygw.websocket.frames import (
+    CLOSE,
+    PING,
+    PONG,
+    Close,
+    Code,
+    Flaw,
+    FrameReader,
+    Ping,
+    Pong,
+    close_payload,
+    frame,
+    message_frame,
+)
+from skygw.websocket.transport import ConnectionLost, NotReading, Transport
+
+MESSAGES_AT_ONCE: Final = 16
+"""What is handed over between two checkpoints at most: whoever works on messages gives way to others after as many."""
+
+READ_AHEAD_BYTES: Final = 256 * 1024
+READ_AHEAD_MESSAGES: Final = 1_024
+"""Where reading pauses for an app that is busy elsewhere: until there, pings are answered and a goodbye is seen."""
+
+LOOKS_AFTER_EVERY_S: Final = 3.0
+"""How soon `keep` notices that the app is busy elsewhere."""
+
+
+class Fault(Enum):
+    """What a peer did that ended its link."""
+
+    BROKE_A_RULE = "broke a rule"
+    DOES_NOT_READ = "does not read"
+    GONE = "gone"
+
+
+class LinkClosed(Exception):
+    """There is no link any more. `code` is that of the first close frame, whoever sent it; None: there was none.
+
+    With a `fault` it was this end that gave up, and `reason` says why.
+    """
+
+    def __init__(self, code: int | None, reason: str = "", fault: Fault | None = None) -> None:
+        said = "without a word" if code is None else f"with {code}"
+        super().__init__(f"the link ended {said}{': ' if reason else ''}{reason}")
+        self.code = code
+        self.reason = reason
+        self.fault = fault
+
+
+@dataclass(slots=True)
+class Sent:
+    """How far one `send` came, however it ended. What is neither whole nor doubtful was not sent."""
+
+    whole: int = 0
+    """Messages of which the last byte was handed to the kernel: the first so many."""
+    doubtful: int = 0
+    """Messages behind those of which a part was, or may have been, handed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """When a silent peer is asked for a sign of life, and when it is given up. Seconds without any byte from it."""
+
+    ping_after_s: float = 10.0
+    gone_after_s: float = 25.0
+
+
+class WebSocket:
+    """One task receives, any may send, `keep` runs beside them for as long as the link lives.
+
+    Whoever ends it, the first reason stays: `ended` is set, and both verbs raise `LinkClosed`.
+    """
+
+    __slots__ = (
+        "_app_waits",
+        "_arrival",
+        "_asked",
+        "_control",
+        "_is_client",
+        "_max_message_bytes",
+        "_messages",
+        "_reader",
+        "_reading",
+        "_rhythm",
+        "_said_goodbye",
+        "_seen_at",
+        "_silent_since",
+        "_taken",
+        "_transport",
+        "_turns",
+        "_violation_code",
+        "_waiting_bytes",
+        "_writing",
+        "close_code",
+        "close_reason",
+        "ended",
+        "fault",
+        "last_received_at",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        is_client: bool,
+        max_message_bytes: int,
+        rhythm: Rhythm,
+        violation_code: int | None = None,
+        unread: bytes = b"",
+    ) -> None:
+        """`unread` came right behind the handshake. `violation_code` is said on broken framing in place of RFC 6455's
+        1002 and 1007.
+        """
+        self._transport = transport
+        self._is_client = is_client
+        self._max_message_bytes = max_message_bytes
+        self._rhythm = rhythm
+        self._violation_code = violation_code
+        self._reader = FrameReader(masked=not is_client, max_message_bytes=max_message_bytes)
+        self._messages: deque[str | bytes] = deque()
+        self._waiting_bytes = 0
+        self._taken = 0  # messages handed over since the last checkpoint
+        self._reading = False
+        self._app_waits = False
+        self._arrival = trio.lowlevel.ParkingLot()
+        self._writing = False
+        self._turns = trio.lowlevel.ParkingLot()
+        self._control = b""  # a pong or goodbye that goes out with the next write
+        self._said_goodbye = False
+        self._asked = False
+        self.last_received_at = self._silent_since = self._seen_at = trio.current_time()
+        self.ended = trio.Event()
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.fault: Fault | None = None
+        if unread:
+            self._take(unread)
+
+    # --- in
+
+    async def receive(self) -> list[str | bytes]:
+        """The messages that have come: at least one, at most `MESSAGES_AT_ONCE`. A checkpoint; cancelling loses none.
+
+        Raises `LinkClosed` after the last one.
+        """
+        if self._messages:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._until_one_comes()
+        batch = list(islice(self._messages, MESSAGES_AT_ONCE))
+        for message in batch:
+            self._messages.popleft()
+            self._waiting_bytes -= len(message)
+        return batch
+
+    async def receive_one(self) -> str | bytes:
+        """The next message. A checkpoint, but for messages that came together at every `MESSAGES_AT_ONCE`th only."""
+        self._taken += 1
+        if not self._messages:
+            self._taken = 0
+            await self._until_one_comes()
+        elif self._taken >= MESSAGES_AT_ONCE:
+            self._taken = 0
+            await trio.lowlevel.checkpoint()
+        message = self._messages.popleft()
+        self._waiting_bytes -= len(message)
+        return message
+
+    async def _until_one_comes(self) -> None:
+        while not self._messages:
+            if self.ended.is_set() or self._reader.is_over:
+                await trio.lowlevel.checkpoint()
+                raise self._closed()
+            if self._reading:  # `keep` has begun to
+                self._app_waits = True
+                try:
+                    await self._arrival.park()
+                finally:
+                    self._app_waits = False
+            else:
+                await self._read_some(until=inf)
+
+    async def _read_some(self, *, until: float) -> None:
+        """One read, given up at `until`. What it brings is taken and answered before this returns."""
+        self._reading = True
+        try:
+            if until == inf:
+                data = await self._transport.receive()
+            else:
+                with trio.CancelScope(deadline=until) as waiting:
+                    data = await self._transport.receive()
+                if waiting.cancelled_caught:
+                    return
+        except ConnectionLost:
+            data = b""
+        finally:
+            self._reading = False
+        if data:
+            self.last_received_at = self._silent_since = trio.current_time()
+            self._asked = False
+            self._take(data)
+        else:
+            self._end(None, "")
+        self._arrival.unpark_all()
+        if self._control and not self._writing:
+            await self._write_control()
+
+    def _take(self, data: bytes) -> None:
+        for event in self._reader.feed(data):
+            if isinstance(event, str | bytes):
+                self._messages.append(event)
+                self._waiting_bytes += len(event)
+            elif isinstance(event, Ping):
+                # Of several only the last wants an answer (RFC 6455 §5.5.3): a flood of them fills nothing.
+                self._control = self._frame(PONG, event.payload)
+            elif isinstance(event, Close):
+                self._hear_goodbye(event.code, event.reason, answer=close_payload(event.code, ""))
+            elif isinstance(event, Flaw):
+                self.fault = Fault.BROKE_A_RULE
+                code = event.code if event.code is Code.TOO_BIG else self._violation_code or event.code
+                self._hear_goodbye(code, event.reason, answer=close_payload(code, event.reason))
+            else:
+                assert isinstance(event, Pong)  # noqa: S101 - as any byte, it was life; nothing else is asked of it
+
+    def _hear_goodbye(self, code: int, reason: str, *, answer: bytes) -> None:
+        if self._said_goodbye:
+            self._end(code, reason)
+            return
+        self.close_code, self.close_reason = code, reason
+        self._said_goodbye = True
+        self._control = self._frame(CLOSE, answer)
+
+    # --- out
+
+    async def send(self, messages: Sequence[str | bytes], sent: Sent | None = None) -> None:
+        """Hands messages to the kernel, in order and as one write; `sent` is filled in however this ends.
+
+        Raises `LinkClosed`. Cancelled before its first byte, nothing has happened; cancelled behind it, the link
+        is reset, since nobody could tell the rest of a frame from the next one. So is a peer that does not read.
+        """
+        frames = [message_frame(message, os.urandom(4) if self._is_client else None) for message in messages]
+        if self._writing:
+            await self._turn()
+        if self._said_goodbye or self.ended.is_set():
+            await trio.lowlevel.checkpoint()
+            raise self._closed()
+        transport = self._transport
+        start = transport.handed_over + len(self._control)
+        try:
+            await self._write(frames[0] if len(frames) == 1 else b"".join(frames))
+        finally:
+            if sent is not None:
+                _measure(sent, frames, certain=transport.handed_over - start, possible=transport.begun - start)
+
+    async def close(self, code: int = Code.NORMAL, reason: str = "") -> None:
+        """Says goodbye, once. What the peer had sent before can still be received, up to its own goodbye.
+
+        Raises `LinkClosed` if the link had ended before, or does not take it. Cancelling: as with `send`.
+        """
+        if self._writing:
+            await self._turn()
+        if self.ended.is_set():
+            raise self._closed()
+        if self._said_goodbye:
+            return
+        self._said_goodbye = True
+        self.close_code, self.close_reason = code, reason
+        await self._write(self._frame(CLOSE, close_payload(code, reason)))
+
+    def abort(self) -> None:
+        """Resets the connection now; whoever waits here is told. Idempotent, from any task."""
+        self._end(None, "")
+        self._transport.abort()
+
+    async def _turn(self) -> None:
+        while self._writing:
+            await self._turns.park()
+
+    async def _write(self, data: bytes) -> None:
+        """Only while nobody else writes. What waits in `_control` goes first; what comes there meanwhile, next."""
+        transport = self._transport
+        self._writing = True
+        try:
+            while data or self._control:
+                control, self._control = self._control, b""
+                before = transport.begun
+                try:
+                    await transport.send(control + data if control else data)
+                except trio.Cancelled:
+                    if transport.begun == before:
+                        self._control = self._control or control
+                    else:
+                        self.abort()
+                    raise
+                data = b""
+        except NotReading as error:
+            self._give_up(Fault.DOES_NOT_READ, str(error))
+            raise self._closed() from None
+        except ConnectionLost:
+            self._end(None, "")
+            raise self._closed() from None
+        finally:
+            self._writing = False
+            self._turns.unpark()
+        if self._said_goodbye and self._reader.is_over:
+            self._end(self.close_code, self.close_reason)
+
+    async def _write_control(self) -> None:
+        try:
+            await self._write(b"")
+        except LinkClosed:
+            return  # whoever receives or sends is told the same
+
+    def _frame(self, opcode: int, payload: bytes) -> bytes:
+        return frame(opcode, payload, os.urandom(4) if self._is_client else None)
+
+    # --- life and end
+
+    async def keep(self) -> None:
+        """Asks a silent peer for a sign of life, gives up one that is gone, and reads ahead while the app is busy
+        elsewhere. Returns when the link has ended.
+        """
+        while not self.ended.is_set():
+            with trio.move_on_after(LOOKS_AFTER_EVERY_S):
+                await self.ended.wait()
+            if not self._reading and self.last_received_at == self._seen_at and not self._reader.is_over:
+                await self._read_ahead()
+            self._seen_at = self.last_received_at
+            if not self.ended.is_set():
+                await self._mind_silence()
+
+    async def _read_ahead(self) -> None:
+        until = trio.current_time() + LOOKS_AFTER_EVERY_S
+        while not (self._app_waits or self._reader.is_over or self.ended.is_set()) and trio.current_time() < until:
+            if self._waiting_bytes >= READ_AHEAD_BYTES or len(self._messages) >= READ_AHEAD_MESSAGES:
+                self._silent_since = trio.current_time()  # it is we who do not listen
+                return
+            await self._read_some(until=until)
+
+    async def _mind_silence(self) -> None:
+        silent_s = trio.current_time() - self._silent_since
+        if silent_s >= self._rhythm.gone_after_s:
+            self._give_up(Fault.GONE, f"nothing came for {silent_s:.0f} s")
+        elif silent_s >= self._rhythm.ping_after_s and not (self._asked or self._writing or self._said_goodbye):
+            self._asked = True
+            self._control = self._control or self._frame(PING, b"")
+        if self._control and not self._writing:
+            await self._write_control()
+
+    def _give_up(self, fault: Fault, reason: str) -> None:
+        if not self.ended.is_set():
+            self.fault = fault
+            self._end(None, reason)
+        self._transport.abort()
+
+    def _closed(self) -> LinkClosed:
+        return LinkClosed(self.close_code, self.close_reason, self.fault)
+
+    def _end(self, code: int | None, reason: str) -> None:
+        if not self.ended.is_set():
+            if self.close_code is None:
+                self.close_code, self.close_reason = code, reason
+            self.ended.set()
+            self._arrival.unpark_all()
+
+
+def _measure(sent: Sent, frames: Sequence[bytes], *, certain: int, possible: int) -> None:
+    at = 0
+    for one in frames:
+        if at + len(one) <= certain:
+            sent.whole += 1
+        elif at < possible:
+            sent.doubtful += 1
+        at += len(one)

@@ -1,0 +1,242 @@
+"""Bytes over one TCP connection, clear or in TLS, with writes that end: by a deadline, a rate floor, or cancelling."""
+
+import socket
+import ssl
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+READ_BYTES: Final = 64 * 1024
+UNSENT_BYTES: Final = 16 * 1024
+"""What the kernel may hold that it has not begun to send (`TCP_NOTSENT_LOWAT`): behind more, a stop would have to wait.
+At 1 Mbit/s this is an eighth of a second."""
+
+TLS_PIECE_BYTES: Final = 16 * 1024  # one TLS record
+SENDS_WITHOUT_A_PAUSE: Final = 16
+
+
+class NotReading(Exception):
+    """The peer does not take what it is sent, or too slowly."""
+
+
+class ConnectionLost(Exception):
+    """The connection has ended, or was ended here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a write may take. A peer that takes nothing for `stalled_s` is given up; so is one that, after as long,
+    has taken less than `min_bytes_per_s` of that write on the average.
+    """
+
+    stalled_s: float = 10.0
+    min_bytes_per_s: float = 1024.0
+
+
+class Transport(Protocol):
+    """One task receives, one task sends. Every failure of the connection is `ConnectionLost`."""
+
+    handed_over: int
+    """Bytes taken by the kernel since the beginning, in order."""
+    begun: int
+    """Bytes that may have been taken: more than `handed_over` only after a failed or cancelled `send` in TLS."""
+
+    async def receive(self) -> bytes:
+        """The next bytes, at most `READ_BYTES`; empty at the end. Always a checkpoint; cancelling loses nothing."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Hands all of it to the kernel. Raises `NotReading` when patience ends.
+
+        Cancelled or failed in the middle, `handed_over` and `begun` tell how far it came; if that is not nowhere, the
+        connection is of no use any more.
+        A checkpoint when it has to wait, and else every few calls.
+        """
+        ...
+
+    async def send_end(self) -> None:
+        """Says that nothing more will be sent: TLS close_notify, then FIN."""
+        ...
+
+    def close(self) -> None:
+        """Closes the socket: what the kernel holds is still sent. Idempotent."""
+        ...
+
+    def abort(self) -> None:
+        """Resets the connection: every pending operation is woken with `ConnectionLost`. Idempotent."""
+        ...
+
+
+def tune(sock: socket.socket) -> None:
+    """Small messages leave at once, and little waits in the kernel."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+class PlainTransport:
+    """A non-blocking stdlib socket. Its calls go straight to the kernel, and wait only when that says so: Trio's own
+    socket objects cost a checkpoint and half a dozen calls per segment.
+    """
+
+    __slots__ = ("_has_more", "_patience", "_sends", "_socket", "begun", "handed_over")
+
+    def __init__(self, sock: socket.socket, patience: Patience) -> None:
+        self._socket = sock
+        self._patience = patience
+        self._has_more = False
+        self._sends = 0
+        self.handed_over = self.begun = 0
+
+    async def receive(self) -> bytes:
+        if self._has_more:
+            await trio.lowlevel.checkpoint()
+        else:  # the last read emptied the socket: reading again before asking would be a wasted call
+            await self._wait(trio.lowlevel.wait_readable)
+        while True:
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                await self._wait(trio.lowlevel.wait_readable)
+            except OSError as error:
+                raise ConnectionLost(str(error)) from None
+            else:
+                self._has_more = len(data) == READ_BYTES
+                return data
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        sent = self._send_some(data)
+        if sent < len(data):
+            await self._send_the_rest(data, sent)
+            return
+        self._sends += 1
+        if self._sends >= SENDS_WITHOUT_A_PAUSE:
+            self._sends = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _send_the_rest(self, data: bytes, sent: int) -> None:
+        view = memoryview(data)
+        patience = self._patience
+        began = trio.current_time()
+        moved = began
+        while sent < len(data):
+            earned = began + patience.stalled_s + sent / patience.min_bytes_per_s
+            with trio.CancelScope(deadline=min(moved + patience.stalled_s, earned)) as waiting:
+                await self._wait(trio.lowlevel.wait_writable)
+            if waiting.cancelled_caught:
+                raise _not_reading(sent, len(data), trio.current_time() - began)
+            if taken := self._send_some(view[sent:]):
+                sent += taken
+                moved = trio.current_time()
+
+    def _send_some(self, data: bytes | memoryview) -> int:
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionLost(str(error)) from None
+        self.begun = self.handed_over = self.handed_over + sent
+        return sent
+
+    async def _wait(self, ready: "_Wait") -> None:
+        try:
+            await ready(self._socket)
+        except (trio.ClosedResourceError, OSError, ValueError) as error:  # ValueError: closed before, fileno is -1
+            raise ConnectionLost("closed here") from error
+
+    async def send_end(self) -> None:
+        await trio.lowlevel.checkpoint()
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise ConnectionLost(str(error)) from None
+
+    def close(self) -> None:
+        if self._socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+    def abort(self) -> None:
+        _reset_on_close(self._socket)
+        self.close()
+
+
+class _Wait(Protocol):
+    async def __call__(self, sock: socket.socket, /) -> None: ...
+
+
+class TlsTransport:
+    """TLS over a socket, through Trio's own stream. Of a record that could not be finished nothing is known."""
+
+    __slots__ = ("_patience", "_stream", "begun", "handed_over")
+
+    def __init__(self, stream: "trio.SSLStream[trio.SocketStream]", patience: Patience) -> None:
+        self._stream = stream
+        self._patience = patience
+        self.handed_over = self.begun = 0
+
+    @classmethod
+    def serving(cls, sock: socket.socket, context: ssl.SSLContext, patience: Patience) -> "TlsTransport":
+        """The server's end over an accepted socket; `shake_hands` comes first."""
+        transport = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        return cls(trio.SSLStream(transport, context, server_side=True, https_compatible=True), patience)
+
+    async def shake_hands(self) -> None:
+        """Raises `ConnectionLost`. No deadline of its own."""
+        try:
+            await self._stream.do_handshake()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionLost(str(error.__cause__ or "the peer left")) from error
+
+    async def receive(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(READ_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionLost(str(error.__cause__ or error)) from error
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        view = memoryview(data)
+        patience = self._patience
+        began = trio.current_time()
+        for start in range(0, len(data), TLS_PIECE_BYTES):
+            piece = view[start : start + TLS_PIECE_BYTES]
+            earned = began + patience.stalled_s + start / patience.min_bytes_per_s
+            with trio.CancelScope(deadline=min(trio.current_time() + patience.stalled_s, earned)) as waiting:
+                self.begun = self.handed_over + len(piece)
+                try:
+                    await self._stream.send_all(piece)
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                    raise ConnectionLost(str(error.__cause__ or error)) from error
+            if waiting.cancelled_caught:
+                raise _not_reading(start, len(data), trio.current_time() - began)
+            self.handed_over = self.begun
+
+    async def send_end(self) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # left, or goes on sending: not clean then
+            await self._stream.unwrap()
+        try:
+            await self._stream.transport_stream.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionLost(str(error)) from error
+
+    def close(self) -> None:
+        self._stream.transport_stream.socket.close()
+
+    def abort(self) -> None:
+        _reset_on_close(self._stream.transport_stream.socket)
+        self.close()
+
+
+def _reset_on_close(sock: socket.socket | trio.socket.SocketType) -> None:
+    if sock.fileno() != -1:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _not_reading(sent: int, size: int, waited_s: float) -> NotReading:
+    return NotReading(f"took {sent} of {size} bytes in {waited_s:.1f} s")
