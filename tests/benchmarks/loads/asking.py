@@ -32,9 +32,10 @@ def ask(
     others: Mapping[int, Callable[[], None]] | None = None,
 ) -> dict[str, float]:
     """One request at a time on each link, for `seconds` and until one of each was counted. Every answer must be as long
-    as `answer` and begin like it. `others` are called when their descriptor can be read. Returns round trips per second, median and 99th percentile
-    in milliseconds, the CPU time that process `server` took for each in microseconds, and how much of its core this
-    process used. Raises `LoadBroken`.
+    as `answer` and begin like it. `others` are called when their descriptor can be read. Raises `LoadBroken`.
+
+    Returns round trips per second, median and 99th percentile in milliseconds, the CPU time that process `server` took
+    for each in microseconds, and how much of its core this process used.
     """
     bystanders = others or {}
     poll = select.epoll()

@@ -43,7 +43,7 @@ def _read_until(poll: select.epoll, readers: Readers, until: float) -> None:
 
 def publish(links: Sequence[Link], *, seconds: float, server: int) -> tuple[dict[str, float], bytes]:
     """Every link is a node that publishes, for `seconds` and then until everything that was sent has been taken.
-    Returns what `run` does, of all these snapshots and all this time, and how the time of the first node's last one ends.
+    Returns what `run` does, of all these snapshots and all this time; and how the time of the first node's last ends.
     """
     nodes = {link.fd: PublishingNode(link) for link in links}
     poll = select.epoll()

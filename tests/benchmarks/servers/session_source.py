@@ -25,7 +25,8 @@ from skygw.protocol.gateway_frames import DirectRequest
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import NodeType
 from skygw.protocol.schemas import SUBPROTOCOL
-from skygw.routers.ws import _GOODBYE, NodeWebsocketConnection, QuartLink, current_websocket
+from skygw.routers.quart_socket import use_direct_sockets
+from skygw.routers.ws import current_websocket
 from skygw.serving.config import ListenerConfig
 from skygw.serving.handle import EXTENSION
 from skygw.serving.listener import Listener
@@ -42,7 +43,7 @@ PARAMS = {"deviceUid": str(uuid4()), "note": "x" * 100}
 
 def make_app(door: NodeDoor) -> QuartTrio:
     app = QuartTrio(__name__, static_folder=None)
-    app.asgi_websocket_class = NodeWebsocketConnection
+    use_direct_sockets(app)
 
     @app.websocket("/node/<uuid:install_id>")
     async def node(install_id: UUID) -> None:
@@ -57,7 +58,8 @@ def make_app(door: NodeDoor) -> QuartTrio:
             telescopes=frozenset(),
             devices=frozenset(),
         )
-        link = QuartLink(socket, scope["extensions"][EXTENSION], scope[_GOODBYE])
+        link = scope["extensions"][EXTENSION].websocket
+        assert link is not None, "the node left while it was answered"
         await door.serve(Arrival(link=link, binding=binding, token_expires_at=time.time() + 3_600, address="127.0.0.1"))
 
     return app

@@ -3,14 +3,15 @@
 import trio
 from quart_trio import QuartTrio
 
-from skygw.routers.ws import NodeWebsocketConnection, current_websocket
+from skygw.routers.quart_socket import use_direct_sockets
+from skygw.routers.ws import current_websocket
 from skygw.serving.config import ListenerConfig
 from skygw.serving.listener import Listener
 from skygw.serving.metrics import NoMetrics
 from tests.benchmarks.servers.listening import say_ready
 
 app = QuartTrio(__name__, static_folder=None)
-app.asgi_websocket_class = NodeWebsocketConnection
+use_direct_sockets(app)
 
 
 @app.get("/hello")
@@ -22,11 +23,8 @@ async def hello() -> str:
 async def echo() -> None:
     socket = current_websocket()
     await socket.accept()
-    try:
-        while True:
-            await socket.send(await socket.receive())
-    except trio.EndOfChannel:
-        return
+    while True:
+        await socket.send(await socket.receive())
 
 
 def main() -> None:
