@@ -54,25 +54,27 @@ class Fleet:
         return [next(self.fresh) for _ in range(count)]
 
 
+async def our_gateway(data_dir: Path, core: int, nodes: int, stack: AsyncExitStack) -> tuple[Subject, Fleet]:
+    """Ours with its defaults, and so many installations that it knows. It runs until `stack` is left."""
+    gateway = await stack.enter_async_context(gateway_process(data_dir, core, **LOOPBACK_LIMITS))
+    known = installations(SEED, nodes)
+    await make_known(gateway, known)
+    ports = _port(gateway.node_url), _port(gateway.internal_url)
+    return Subject(OURS, gateway.pid, *ports, gateway, in_one_frame=False), Fleet(iter(known))
+
+
 async def repeat(plan: Plan, parts: set[str], cores: tuple[int, int], data_dir: Path, report: Report) -> None:
     """Runs the parts on gateways of their own and adds their figures. Every load is run on each gateway in turn."""
     of_server, of_load = cores
     async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(gateway_process(data_dir, of_server, **LOOPBACK_LIMITS))
-        known = installations(SEED, _needed(plan))
-        await make_known(gateway, known)
-        fleet = Fleet(iter(known))
-        subjects = [
-            Subject(
-                OURS, gateway.pid, _port(gateway.node_url), _port(gateway.internal_url), gateway, in_one_frame=False
-            )
-        ]
+        ours, fleet = await our_gateway(data_dir, of_server, _needed(plan), stack)
+        subjects = [ours]
         for name, work in ((FASTAPI, PLAIN), (FASTAPI_SAME_DUTIES, SAME_DUTIES)):
             process = await stack.enter_async_context(
                 worker("tests.benchmarks.fastapi_gateway", work, str(data_dir), core=of_server)
             )
             port = (await process.says())["port"]
-            tokens = None if work == PLAIN else gateway
+            tokens = None if work == PLAIN else ours.tokens
             subjects.append(Subject(name, process.pid, port, port, tokens, in_one_frame=work == PLAIN))
         load = await stack.enter_async_context(worker("tests.benchmarks.loads.jobs", core=of_load))
         if "memory" in parts:
