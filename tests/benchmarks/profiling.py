@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.profiling`: where the time of each message goes, in the server that is pinned to its core.
+"""`python -m tests.benchmarks.profiling`: where the time of each message goes, in the server on its one core.
 
-Samples of the event loop's thread while it is busy (py-spy, which the extra `benchmarks` brings), each counted once: for
-the innermost call that belongs to one of the `PARTS`; what the standard library does is its caller's.
+Samples of the event loop's thread while it is busy (py-spy, which the extra `benchmarks` brings), each counted once:
+for the innermost call that belongs to one of the `PARTS`; what the standard library does is its caller's.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from tests.benchmarks.report import OURS
 from tests.fleet.fleet import installations
 
 SAMPLES_PER_S = 250
-SETTLING_S = 1.5
+SETTLING_S = 4.0
 RECORDED_S = 8.0
 LOAD_S = SETTLING_S + RECORDED_S + 1.5
 """The load outlasts the recording, py-spy's own start included."""

@@ -12,6 +12,7 @@ from statistics import quantiles
 
 from tests.benchmarks.loads.cpu import cpu_seconds
 from tests.benchmarks.loads.dialing import PATIENCE_S, Link, LoadBroken
+from tests.benchmarks.wire import PING, PONG, message
 
 WARM_UP = 0.2
 """The part of each load whose round trips are not counted."""
@@ -20,6 +21,9 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 HEAD_BYTES = 12
 """What is looked at of each answer: the status of an HTTP answer, the head of a frame and its first bytes."""
+
+RECEIVE_SPARE_BYTES = 256
+PING_MARK = bytes((0x80 | PING,))
 
 
 def ask(
@@ -41,11 +45,12 @@ def ask(
     poll = select.epoll()
     for fd in (*bystanders, *(link.fd for link in links)):
         poll.register(fd, select.EPOLLIN)
+    by_fd = {link.fd: link for link in links}
     receive = {link.fd: link.sock.recv_into for link in links}
     send = {link.fd: link.sock.send for link in links}
     missing = {link.fd: len(answer) for link in links}
     head, size = answer[:HEAD_BYTES], len(answer)
-    buffer = bytearray(2 * size)
+    buffer = bytearray(size + RECEIVE_SPARE_BYTES)
     taken: list[float] = []
     answers = 0
     clock = time.perf_counter
@@ -67,14 +72,12 @@ def ask(
                 bystanders[fd]()
                 continue
             count = receive[fd](buffer)
-            left = missing[fd] - count
-            if left == size - count and buffer[: len(head)] != head[:count]:
-                raise LoadBroken(f"not the answer that is measured: {bytes(buffer[:count][:200])!r}")
-            if left > 0 and count:
-                missing[fd] = left
+            is_first = missing[fd] == size
+            if count > missing[fd] or (is_first and buffer[:count][: len(head)] != head[:count]) or not count:
+                count = _without_ping(by_fd[fd], bytes(buffer[:count]), head if is_first else b"", missing[fd])
+            missing[fd] -= count
+            if missing[fd]:
                 continue
-            if left or not count:
-                raise LoadBroken(f"an answer was not of {size} bytes: {bytes(buffer[:count][:200])!r}")
             missing[fd] = size
             answers += 1
             now = clock()
@@ -96,6 +99,20 @@ def ask(
         "cpu_us": (cpu_seconds(server) - server_began) / answers * 1_000_000,
         "load_busy": (time.process_time() - cpu_began) / (over - began),
     }
+
+
+def _without_ping(link: Link, data: bytes, head: bytes, missing: int) -> int:
+    """How much of `data` is the answer's, where a ping came before or behind it, which is answered. Raises `LoadBroken`."""
+    if data[:1] == PING_MARK and head:
+        size = 2 + (data[1] if len(data) > 1 else 0)
+        ping, rest = data[:size], data[size:]
+    else:
+        ping, rest = data[missing:], data[:missing]
+    whole_ping = ping[:1] == PING_MARK and len(ping) > 1 and len(ping) == 2 + ping[1]
+    if not whole_ping or len(rest) > missing or rest[: len(head)] != head[: len(rest)]:
+        raise LoadBroken(f"not the answer that is measured: {data[:200]!r}")
+    link.sock.send(message(PONG, ping[2:]))
+    return len(rest)
 
 
 def learn(link: Link, request: bytes, *, others: Mapping[int, Callable[[], None]] | None = None) -> bytes:
