@@ -102,7 +102,7 @@ def ask(
 
 
 def _without_ping(link: Link, data: bytes, head: bytes, missing: int) -> int:
-    """How much of `data` is the answer's, where a ping came before or behind it, which is answered. Raises `LoadBroken`."""
+    """How much of `data` is the answer's, without a ping before or behind it; that is answered. Raises `LoadBroken`."""
     if data[:1] == PING_MARK and head:
         size = 2 + (data[1] if len(data) > 1 else 0)
         ping, rest = data[:size], data[size:]
