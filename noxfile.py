@@ -49,6 +49,13 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """All of Autobahn's cases against both ends; the suite's own report stays in the session's folder."""
+    report = Path(session.create_tmp(), "report")
+    session.run(sys.executable, "-m", "tests.conformance", "--report", str(report), *session.posargs)
+
+
+@nox.session
 def fleet(session: nox.Session) -> None:
     """The long version of the fleet tests: 500 installations, a tenth of them killed, a link held for 30 s."""
     long = {"SKYGW_TEST_FLEET": "500", "SKYGW_TEST_HOLD_S": "30"}

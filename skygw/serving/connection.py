@@ -72,7 +72,6 @@ class Connection:
         self._last_received_at = trio.current_time()
         self._head_begun = False
         self._head_deadline = trio.current_time() + config.header_timeout_s
-        self._body_bytes = 0
         self._body_waited_s = 0.0
 
     @property
@@ -220,12 +219,11 @@ class Connection:
 
     async def _receive(self, protocol: Http11) -> bytes:
         began = trio.current_time()
-        with trio.CancelScope(deadline=self._read_deadline(protocol.awaiting)) as self._waiting:
+        with trio.CancelScope(deadline=self._read_deadline(protocol)) as self._waiting:
             data = await self._transport.receive()
             self._last_received_at = trio.current_time()
             if protocol.awaiting is Awaiting.BODY:
                 self._body_waited_s += trio.current_time() - began
-                self._body_bytes += len(data)
             return data
         if protocol.awaiting is Awaiting.BODY:
             await protocol.refuse(408, "The body comes too slowly.", why=End.SLOW_BODY)
@@ -234,12 +232,12 @@ class Connection:
         self._end(Ending(End.IDLE))
         return b""
 
-    def _read_deadline(self, awaiting: Awaiting) -> float:
+    def _read_deadline(self, protocol: Http11) -> float:
         """In trio's clock. A WebSocket's silence is its session's affair, an answer's time the app's."""
-        if awaiting is Awaiting.HEAD:
+        if protocol.awaiting is Awaiting.HEAD:
             return self._head_deadline
-        if awaiting is Awaiting.BODY:
-            earned = self._config.body_grace_s + self._body_bytes / self._config.body_min_bytes_per_s
+        if protocol.awaiting is Awaiting.BODY:
+            earned = self._config.body_grace_s + protocol.body_bytes / self._config.body_min_bytes_per_s
             return trio.current_time() + min(self._config.body_idle_timeout_s, earned - self._body_waited_s)
         return float("inf")
 
@@ -271,7 +269,6 @@ class Connection:
 
     def _next_phase(self, *, is_idle: bool) -> None:
         self._head_begun = False
-        self._body_bytes = 0
         self._body_waited_s = 0.0
         if is_idle:
             # The reader may already be waiting, with the patience of the exchange that has just ended.
@@ -282,7 +279,7 @@ class Connection:
         if self._protocol is not None and self._is_open and self._protocol.owes_continue:
             await self._protocol.send_continue()
             # The reader is already waiting, for nothing in particular: from now on it waits for a body.
-            self._waiting.deadline = self._read_deadline(self._protocol.awaiting)
+            self._waiting.deadline = self._read_deadline(self._protocol)
 
     async def _write(self, data: bytes) -> None:
         """Hand bytes to the socket, in order. Raises nothing for what the peer does: the connection ends.

@@ -3,10 +3,12 @@
 The shell around them (`connection.py`) knows Hypercorn's events and worker context only; Hypercorn's own
 shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocols, and why:
 
+- h11 is handed whole heads and the payload of bodies, cut and checked by `request_framing.py`: it is lenient where
+  attackers live.
 - HTTP/2 by prior knowledge is refused; `Upgrade: h2c` is ignored, as RFC 9110 §7.8 allows, and answered in
   HTTP/1.1.
-- An upgrade with a body, a frame sent before the upgrade was answered, and Content-Length beside
-  Transfer-Encoding are refused (upstream issue #225 and its kin: each ended the whole server).
+- An upgrade with a body and a frame sent before the upgrade was answered are refused (upstream issue #225 and its
+  kin: each ended the whole server).
 - A WebSocket is our own stream from the upgrade request on (`websocket_stream.py`, upstream #125, #127).
 - `100 Continue` is sent when the app asks for the body, so that a refusal can come before it.
 
@@ -35,10 +37,14 @@ from skygw.serving.asgi import App
 from skygw.serving.config import ListenerConfig
 from skygw.serving.ends import End, PeerFaultError
 from skygw.serving.exchange import Exchanges
+from skygw.serving.field_lines import MalformedError
 from skygw.serving.problem import refusal_body
+from skygw.serving.request_framing import RequestFraming, SizedBody
+from skygw.serving.request_target import METHODS, authority, is_host, path_and_query
 from skygw.serving.websocket_stream import WebSocketStream, is_valid_key, scope_of
 from skygw.websocket import WebSocket
 
+SAID_ALL = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
 WEBSOCKET_VERSION = b"13"
 LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
 _QUOTED = re.compile(r"[:,]? ?(?:bytearray\(|b['\"])")
@@ -112,7 +118,19 @@ class Http11(H11Protocol):
         self._early = b""  # frames that the peer sent as soon as it saw the 101 that we are still writing
         # Upstream swaps `self.connection` on an upgrade; refusals still go through the HTTP one.
         self._http = cast("h11.Connection", self.connection)
+        self._framing = RequestFraming(max_head_bytes=config.max_header_bytes)
         self._method = b""
+        self.body_bytes = 0
+        """Of the running request's body, as far as it came: payload alone, so that padding earns no time."""
+
+    async def handle(self, event: Event) -> None:
+        """Take what the socket brought, or that it is closed."""
+        if not isinstance(event, RawData) or self.connection is not self._http:
+            await super().handle(event)
+        elif self._http.their_state not in SAID_ALL:
+            # Behind its last request a peer may say what it likes: nobody listens (RFC 9112 §9.6).
+            self._framing.feed(event.data)
+            await self._handle_events()
 
     @property
     def awaiting(self) -> Awaiting:
@@ -128,7 +146,7 @@ class Http11(H11Protocol):
     @property
     def has_partial_head(self) -> bool:
         """A request head has begun to arrive."""
-        return self._http.their_state is h11.IDLE and bool(self._http.trailing_data[0])
+        return self._http.their_state is h11.IDLE and self._framing.has_unread
 
     @property
     def answer_is_cut(self) -> bool:
@@ -185,21 +203,21 @@ class Http11(H11Protocol):
         while True:
             try:
                 event = self.connection.next_event()
+                if event in (h11.NEED_DATA, h11.PAUSED) and await self._feed_parser():
+                    continue
+            except MalformedError as malformed:
+                await self.refuse(malformed.status, malformed.sentence)
             except h11.RemoteProtocolError as error:
                 # What the parser quotes may be somebody's token.
                 complaint = _QUOTED.split(str(error), maxsplit=1)[0][:LONGEST_COMPLAINT]
                 await self.refuse(error.error_status_hint, f"The request cannot be read: {complaint}.")
             if isinstance(event, h11.Request):
                 self._method = event.method
+                self.body_bytes = 0
                 await self.send(Updated(idle=False))
                 await self._check_protocol(event)
                 await self._create_stream(event)
-            elif event is h11.PAUSED:
-                if not self._http.trailing_data[0]:
-                    return  # an upgrade that was not taken up: go on listening, the peer may leave
-                await self.can_read.clear()
-                await self.can_read.wait()
-            elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or self.stream is None:
+            elif event in (h11.NEED_DATA, h11.PAUSED) or isinstance(event, h11.ConnectionClosed) or self.stream is None:
                 return
             elif isinstance(event, h11.Data):
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
@@ -210,27 +228,69 @@ class Http11(H11Protocol):
                     await self.refuse(400, "A frame came before the upgrade was answered.")
                 self._early += event.data
 
-    async def _check_protocol(self, event: h11.Request) -> None:
-        names = {name for name, _ in event.headers}
-        if event.http_version not in (b"1.0", b"1.1"):
+    async def _feed_parser(self) -> bool:
+        """Hand on the next whole piece; False if there is none. Raise `MalformedError`.
+
+        Behind a whole request this waits until it is answered: nothing is read meanwhile, unless nothing lies here,
+        so that the peer's leaving is noticed.
+        """
+        if self.connection is not self._http:
+            return False
+        state = self._http.their_state
+        if state is h11.IDLE:
+            piece = self._framing.take_head() or b""
+        elif state is h11.SEND_BODY:
+            piece = self._next_of_body()
+        elif state not in SAID_ALL and self._framing.has_unread:
+            await self.can_read.clear()
+            await self.can_read.wait()
+            return True
+        else:
+            return False
+        if piece:
+            self._http.receive_data(piece)
+        return bool(piece)
+
+    def _next_of_body(self) -> bytes:
+        body = self._framing.body
+        payload = self._framing.take_body()
+        self.body_bytes += len(payload)
+        if isinstance(body, SizedBody):
+            return bytes(payload)
+        # Chunks of the peer's making stay here; the parser gets one for all that has come.
+        chunk = b"%x\r\n" % len(payload) + payload + b"\r\n" if payload else b""
+        return chunk + b"0\r\n\r\n" if body.is_complete else chunk
+
+    async def _check_protocol(self, request: h11.Request) -> None:
+        if not request.http_version.startswith(b"1."):
             await self.refuse(505, "Only HTTP/1.1 is spoken here.")
-        if _path_and_query(event.target) is None:
+        if request.method not in METHODS:
+            await self.refuse(501, "This method is not known here; methods are written in capitals.")
+        if path_and_query(request.target, request.method) is None:
             await self.refuse(400, "The request target is neither a path nor a URL.")
-        if b"content-length" in names and b"transfer-encoding" in names:
-            await self.refuse(400, "Content-Length and Transfer-Encoding exclude each other.")
-        if not _wants_websocket(event):
-            return
-        has_length = b"content-length" in names and (b"content-length", b"0") not in event.headers
-        if b"transfer-encoding" in names or has_length:
+        hosts = _values(request, b"host")
+        if not all(is_host(host) for host in hosts) or (not hosts and request.http_version != b"1.0"):
+            await self.refuse(400, "The Host header is missing or is no host.")
+        expected = _list_of(request, b"expect")
+        if request.http_version != b"1.0" and any(what != b"100-continue" for what in expected):
+            await self.refuse(417, "Nothing can be expected here but 100-continue.")
+        if _asks_for_websocket(request):
+            await self._check_upgrade(request)
+
+    async def _check_upgrade(self, request: h11.Request) -> None:
+        """RFC 6455 §4.2.1."""
+        if request.method != b"GET":
+            await self.refuse(400, "A WebSocket upgrade is a GET.")
+        if self._http.their_state is h11.SEND_BODY and not self._framing.body.is_complete:
             await self.refuse(400, "A WebSocket upgrade has no body.")
-        versions = [value for name, value in event.headers if name == b"sec-websocket-version"]
+        if self._framing.has_unread:
+            await self.refuse(400, "A frame came before the upgrade was answered.")
+        versions = _values(request, b"sec-websocket-version")
         if len(versions) > 1:
             await self.refuse(400, "A WebSocket upgrade has one Sec-WebSocket-Version.")
-        keys = [value for name, value in event.headers if name == b"sec-websocket-key"]
-        if event.http_version != b"1.1" or len(keys) != 1 or not is_valid_key(keys[0]):
-            await self.refuse(
-                400, "A WebSocket upgrade needs HTTP/1.1 and one Sec-WebSocket-Key of 16 bytes in base64."
-            )
+        keys = _values(request, b"sec-websocket-key")
+        if len(keys) != 1 or not is_valid_key(keys[0]):
+            await self.refuse(400, "A WebSocket upgrade needs one Sec-WebSocket-Key of 16 bytes in base64.")
         if versions != [WEBSOCKET_VERSION]:
             await self.refuse(
                 426,
@@ -239,9 +299,9 @@ class Http11(H11Protocol):
             )
 
     async def _create_stream(self, request: h11.Request) -> None:
-        target = _path_and_query(request.target) or b"/"
+        target = path_and_query(request.target, request.method) or b"/"
         self.keep_alive_requests += 1
-        if _wants_websocket(request):
+        if _asks_for_websocket(request):
             await self._create_websocket(request, target)
             return
         self.stream = HTTPStream(
@@ -258,9 +318,10 @@ class Http11(H11Protocol):
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
+                headers=_headers_as_meant(request),
+                # A higher minor version is taken as ours (RFC 9110 §2.5).
+                http_version="1.0" if request.http_version == b"1.0" else "1.1",
+                method=request.method.decode("ascii"),
                 raw_path=target,
                 state=self.connection_state,
             )
@@ -281,27 +342,27 @@ class Http11(H11Protocol):
         await stream.start()
 
 
-def _path_and_query(target: bytes) -> bytes | None:
-    """The request target in origin form, whole URLs included (RFC 9112 §3.2.2). None for anything else."""
-    if target.startswith(b"/") or target == b"*":
-        return target
-    if target.lower().startswith((b"http://", b"https://")):
-        _, _, after_scheme = target.partition(b"://")
-        authority, slash, path = after_scheme.partition(b"/")
-        return None if b"?" in authority else slash + path or b"/"
-    return None
+def _headers_as_meant(request: h11.Request) -> list[tuple[bytes, bytes]]:
+    """With the host of a whole URL in the Host header's place (RFC 9112 §3.2.2)."""
+    host = authority(request.target)
+    if host is None:
+        return list(request.headers)
+    return [(b"host", host), *(field for field in request.headers if field[0] != b"host")]
 
 
-def _wants_websocket(request: h11.Request) -> bool:
-    upgrade = b""
-    connection: list[bytes] = []
-    for name, value in request.headers:
-        if name == b"upgrade":
-            upgrade = value
-        elif name == b"connection":
-            connection += value.lower().split(b",")
+def _values(request: h11.Request, name: bytes) -> list[bytes]:
+    return [value for found, value in request.headers if found == name]
+
+
+def _list_of(request: h11.Request, name: bytes) -> list[bytes]:
+    """The members of a header that is a list of words, in lower case."""
+    members = [member.strip().lower() for value in _values(request, name) for member in value.split(b",")]
+    return [member for member in members if member]
+
+
+def _asks_for_websocket(request: h11.Request) -> bool:
+    """In HTTP/1.0 an upgrade must be ignored (RFC 9110 §7.8)."""
+    upgrades = _list_of(request, b"upgrade")
     return (
-        request.method == b"GET"
-        and upgrade.strip().lower() == b"websocket"
-        and any(token.strip() == b"upgrade" for token in connection)
+        b"websocket" in upgrades and request.http_version != b"1.0" and b"upgrade" in _list_of(request, b"connection")
     )

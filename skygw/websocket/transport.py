@@ -173,10 +173,11 @@ class _Wait(Protocol):
 class TlsTransport:
     """TLS over a socket, through Trio's own stream. Of a record that could not be finished nothing is known."""
 
-    __slots__ = ("_patience", "_stream", "begun", "handed_over")
+    __slots__ = ("_bare", "_patience", "_stream", "begun", "handed_over")
 
     def __init__(self, stream: "trio.SSLStream[trio.SocketStream]", patience: Patience) -> None:
         self._stream = stream
+        self._bare = stream.transport_stream  # which the stream forgets once TLS has ended
         self._patience = patience
         self.handed_over = self.begun = 0
 
@@ -221,15 +222,15 @@ class TlsTransport:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # left, or goes on sending: not clean then
             await self._stream.unwrap()
         try:
-            await self._stream.transport_stream.send_eof()
+            await self._bare.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionLost(str(error)) from error
 
     def close(self) -> None:
-        self._stream.transport_stream.socket.close()
+        self._bare.socket.close()
 
     def abort(self) -> None:
-        _reset_on_close(self._stream.transport_stream.socket)
+        _reset_on_close(self._bare.socket)
         self.close()
 
 

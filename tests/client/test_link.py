@@ -12,6 +12,7 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
 from skygw.client.link import LinkEnded, open_link
 from skygw.protocol.schemas import SUBPROTOCOL
+from skygw.websocket import LinkClosed
 
 
 @asynccontextmanager
@@ -99,14 +100,14 @@ async def test_a_link_over_tls_trusts_the_given_authority_and_no_other() -> None
         url = f"wss://localhost:{server.listeners[0].port}/v1/ws/node"
         opened = partial(open_link, url, token="t", connect_timeout_s=5, disconnect_timeout_s=0.5)
         async with opened(ssl_context=client_context) as link:
-            await link.send("hello")
+            await link.send(["hello"])
             heard = await link.receive()
         with pytest.raises(LinkEnded, match="certificate"):
             async with opened():
                 raise AssertionError
         nursery.cancel_scope.cancel()
 
-    assert heard == "hello"
+    assert heard == ["hello"]
 
 
 async def test_a_send_that_is_cancelled_drops_the_connection() -> None:
@@ -122,9 +123,9 @@ async def test_a_send_that_is_cancelled_drops_the_connection() -> None:
         async with open_link(url, token="t", connect_timeout_s=5, disconnect_timeout_s=0.1) as link:
             with trio.move_on_after(0.2) as patience:
                 while True:
-                    await link.send(b"x" * 2**20)
-            with pytest.raises(LinkEnded):
-                await link.send("after")
+                    await link.send([b"x" * 2**20])
+            with pytest.raises(LinkClosed):
+                await link.send(["after"])
         nursery.cancel_scope.cancel()
 
     assert patience.cancelled_caught

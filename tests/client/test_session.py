@@ -157,12 +157,14 @@ async def test_a_superseded_node_waits_minutes_and_shows_why(gateway: FakeGatewa
         await session.welcome()
         await session.close(4501, "another socket of this instance")
         await until(lambda: client.coming_back_in_s is not None)
-        waiting, end = client.coming_back_in_s, client.last_end
+        status, end = client.status, client.last_end
 
-    assert waiting == 300.0
     assert end is not None
     assert end.code == 4501
-    assert "another socket of this instance" in str(end)
+    assert status.coming_back_in_s == 300.0
+    assert "another socket of this instance" in status.sentence
+    assert status.advice is not None
+    assert "second copy of this program" in status.advice
 
 
 async def test_a_goaway_says_when_to_come_back(gateway: FakeGateway, make_config: MakeConfig) -> None:
@@ -197,11 +199,11 @@ async def test_a_refusal_with_retry_after_is_waited_for(gateway: FakeGateway, ma
     client = NodeClient(make_config(), chance=lambda: 0.0)
     async with running(client):
         await until(lambda: client.coming_back_in_s is not None)
-        waiting, end = client.coming_back_in_s, client.last_end
+        status, end = client.status, client.last_end
 
-    assert waiting == 77.0
     assert end is not None
     assert end.status == 503
+    assert (status.connected, status.coming_back_in_s, status.advice) == (False, 77.0, None)
 
 
 async def test_a_token_is_renewed_in_band_before_it_ends(gateway: FakeGateway, make_config: MakeConfig) -> None:
@@ -239,9 +241,10 @@ async def test_a_silent_gateway_is_left_and_a_beating_one_is_not(gateway: FakeGa
     async with running(client):
         session = await gateway.accept()
         await session.welcome(heartbeat_s=0.1)
-        for _ in range(5):
-            await session.hear(Ping)
-            await session.say(Pong())
+        for number in range(5):
+            await session.say(Ping(id=str(number)))
+            await session.hear(Pong)
+            await trio.sleep(0.1)
         assert client.connected
         again = await gateway.accept()
 

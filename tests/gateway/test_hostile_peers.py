@@ -10,6 +10,7 @@ import trio
 
 from tests.fakes.postgres import PostgresServer
 from tests.gateway.world import PATIENCE_S, AnyWorld, gateway
+from tests.serving.hostile_http import CLOSED, TABLE, TAKEN, answer_to
 
 FRAME = b"\x81\x85\x00\x00\x00\x00hello"
 
@@ -84,3 +85,17 @@ async def test_a_broken_websocket_frame_ends_its_own_socket(
         await node.socket._stream.send_all(frame)
         assert (await node.closed())[0] == 4500
         assert await bystander.is_served()
+
+
+@pytest.mark.parametrize("listener", ["node", "internal"])
+async def test_every_row_of_hostile_http_gets_its_answer(
+    listener: str, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with gateway(postgres, tmp_path) as world, world.bystander() as bystander:
+        port = world.node_port if listener == "node" else world.internal_port
+        for row in TABLE:
+            status, body, _ = await answer_to(("127.0.0.1", port), row)
+            # What is taken is the app's to answer: it may know no such path or method there, and say so at once.
+            expected = {TAKEN: {200, 404, 405}, CLOSED: {CLOSED, 405}}.get(row.answer, {row.answer})
+            assert status in expected, (row.name, status, body)
+            assert await bystander.is_served(), row.name

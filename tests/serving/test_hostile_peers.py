@@ -1,67 +1,14 @@
 """Whatever one peer sends, its connection alone ends: a bystander on HTTP and one on a WebSocket go on."""
 
 import json
-import logging
 import struct
 
 import pytest
 import trio
-import trio_websocket
 
 from skygw.serving import End
 from tests.serving.apps import UPGRADE, EchoApp
 from tests.serving.served import PATIENCE_S, Served, serving
-
-MASKED_HELLO = b"\x81\x85\x00\x00\x00\x00hello"
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-
-HOSTILE = {
-    "a frame right behind the upgrade": (UPGRADE + b"\r\n" + MASKED_HELLO, 400),
-    "an upgrade with a body": (UPGRADE + b"Content-Length: 5\r\n\r\nhello", 400),
-    "an upgrade with a chunked body": (
-        UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
-        400,
-    ),
-    "an upgrade without a key": (UPGRADE.replace(b"Sec-WebSocket-Key", b"X-Key") + b"\r\n", 400),
-    "an upgrade to another version": (UPGRADE.replace(b"Version: 13", b"Version: 8") + b"\r\n", 426),
-    "an upgrade in HTTP/1.0": (UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n", 400),
-    "HTTP/2 by prior knowledge": (PREFACE, 505),
-    "two lengths": (
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        400,
-    ),
-    "garbage": (b"\x16\x03\x01\x00\xff\x00\r\n\r\n" * 4, 400),
-    "a head without end": (b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 40_000, 431),
-    "a bad chunk": (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-    "a bad length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: many\r\n\r\n", 400),
-    "a target that is no path": (b"GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "a target of another scheme": (b"GET gopher://[ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
-}
-
-
-@pytest.mark.parametrize(("sent", "status"), HOSTILE.values(), ids=HOSTILE.keys())
-async def test_it_is_refused_in_words_and_bystanders_go_on(
-    sent: bytes, status: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
-    async with serving(EchoApp()) as served, served.peer() as bystander:
-        host, port = served.listener.address
-        async with trio_websocket.open_websocket_url(f"ws://{host}:{port}/socket", disconnect_timeout=2) as socket:
-            assert await bystander.ask() == (200, b"hello")
-            async with served.peer() as hostile:
-                await hostile.send(sent)
-                got, body = await hostile.response()
-                assert (got, json.loads(body)["outcome"]) == (status, "not_sent")
-                assert await hostile.read_to_end() == b""
-            await served.metrics.until_closed(End.PROTOCOL)
-            assert await bystander.ask() == (200, b"hello")
-            await socket.send_message("still here")
-            with trio.fail_after(PATIENCE_S):
-                assert await socket.get_message() == "still here"
-    warnings = [record for record in caplog.records if record.name == "skygw.serving"]
-    assert [record.levelno for record in warnings] == [logging.WARNING]
-    assert warnings[0].exc_info is None
-    assert capfd.readouterr() == ("", "")
 
 
 async def test_a_head_that_cannot_be_read_is_not_quoted_because_it_may_hold_a_token() -> None:
@@ -114,14 +61,6 @@ async def test_an_odd_handshake_that_holds_is_taken(odd: bytes) -> None:
     async with serving(EchoApp()) as served, served.peer() as peer:
         await peer.send(UPGRADE + odd + b"\r\n")
         assert (await peer.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-
-
-async def test_a_handshake_of_two_minds_is_refused_and_not_held() -> None:
-    async with serving(EchoApp()) as served, served.peer() as peer:
-        await peer.send(UPGRADE + b"Sec-WebSocket-Version: 8\r\n\r\n")
-        assert (await peer.response())[0] == 400
-        assert await peer.read_to_end() == b""
-        await served.metrics.until_closed(End.PROTOCOL)
 
 
 async def test_compression_is_offered_and_not_accepted() -> None:

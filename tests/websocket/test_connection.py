@@ -1,0 +1,399 @@
+"""A WebSocket on a connection in memory: who is told what, whoever ends it, and what is known of each message."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+import trio.testing
+
+from skygw.websocket.connection import (
+    LOOKS_AFTER_EVERY_S,
+    MESSAGES_AT_ONCE,
+    READ_AHEAD_BYTES,
+    Fault,
+    LinkClosed,
+    Rhythm,
+    Sent,
+    WebSocket,
+)
+from skygw.websocket.frames import CLOSE, PING, PONG, TEXT, Close, FrameReader, Ping, Pong, close_payload, frame
+from skygw.websocket.transport import ConnectionLost, NotReading
+
+Clock = trio.testing.MockClock
+MASK = b"\x01\x02\x03\x04"
+
+
+@dataclass
+class MemoryTransport:
+    """The peer's bytes come from `say`; ours are kept. `room` bytes are taken at once, and then the peer stalls."""
+
+    room: float = float("inf")
+    patience_s: float = 10.0
+    handed_over: int = 0
+    begun: int = 0
+    writes: list[bytes] = field(default_factory=list)
+    aborted: bool = False
+    reads: int = 0
+
+    def __post_init__(self) -> None:
+        self._in, self._out = trio.open_memory_channel[bytes](1_000)
+        self._gone = trio.Event()
+
+    def say(self, data: bytes) -> None:
+        self._in.send_nowait(data)
+
+    def hang_up(self) -> None:
+        self._in.close()
+
+    async def receive(self) -> bytes:
+        self.reads += 1
+        try:
+            return await self._out.receive()
+        except trio.EndOfChannel:
+            return b""
+        except trio.ClosedResourceError:
+            raise ConnectionLost("aborted") from None
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.aborted:
+            raise ConnectionLost("aborted")
+        taken = int(min(len(data), self.room))
+        self.room -= taken
+        self.writes.append(data[:taken])
+        self.handed_over = self.begun = self.handed_over + taken
+        if taken < len(data):
+            with trio.move_on_after(self.patience_s):
+                await self._gone.wait()
+                raise ConnectionLost("aborted")
+            raise NotReading(f"took {taken} of {len(data)} bytes in {self.patience_s:.1f} s")
+
+    async def send_end(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._gone.set()
+        self._out.close()
+
+    @property
+    def said(self) -> list[object]:
+        """The frames that were written to the peer."""
+        return list(FrameReader(masked=False, max_message_bytes=1 << 20).feed(b"".join(self.writes)))
+
+
+def text(message: str) -> bytes:
+    return frame(TEXT, message.encode(), MASK)
+
+
+def opened(transport: MemoryTransport, **settings: object) -> WebSocket:
+    given = {"is_client": False, "max_message_bytes": 1 << 20, "rhythm": Rhythm(), **settings}
+    return WebSocket(transport, **given)  # type: ignore[arg-type]
+
+
+# In.
+
+
+async def test_messages_that_came_together_are_received_together_and_no_more_than_a_few_at_once() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    transport.say(b"".join(text(str(number)) for number in range(MESSAGES_AT_ONCE + 3)))
+    assert await socket.receive() == [str(number) for number in range(MESSAGES_AT_ONCE)]
+    assert await socket.receive_one() == "16"
+    assert await socket.receive() == ["17", "18"]
+
+
+async def test_what_came_behind_the_handshake_is_received_first() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport, unread=text("early"))
+    transport.say(text("later"))
+    assert [await socket.receive_one() for _ in range(2)] == ["early", "later"]
+
+
+async def test_a_cancelled_receive_loses_nothing(autojump_clock: Clock) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    with trio.move_on_after(1):
+        await socket.receive()
+    transport.say(text("kept"))
+    assert await socket.receive() == ["kept"]
+
+
+async def test_a_loop_of_receives_that_never_waits_gives_way_to_others() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport, unread=b"".join(text("x") for _ in range(100)))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        for _ in range(100):
+            await socket.receive_one()
+        nursery.cancel_scope.cancel()
+    assert turns >= 100 // MESSAGES_AT_ONCE - 1
+
+
+async def test_a_ping_is_answered_with_its_payload_and_of_a_flood_only_the_last() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    transport.say(frame(PING, b"one", MASK) + frame(PING, b"two", MASK) + text("behind"))
+    assert await socket.receive() == ["behind"]
+    assert transport.said == [Pong(b"two")]
+
+
+async def test_the_peers_goodbye_is_answered_and_told_with_its_code_after_the_last_message() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    transport.say(text("last") + frame(CLOSE, close_payload(4_242, "enough"), MASK))
+    assert await socket.receive() == ["last"]
+    for _ in range(2):
+        with pytest.raises(LinkClosed) as told:
+            await socket.receive()
+        assert (told.value.code, told.value.reason, told.value.fault) == (4_242, "enough", None)
+    assert transport.said == [Close(4_242, "")]
+    assert socket.ended.is_set()
+    with pytest.raises(LinkClosed):
+        await socket.send(["too late"])
+
+
+async def test_a_connection_that_breaks_has_no_code() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    transport.hang_up()
+    with pytest.raises(LinkClosed) as told:
+        await socket.receive()
+    assert told.value.code is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "own", "code"),
+    [
+        (b"\x81\x00", None, 1002),
+        (b"\x81\x00", 4500, 4500),
+        (frame(TEXT, b"\xff", MASK), None, 1007),
+        (b"\x82\xff" + (1 << 21).to_bytes(8) + MASK, 4500, 1009),
+    ],
+    ids=["framing", "framing, with a code of our own", "no UTF-8", "size, which has one code only"],
+)
+async def test_a_broken_rule_ends_the_link_with_a_code_and_blames_the_peer(
+    sent: bytes, own: int | None, code: int
+) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport, violation_code=own)
+    transport.say(text("fine") + sent)
+    assert await socket.receive() == ["fine"]
+    with pytest.raises(LinkClosed) as told:
+        await socket.receive()
+    assert (told.value.code, told.value.fault) == (code, Fault.BROKE_A_RULE)
+    (goodbye,) = transport.said
+    assert isinstance(goodbye, Close)
+    assert (goodbye.code, goodbye.reason) == (code, told.value.reason)
+
+
+# Out.
+
+
+async def test_many_messages_are_one_write() -> None:
+    transport = MemoryTransport()
+    sent = Sent()
+    await opened(transport).send(["a", b"b", "ü"], sent)
+    assert len(transport.writes) == 1
+    assert transport.said == ["a", b"b", "ü"]
+    assert sent == Sent(whole=3)
+
+
+async def test_a_client_masks_with_a_key_of_its_own_each_time() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport, is_client=True)
+    await socket.send(["same"])
+    await socket.send(["same"])
+    assert transport.writes[0] != transport.writes[1]
+    reader = FrameReader(masked=True, max_message_bytes=100)
+    assert reader.feed(b"".join(transport.writes)) == ["same", "same"]
+
+
+async def test_of_a_write_that_stalls_it_is_known_what_was_handed_over(autojump_clock: Clock) -> None:
+    transport = MemoryTransport(room=2 * 6 + 3)  # two frames of six bytes, and a part of the third
+    socket = opened(transport)
+    sent = Sent()
+    began = trio.current_time()
+    with pytest.raises(LinkClosed) as told:
+        await socket.send(["aaaa"] * 5, sent)
+    assert told.value.fault is Fault.DOES_NOT_READ
+    assert "took 15 of 30 bytes" in told.value.reason
+    assert trio.current_time() - began == transport.patience_s
+    assert sent == Sent(whole=2, doubtful=1)
+    assert transport.aborted
+
+
+async def test_a_write_cancelled_in_the_middle_ends_the_link(autojump_clock: Clock) -> None:
+    transport = MemoryTransport(room=3)
+    socket = opened(transport)
+    sent = Sent()
+    with trio.move_on_after(1):
+        await socket.send(["aaaa", "bbbb"], sent)
+    assert sent == Sent(whole=0, doubtful=1)
+    assert transport.aborted
+    assert socket.ended.is_set()
+
+
+async def test_a_write_cancelled_before_its_first_byte_leaves_the_link_as_it_was() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    sent = Sent()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await socket.send(["never"], sent)
+    assert sent == Sent()
+    await socket.send(["after"], sent)
+    assert transport.said == ["after"]
+
+
+async def test_a_write_that_waits_for_another_is_not_begun(autojump_clock: Clock) -> None:
+    transport = MemoryTransport(room=0)
+    socket = opened(transport)
+    sent = Sent()
+    async with trio.open_nursery() as nursery:
+
+        async def blocked() -> None:
+            with pytest.raises(LinkClosed):
+                await socket.send(["first"])
+
+        nursery.start_soon(blocked)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(1):
+            await socket.send(["second"], sent)
+    assert sent == Sent()
+
+
+async def test_a_pong_that_is_due_while_a_write_stalls_goes_out_right_after_it(autojump_clock: Clock) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    async with trio.open_nursery() as nursery:
+        socket._writing = True  # as if another task were in the middle of a write
+        transport.say(frame(PING, b"now", MASK) + text("x"))
+        assert await socket.receive() == ["x"]
+        assert transport.said == []
+        socket._writing = False
+        nursery.start_soon(socket.send, ["data"])
+    assert transport.said == [Pong(b"now"), "data"]
+
+
+async def test_our_goodbye_is_said_once_and_the_peers_ends_the_link() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    await socket.close(4_001, "draining")
+    await socket.close(1_000, "again")
+    assert transport.said == [Close(4_001, "draining")]
+    with pytest.raises(LinkClosed):
+        await socket.send(["too late"])
+    transport.say(text("already on its way") + frame(CLOSE, close_payload(4_001, ""), MASK))
+    assert await socket.receive() == ["already on its way"]
+    with pytest.raises(LinkClosed) as told:
+        await socket.receive()
+    assert (told.value.code, told.value.reason) == (4_001, "draining")
+    assert socket.ended.is_set()
+
+
+async def test_an_abort_wakes_whoever_receives() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(LinkClosed):
+                await socket.receive()
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        socket.abort()
+        socket.abort()
+    assert transport.aborted
+
+
+# Life.
+
+
+async def test_a_silent_peer_is_asked_and_then_given_up(autojump_clock: Clock) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.keep)
+        with pytest.raises(LinkClosed) as told:
+            await socket.receive()
+    assert told.value.fault is Fault.GONE
+    assert told.value.code is None
+    assert transport.said == [Ping(b"")]
+    assert 25 <= trio.current_time() - began <= 25 + LOOKS_AFTER_EVERY_S
+    assert transport.aborted
+
+
+async def test_a_peer_that_answers_is_kept(autojump_clock: Clock) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    with trio.move_on_after(200):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(socket.keep)
+            nursery.start_soon(socket.receive)
+            answered = 0
+            while True:
+                await trio.sleep(1)
+                if len(transport.said) > answered:
+                    answered = len(transport.said)
+                    transport.say(frame(PONG, b"", MASK))
+    assert not socket.ended.is_set()
+    assert len(transport.said) >= 10
+
+
+async def test_pings_are_answered_and_a_goodbye_is_seen_while_the_app_is_busy_elsewhere(autojump_clock: Clock) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.keep)
+        transport.say(text("unread") * 30 + frame(PING, b"there?", MASK))
+        await trio.sleep(3 * LOOKS_AFTER_EVERY_S)
+        assert transport.said == [Pong(b"there?")]
+        transport.say(frame(CLOSE, close_payload(1_001, ""), MASK))
+        await socket.ended.wait()
+    assert sum([len(await socket.receive()) for _ in range(2)]) == 30
+    with pytest.raises(LinkClosed) as told:
+        await socket.receive()
+    assert told.value.code == 1_001
+
+
+async def test_reading_pauses_when_the_app_is_far_behind_and_its_peer_is_not_blamed(autojump_clock: Clock) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.keep)
+        for _ in range(100):
+            transport.say(text("x" * 60_000))
+        await trio.sleep(120)
+        assert not socket.ended.is_set()
+        assert transport.reads <= READ_AHEAD_BYTES // 60_000 + 2
+        got = 0
+        while got < 100:
+            got += len(await socket.receive())
+        nursery.cancel_scope.cancel()
+
+
+async def test_whoever_receives_again_gets_what_was_read_ahead_and_then_reads_itself(autojump_clock: Clock) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.keep)
+        await trio.sleep(LOOKS_AFTER_EVERY_S * 1.5)  # by now it reads for us
+        transport.say(text("first"))
+        assert await socket.receive() == ["first"]
+        transport.say(text("second"))
+        assert await socket.receive() == ["second"]
+        nursery.cancel_scope.cancel()
