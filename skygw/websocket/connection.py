@@ -34,6 +34,9 @@ READ_AHEAD_BYTES: Final = 256 * 1024
 READ_AHEAD_MESSAGES: Final = 1_024
 """Where reading pauses for an app that is busy elsewhere: until there, pings are answered and a goodbye is seen."""
 
+MAX_PONG_BYTES: Final = 4 * 1024
+"""Pongs that wait for a write: thirty of the largest size."""
+
 LOOKS_AFTER_EVERY_S: Final = 3.0
 """How soon `keep` notices that the app is busy elsewhere."""
 
@@ -138,7 +141,7 @@ class WebSocket:
         self._arrival = trio.lowlevel.ParkingLot()
         self._writing = False
         self._turns = trio.lowlevel.ParkingLot()
-        self._control = b""  # a pong or goodbye that goes out with the next write
+        self._control = b""  # pongs, a ping or a goodbye, which go out with the next write
         self._said_goodbye = False
         self._asked = False
         self.last_received_at = self._silent_since = self._seen_at = trio.current_time()
@@ -224,8 +227,9 @@ class WebSocket:
                 self._messages.append(event)
                 self._waiting_bytes += len(event)
             elif isinstance(event, Ping):
-                # Of several only the last wants an answer (RFC 6455 §5.5.3): a flood of them fills nothing.
-                self._control = self._frame(PONG, event.payload)
+                if len(self._control) >= MAX_PONG_BYTES:
+                    self._control = b""  # of a flood only the last wants an answer (RFC 6455 §5.5.3)
+                self._control += self._frame(PONG, event.payload)
             elif isinstance(event, Close):
                 self._hear_goodbye(event.code, event.reason, answer=close_payload(event.code, ""))
             elif isinstance(event, Flaw):
@@ -241,7 +245,7 @@ class WebSocket:
             return
         self.close_code, self.close_reason = code, reason
         self._said_goodbye = True
-        self._control = self._frame(CLOSE, answer)
+        self._control += self._frame(CLOSE, answer)
 
     # --- out
 
@@ -301,7 +305,7 @@ class WebSocket:
                     await transport.send(control + data if control else data)
                 except trio.Cancelled:
                     if transport.begun == before:
-                        self._control = self._control or control
+                        self._control = control + self._control
                     else:
                         self.abort()
                     raise
@@ -356,7 +360,7 @@ class WebSocket:
             self._give_up(Fault.GONE, f"nothing came for {silent_s:.0f} s")
         elif silent_s >= self._rhythm.ping_after_s and not (self._asked or self._writing or self._said_goodbye):
             self._asked = True
-            self._control = self._control or self._frame(PING, b"")
+            self._control += self._frame(PING, b"")
         if self._control and not self._writing:
             await self._write_control()
 

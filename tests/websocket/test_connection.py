@@ -8,6 +8,7 @@ import trio.testing
 
 from skygw.websocket.connection import (
     LOOKS_AFTER_EVERY_S,
+    MAX_PONG_BYTES,
     MESSAGES_AT_ONCE,
     READ_AHEAD_BYTES,
     Fault,
@@ -141,12 +142,21 @@ async def test_a_loop_of_receives_that_never_waits_gives_way_to_others() -> None
     assert turns >= 100 // MESSAGES_AT_ONCE - 1
 
 
-async def test_a_ping_is_answered_with_its_payload_and_of_a_flood_only_the_last() -> None:
+async def test_pings_are_answered_with_their_payloads_in_order() -> None:
     transport = MemoryTransport()
     socket = opened(transport)
     transport.say(frame(PING, b"one", MASK) + frame(PING, b"two", MASK) + text("behind"))
     assert await socket.receive() == ["behind"]
-    assert transport.said == [Pong(b"two")]
+    assert transport.said == [Pong(b"one"), Pong(b"two")]
+
+
+async def test_a_flood_of_pings_fills_nothing_and_its_last_one_is_answered() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    transport.say(b"".join(frame(PING, b"%125d" % number, MASK) for number in range(500)) + text("behind"))
+    assert await socket.receive() == ["behind"]
+    assert transport.said[-1] == Pong(b"%125d" % 499)
+    assert transport.handed_over <= MAX_PONG_BYTES + 200
 
 
 async def test_the_peers_goodbye_is_answered_and_told_with_its_code_after_the_last_message() -> None:
