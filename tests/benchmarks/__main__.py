@@ -31,7 +31,9 @@ async def run(plan: Plan, parts: set[str], data_dir: Path) -> Report:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two short repetitions, without the 2,000 sockets")
-    parser.add_argument("--json", action="store_true", help="every value of every repetition, for programs")
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument("--json", action="store_true", help="every value of every repetition, for programs")
+    printed.add_argument("--markdown", action="store_true", help="tables as docs/performance.md has them")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part (may be given again)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skygw-benchmarks-") as folder:
@@ -39,6 +41,8 @@ def main() -> None:
         report = trio.run(run, QUICK if arguments.quick else FULL, parts, Path(folder, "hub"))
     if arguments.json:
         sys.stdout.write(json.dumps(report.json(), indent=2) + "\n")
+    elif arguments.markdown:
+        sys.stdout.write(report.markdown() + "\n")
     else:
         report.show(Console(width=None if sys.stdout.isatty() else 160))
 

@@ -76,6 +76,18 @@ class Report:
                 ratio = self.ratio(figure, subject)
                 yield ["" if number else figure, subject, str(Spread.of(values)), str(ratio or "")]
 
+    def markdown(self) -> str:
+        """A table for every set of servers that were measured together, as docs/performance.md has them."""
+        tables: dict[tuple[str, ...], list[str]] = {}
+        for figure, subjects in self.values.items():
+            others = [subject for subject in subjects if subject != OURS]
+            cells = [figure, *([str(Spread.of(subjects[OURS]))] if OURS in subjects else [])]
+            for other in others:
+                ratio = self.ratio(figure, other)
+                cells += [str(Spread.of(subjects[other])), *([str(ratio)] if OURS in subjects else [])]
+            tables.setdefault(tuple(subjects), []).append(f"| {' | '.join(cells)} |")
+        return "\n\n".join("\n".join([*_markdown_head(subjects), *rows]) for subjects, rows in tables.items())
+
     def show(self, console: Console) -> None:
         table = Table(title=f"median (least–most) of the repetitions; ratio = {OURS} ÷ the other")
         table.add_column("figure")
@@ -88,5 +100,12 @@ class Report:
         console.print(f"The load generator used at most {self.load_busy:.0%} of its core.")
 
 
+def _markdown_head(subjects: tuple[str, ...]) -> list[str]:
+    columns = ["figure"]
+    for subject in subjects:
+        columns += [subject, "ratio"] if subject != OURS and OURS in subjects else [subject]
+    return [f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|"]
+
+
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -27,4 +27,5 @@ async def test_a_run_yields_every_figure_for_our_servers_and_the_others(tmp_path
         assert all(len(values) == TINY.repetitions for values in subjects.values())
         one_sided = "delivered" in figure or "put and written" in figure
         assert one_sided or (OURS in subjects and len(subjects) > 1)
+    assert all(f"| {figure} |" in report.markdown() for figure in report.values)
     assert len(list(report.rows())) == sum(len(subjects) for subjects in report.values.values())
