@@ -1,4 +1,4 @@
-"""The processes of one repetition: each is pinned to its core, says one line when it is ready, and is ended."""
+"""The processes of one repetition: each is kept to its core, says one line when it is ready, and is ended."""
 
 import json
 import os
@@ -52,12 +52,13 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(module: str, *arguments: str, core: int) -> AsyncIterator[Worker]:
-    """Runs `python -m module` on one core until the block is left. Its stderr is ours."""
+async def worker(module: str, *arguments: str, core: int | None = None) -> AsyncIterator[Worker]:
+    """Runs `python -m module` until the block is left, with `core` on this processor core alone. Its stderr is ours."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    os.sched_setaffinity(process.pid, {core})  # the interpreter has not even begun to import
+    if core is not None:
+        os.sched_setaffinity(process.pid, {core})  # the interpreter has not even begun to import
     try:
         yield Worker(process)
     finally:
