@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -34,11 +35,14 @@ def main() -> None:
     printed = parser.add_mutually_exclusive_group()
     printed.add_argument("--json", action="store_true", help="every value of every repetition, for programs")
     printed.add_argument("--markdown", action="store_true", help="tables as docs/performance.md has them")
+    parser.add_argument("--repetitions", type=int, help="instead of five, or two with --quick")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part (may be given again)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skygw-benchmarks-") as folder:
         parts = set(arguments.only or PARTS)
-        report = trio.run(run, QUICK if arguments.quick else FULL, parts, Path(folder, "hub"))
+        plan = QUICK if arguments.quick else FULL
+        plan = replace(plan, repetitions=arguments.repetitions or plan.repetitions)
+        report = trio.run(run, plan, parts, Path(folder, "hub"))
     if arguments.json:
         sys.stdout.write(json.dumps(report.json(), indent=2) + "\n")
     elif arguments.markdown:
