@@ -29,14 +29,18 @@ def text(frame: dict[str, Any]) -> bytes:
     return message(TEXT, json.dumps(frame, separators=(",", ":")).encode())
 
 
-def node_dial(install_id: str, token: str) -> Dial:
-    """A machine and an outbox that were never seen before."""
+def hello(install_id: str) -> bytes:
+    """A `hello` of a machine and an outbox that were never seen before."""
     uids = {name: str(uuid4()) for name in ("instance_uid", "boot_id", "outbox_uid")}
-    hello = {"kind": "hello", "install_id": install_id, "node_type": "telescope", "software_version": "1", **uids}
-    return Dial(upgrade("/v1/ws/node", token=token), text(hello), lambda first: b'"welcome"' in first)
+    frame = {"kind": "hello", "install_id": install_id, "node_type": "telescope", "software_version": "1", **uids}
+    return text(frame)
 
 
-def _in_three(call_id: str) -> bytes:
+def node_dial(install_id: str, token: str) -> Dial:
+    return Dial(upgrade("/v1/ws/node", token=token), hello(install_id), lambda first: b'"welcome"' in first)
+
+
+def in_three(call_id: str) -> bytes:
     """The whole response as the contract has it: start, one chunk, end."""
     start = {"kind": "direct_response_start", "id": call_id, "content_type": "application/octet-stream"}
     end = {"kind": "direct_response_end", "id": call_id, "chunks": 1, "total_size": len(ANSWER), "sha256": SHA256}
@@ -44,7 +48,7 @@ def _in_three(call_id: str) -> bytes:
     return text({**start, "total_size": len(ANSWER)}) + message(BINARY, chunk) + text(end)
 
 
-def _in_one(call_id: str) -> bytes:
+def in_one(call_id: str) -> bytes:
     """The same in one frame, as a gateway without a contract about streaming would have it."""
     frame = {"kind": "direct_response", "id": call_id, "content_type": "application/octet-stream"}
     return text({**frame, "data": ANSWER.decode()})
@@ -55,7 +59,7 @@ class AnsweringNode:
 
     def __init__(self, link: Link, *, in_one_frame: bool) -> None:
         self._link = link
-        self._answer = _in_one if in_one_frame else _in_three
+        self._answer = in_one if in_one_frame else in_three
 
     def read(self) -> None:
         self._link.receive()
