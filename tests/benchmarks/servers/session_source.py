@@ -38,7 +38,7 @@ QUEUED_BYTES = 64 * 1024
 """What each session is kept supplied with."""
 
 PAUSE_S = 0.001
-PARAMS = {"deviceUid": str(uuid4()), "note": "x" * 100}
+PARAMS = Opaque.of({"deviceUid": str(uuid4()), "note": "x" * 100})
 
 
 def make_app(door: NodeDoor) -> QuartTrio:
@@ -69,7 +69,7 @@ def request(session: NodeSession) -> DirectRequest:
     return DirectRequest(
         id=CallId(uuid4()),
         operation="device.read",
-        params=Opaque.of(PARAMS),
+        params=PARAMS,
         deadline_ms=30_000,
         credit=1_048_576,
         epoch=session.epoch,
