@@ -49,6 +49,12 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def slowhttp(session: nox.Session) -> None:
+    """`slowhttptest` (a Debian package) in its four modes, and how long others wait meanwhile; asserts no times."""
+    session.run(sys.executable, "-m", "tests.slowhttp", *session.posargs)
+
+
+@nox.session
 def fleet(session: nox.Session) -> None:
     """The long version of the fleet tests: 500 installations, a tenth of them killed, a link held for 30 s."""
     long = {"SKYGW_TEST_FLEET": "500", "SKYGW_TEST_HOLD_S": "30"}

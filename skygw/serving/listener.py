@@ -17,6 +17,7 @@ from skygw.serving.ends import End, Ending, Refusal
 from skygw.serving.lifespan import Lifespan
 from skygw.serving.metrics import ConnectionMetrics
 from skygw.serving.places import Places
+from skygw.serving.sparing_log import SparingLog
 
 logger = logging.getLogger("skygw.serving")
 
@@ -56,6 +57,7 @@ class Listener:
         self._places = Places(config, refused=self._note_refusal)
         self._departures = trio.lowlevel.ParkingLot()
         self._context = WorkerContext(max_requests=None)
+        self._sparing_log = SparingLog(logger)
         self._refused_unlogged = 0
         self._refusals_logged_at = float("-inf")
 
@@ -221,7 +223,8 @@ class Listener:
         self._metrics.closed(self._config.name, ending.why)
         self._departures.unpark_all()
         if ending.why.is_peers_fault or (ending.why is End.DRAINED and ending.detail):
-            logger.warning(
+            self._sparing_log.warning(
+                str(ending.why),
                 "%s: the connection from %s was ended: %s",
                 self._config.name,
                 address,
