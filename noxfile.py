@@ -55,10 +55,23 @@ def slowhttp(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """All of Autobahn's cases against both ends; the suite's own report stays in the session's folder."""
+    report = Path(session.create_tmp(), "report")
+    session.run(sys.executable, "-m", "tests.conformance", "--report", str(report), *session.posargs)
+
+
+@nox.session
 def fleet(session: nox.Session) -> None:
     """The long version of the fleet tests: 500 installations, a tenth of them killed, a link held for 30 s."""
     long = {"SKYGW_TEST_FLEET": "500", "SKYGW_TEST_HOLD_S": "30"}
     session.run(sys.executable, "-m", "pytest", "tests/fleet", *session.posargs, env={**os.environ, **long})
+
+
+@nox.session
+def storm(session: nox.Session) -> None:
+    """2,000 installations are cut at once and come back at once: how long it takes, and what the others notice."""
+    session.run(sys.executable, "-m", "tests.fleet.storm", *session.posargs)
 
 
 @nox.session(venv_backend="venv")

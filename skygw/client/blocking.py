@@ -17,7 +17,7 @@ from skygw.client.blocking_caller import BlockingAnswer, BlockingCaller
 from skygw.client.commands import Command, CommandOutcome
 from skygw.client.config import NodeConfig
 from skygw.client.direct import DirectCall
-from skygw.client.node import LinkEnded, LinkLossPolicy, NodeClient
+from skygw.client.node import LinkEnded, LinkLossPolicy, LinkStatus, NodeClient
 from skygw.protocol.node_frames import SnapshotStream
 
 __all__ = ["BlockingAnswer", "BlockingCall", "BlockingCaller", "BlockingCommand", "BlockingNode"]
@@ -241,6 +241,11 @@ class BlockingNode:
     @property
     def last_end(self) -> LinkEnded | None:
         return self._client.last_end
+
+    @property
+    def status(self) -> LinkStatus:
+        """See `NodeClient.status`."""
+        return self._client.status
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Whether the gateway said welcome within `timeout_s`."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import NamedTuple
 
 from skygw.client.link import LinkEnded
-from skygw.protocol.close_codes import CloseCode, comeback_delay
+from skygw.protocol.close_codes import CloseCode, comeback_delay, comes_back_late
 
 STEADY_S = 10.0
 """A session that lasted this long counts as a success: the back-off starts anew."""
@@ -12,29 +13,43 @@ STEADY_S = 10.0
 MAX_ASKED_S = 15 * 60.0
 """No gateway can send a node away for longer."""
 
-_LATE_STATUS: dict[int, CloseCode] = {
-    HTTPStatus.FORBIDDEN: CloseCode.FORBIDDEN,
-    HTTPStatus.UPGRADE_REQUIRED: CloseCode.VERSION_UNSUPPORTED,
-}
+PASSING_REFUSALS = 8
+"""So many in a row may pass by themselves: keys that are being changed, a proxy that is being set up. They take about
+half a minute, as long as a gateway may wait before it fetches new keys."""
+
+_LATE_AT_ONCE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.UPGRADE_REQUIRED})
+_LATE_IN_THE_END = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND})
 
 
-class Comeback:
-    """`chance` is uniform in [0, 1)."""
+class Comeback(NamedTuple):
+    """What to do about an end: wait `in_s` seconds; `is_late` asks for a person's attention meanwhile."""
+
+    in_s: float
+    is_late: bool
+
+
+class Comebacks:
+    """One for the life of the program. `chance` is uniform in [0, 1)."""
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
         self._attempt = 0
+        self._refusals = 0
         self._token_refused = False
 
-    def delay(self, end: LinkEnded, *, lasted_s: float) -> float:
-        """Seconds to wait. `lasted_s` counts from the welcome, 0 when there was none."""
+    def after(self, end: LinkEnded, *, lasted_s: float) -> Comeback:
+        """`lasted_s` counts from the welcome, 0 when there was none."""
         if lasted_s >= STEADY_S:
             self._attempt = 0
+        self._refusals = self._refusals + 1 if end.status in _LATE_IN_THE_END else 0
         first_refusal = end.status == HTTPStatus.UNAUTHORIZED and not self._token_refused
         self._token_refused = end.status == HTTPStatus.UNAUTHORIZED
         if first_refusal:
-            return 0.0  # the next connect brings a fresh token
-        code = end.code if end.status is None else _LATE_STATUS.get(end.status)
+            return Comeback(0.0, is_late=False)  # the next connect brings a fresh token
+        code = end.code
+        if end.status is not None:
+            refused = end.status in _LATE_AT_ONCE or self._refusals > PASSING_REFUSALS
+            code = CloseCode.FORBIDDEN if refused else None
         delay = comeback_delay(
             code=code,
             attempt=self._attempt,
@@ -42,4 +57,4 @@ class Comeback:
             at_least_s=min(end.retry_after_s, MAX_ASKED_S),
         )
         self._attempt += 1
-        return delay
+        return Comeback(delay, is_late=comes_back_late(code))

@@ -4,18 +4,18 @@ import hashlib
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
-from skygw.client.lanes import Queued, Recipient
+from skygw.client.lanes import Lanes, Queued, Recipient
 from skygw.ids import CallId
 from skygw.protocol.chunks import HEADER_BYTES, Chunk, pack_chunk
 from skygw.protocol.codec import encode
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import DirectRequest
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.limits import MAX_CHUNK_PAYLOAD, Limits
+from skygw.protocol.limits import Limits
 from skygw.protocol.node_frames import DirectError, DirectResponseEnd, DirectResponseStart, ErrorCode
 
 log = logging.getLogger("skygw.client")
@@ -46,7 +46,7 @@ class DirectCall(Recipient):
 
     id: CallId
 
-    def __init__(self, request: DirectRequest, *, deadline: float, limits: Limits, send: "SendQueued") -> None:
+    def __init__(self, request: DirectRequest, *, deadline: float, limits: Limits, lanes: Lanes) -> None:
         super().__init__(request.id)
         self.operation = request.operation
         self.params: Opaque = request.params
@@ -56,10 +56,10 @@ class DirectCall(Recipient):
         self.traceparent = request.traceparent
         self.deadline = deadline
         self.scope = trio.CancelScope(deadline=deadline)
-        self._send = send
+        self._lanes = lanes
         self._credit = request.credit
         self._more_credit = trio.Event()
-        self._piece = max(1, min(MAX_CHUNK_PAYLOAD, limits.binary_bytes - HEADER_BYTES))
+        self._most = max(1, limits.binary_bytes - HEADER_BYTES)
         self._text_bytes = limits.text_bytes
         self._total_size: int | None = None
         self._digest = hashlib.sha256()
@@ -93,14 +93,14 @@ class DirectCall(Recipient):
         while at < len(view):
             while self._credit == 0:
                 await self._more_credit.wait()
-            piece = bytes(view[at : at + min(self._piece, self._credit)])
+            piece = bytes(view[at : at + min(self._lanes.pieces.bytes, self._most, self._credit)])
             self._credit -= len(piece)
             at += len(piece)
             self._digest.update(piece)
             self._bytes += len(piece)
             chunk = Chunk(self.id, self._chunks, piece)
             self._chunks += 1
-            await self._send(Queued(self, pack_chunk(chunk)))
+            await self._lanes.chunk(Queued(self, pack_chunk(chunk)))
 
     def add_credit(self, count: int) -> None:
         """From the session: the caller has read `count` bytes more."""
@@ -124,16 +124,10 @@ class DirectCall(Recipient):
         text = encode(frame)
         if len(text.encode()) > self._text_bytes:
             raise ValueError(f"A {frame.kind} of over {self._text_bytes} bytes cannot be sent.")
-        await self._send(Queued(self, text))
+        await self._lanes.chunk(Queued(self, text))
 
 
 OperationHandler = Callable[[DirectCall], Awaitable[None]]
-
-
-class SendQueued(Protocol):
-    """Waits for room in the writer's lane."""
-
-    async def __call__(self, queued: Queued, /) -> None: ...
 
 
 class Operations:
@@ -172,13 +166,10 @@ def direct_error(call_id: CallId, code: str, message: str, details: dict[str, An
 class Calls:
     """The direct calls of one session. `take` is for its reader; each call runs in the nursery of `run`."""
 
-    def __init__(
-        self, operations: Operations, *, limits: Limits, send: SendQueued, answer: Callable[[str], None]
-    ) -> None:
+    def __init__(self, operations: Operations, *, limits: Limits, lanes: Lanes) -> None:
         self._operations = operations
         self._limits = limits
-        self._send = send
-        self._answer = answer
+        self._lanes = lanes
         self._open: dict[CallId, DirectCall] = {}
         self._accepted, self._to_run = trio.open_memory_channel[tuple[DirectCall, OperationHandler]](MAX_CALLS)
 
@@ -188,7 +179,7 @@ class Calls:
             return
         handler = self._operations.find(request.operation)
         if handler is None:
-            self._answer(
+            self._lanes.control(
                 direct_error(
                     request.id,
                     ErrorCode.NOT_FOUND,
@@ -198,11 +189,11 @@ class Calls:
             )
             return
         if len(self._open) >= MAX_CALLS:
-            self._answer(
+            self._lanes.control(
                 direct_error(request.id, ErrorCode.CONFLICT, f"{MAX_CALLS} calls are running.", {"reason": "busy"})
             )
             return
-        call = DirectCall(request, deadline=trio.current_time() + remaining_s, limits=self._limits, send=self._send)
+        call = DirectCall(request, deadline=trio.current_time() + remaining_s, limits=self._limits, lanes=self._lanes)
         self._open[call.id] = call
         self._accepted.send_nowait((call, handler))  # never full: as many places as calls may be open
 
@@ -232,7 +223,7 @@ class Calls:
             del self._open[call.id]
         if error is not None and not call.abandoned:
             call.abandoned = True  # what is still queued of this response would come after its error
-            self._answer(error)
+            self._lanes.control(error)
 
     async def _handle(self, call: DirectCall, handler: OperationHandler) -> str | None:
         """The error to answer with, or `None` after a good end."""

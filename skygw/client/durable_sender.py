@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import trio
 
 from skygw.client.journal import Row
-from skygw.client.lanes import Lanes
+from skygw.client.lanes import Lanes, Report
 from skygw.client.link import LinkEnded
 from skygw.client.outbox import Outbox
 from skygw.protocol.codec import encode
@@ -42,12 +42,13 @@ class DurableSender:
 
     def acked(self, seq: int) -> None:
         """Everything up to `seq` is committed. An ack of what was not sent says nothing about it."""
+        seq = min(seq, self._lanes.begun_seq)
         while self._in_flight and self._in_flight[0].seq <= seq:
             self._drop_first()
 
     def nacked(self, seq: int, reason: str) -> None:
         """The hub will never take this one; those before it may still wait for their ack."""
-        if any(row.seq == seq for row in self._in_flight):
+        if seq <= self._lanes.begun_seq and any(row.seq == seq for row in self._in_flight):
             log.warning("the hub refuses a report for ever", extra={"seq": seq, "reason": reason})
             self._nacked.add(seq)
         while self._in_flight and self._in_flight[0].seq in self._nacked:
@@ -89,7 +90,8 @@ class DurableSender:
                 await self._window(row.size)
                 self._in_flight.append(row)
                 self._in_flight_bytes += row.size
-                await self._lanes.durable(row.text if row.size <= self._limits.text_bytes else _too_large(row))
+                text = row.text if row.size <= self._limits.text_bytes else _too_large(row)
+                await self._lanes.durable(Report(row.seq, text))
                 sent = row.seq
 
     @contextmanager

@@ -1,12 +1,14 @@
 """What waits for the writer of one session, in lanes, so that the proof of a stop never queues behind megabytes."""
 
 from collections import OrderedDict, deque
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import trio
 
+from skygw.client.piece_size import PieceSize
 from skygw.protocol.codec import encode
+from skygw.protocol.limits import KIB
 from skygw.protocol.node_frames import PublishSnapshot, SnapshotStream
 
 MAX_CONTROL = 1_024
@@ -17,6 +19,10 @@ MAX_DURABLE = 32
 
 MAX_CHUNKS = 8
 """Of direct responses, all calls together: 8 × 256 KiB = 2 MiB."""
+
+BATCH_BYTES = 16 * KIB
+"""What is written at once: what comes meanwhile, the proof of a stop most of all, waits for no more than this, or for
+one message that is larger."""
 
 MAX_RESOURCES = 4_096
 """Snapshots kept, one for each (stream, uid)."""
@@ -66,6 +72,13 @@ class Queued(NamedTuple):
     message: str | bytes
 
 
+class Report(NamedTuple):
+    """A durable frame."""
+
+    seq: int
+    text: str
+
+
 class ControlLaneFull(Exception):
     """The peer keeps asking and does not read the answers: the session ends."""
 
@@ -74,10 +87,14 @@ class Lanes:
     """Filled by many tasks, emptied by one writer. Order: control, durable, snapshots, direct responses."""
 
     def __init__(self, snapshots: Snapshots) -> None:
+        self.pieces = PieceSize()
+        """How large the chunks of direct responses should be."""
+        self.begun_seq = 0
+        """Every report up to this one has been given to the writer, and no other: an ack can mean no more."""
         self._snapshots = snapshots
         self._control: deque[str] = deque()
-        self._durable_in, self._durable = trio.open_memory_channel[str](MAX_DURABLE)
-        self._chunks_in, self._chunks = trio.open_memory_channel[Queued](MAX_CHUNKS)
+        self._durable = _Lane[Report](MAX_DURABLE)
+        self._chunks = _Lane[Queued](MAX_CHUNKS)
         self._wake = trio.Event()
 
     def control(self, message: str) -> None:
@@ -87,14 +104,14 @@ class Lanes:
         self._control.append(message)
         self._wake.set()
 
-    async def durable(self, message: str) -> None:
+    async def durable(self, report: Report) -> None:
         """Waits for room."""
-        await self._durable_in.send(message)
+        await self._durable.put(report)
         self._wake.set()
 
     async def chunk(self, queued: Queued) -> None:
         """Waits for room."""
-        await self._chunks_in.send(queued)
+        await self._chunks.put(queued)
         self._wake.set()
 
     def wake(self) -> None:
@@ -106,21 +123,57 @@ class Lanes:
         await self._wake.wait()
         self._wake = trio.Event()
 
-    def take(self) -> str | bytes | None:
-        """The next message, or `None` when every lane is empty."""
+    def take(self) -> list[str | bytes]:
+        """What to write next: as much as fits `BATCH_BYTES`, and at least one message; empty when every lane is."""
+        batch: list[str | bytes] = []
+        room = BATCH_BYTES
+        while room > 0:
+            message = self._next(room if batch else None)
+            if message is None:
+                break
+            batch.append(message)
+            room -= len(message)
+        return batch
+
+    def _next(self, room: int | None) -> str | bytes | None:
         if self._control:
             return self._control.popleft()
-        try:
-            return self._durable.receive_nowait()
-        except trio.WouldBlock:
-            pass
+        report = self._durable.first()
+        if report is not None:
+            self._durable.pop()
+            self.begun_seq = report.seq
+            return report.text
         snapshot = self._snapshots.next_due()
         if snapshot is not None:
             return encode(snapshot)
-        while True:
-            try:
-                queued = self._chunks.receive_nowait()
-            except trio.WouldBlock:
-                return None
+        while (queued := self._chunks.first()) is not None:
+            if room is not None and len(queued.message) > room and not queued.call.abandoned:
+                return None  # a write of its own: what is urgent goes before it
+            self._chunks.pop()
             if not queued.call.abandoned:
                 return queued.message
+        return None
+
+
+ItemT = TypeVar("ItemT")
+
+
+class _Lane(Generic[ItemT]):
+    """A queue whose `put` waits for room, and is no checkpoint while there is some."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._items: deque[ItemT] = deque()
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    async def put(self, item: ItemT) -> None:
+        while len(self._items) >= self._places:
+            await self._waiting.park()
+        self._items.append(item)
+
+    def first(self) -> ItemT | None:
+        return self._items[0] if self._items else None
+
+    def pop(self) -> None:
+        self._items.popleft()
+        self._waiting.unpark()

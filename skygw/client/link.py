@@ -1,35 +1,37 @@
-"""The node's end of one WebSocket, over trio-websocket, with that library's hazards kept inside."""
+"""The node's end of one WebSocket: from an address and a token to a link, or to the reason why there is none."""
 
-import json
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Protocol, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+from urllib.parse import SplitResult, urlsplit
 
-import h11
 import trio
-from trio_websocket import (
-    ConnectionClosed,
-    ConnectionRejected,
-    WebSocketConnection,
-    wrap_client_stream,
-)
-from wsproto.utilities import ProtocolError
 
+from skygw.client.handshake import BadAnswer, Handshake, Refused
 from skygw.protocol.limits import MAX_TEXT_BYTES
 from skygw.protocol.schemas import SUBPROTOCOL
+from skygw.websocket import (
+    ConnectionLost,
+    Fault,
+    LinkClosed,
+    NotReading,
+    Patience,
+    PlainTransport,
+    Rhythm,
+    TlsTransport,
+    Transport,
+    WebSocket,
+    tune,
+)
 
-RECEIVE_BYTES = 64 * 1024
-QUEUED_MESSAGES = 8
-"""Read ahead by the library: 8 × 64 KiB at most."""
-
-MAX_DETAIL_CHARS = 300
-MAX_RETRY_AFTER_S = 15 * 60.0
+REFUSAL_S = 2.0
+"""What the rest of a refusal may take to come; its status is known by then."""
 
 
 class LinkEnded(Exception):
-    """There is no link. `code` is the peer's close code, or `None`; `status` is the HTTP refusal, or `None`."""
+    """There is no link. `code` is the gateway's close code, or `None`; `status` is the HTTP refusal, or `None`."""
 
     def __init__(
         self, message: str, *, code: int | None = None, status: int | None = None, retry_after_s: float = 0.0
@@ -39,40 +41,46 @@ class LinkEnded(Exception):
         self.status = status
         self.retry_after_s = retry_after_s
 
+    @classmethod
+    def of(cls, closed: LinkClosed) -> "LinkEnded":
+        """How a link ended that there was. With a fault it was we who gave it up, and the code is not the gateway's."""
+        match closed.fault:
+            case Fault.GONE:
+                return cls(f"The gateway is gone: {closed.reason}.")
+            case Fault.DOES_NOT_READ:
+                return cls(f"The gateway does not read: it {closed.reason}.")
+            case Fault.BROKE_A_RULE:
+                return cls(f"The gateway broke a rule of WebSockets: {closed.reason}.")
+        if closed.code is None:
+            return cls("The connection ended without a word.")
+        return cls(f"The gateway closed with {closed.code}: {closed.reason or 'no reason given'}.", code=closed.code)
+
 
 class Link(Protocol):
-    """One connection: one task receives, one task sends. Both raise `LinkEnded`."""
+    """One connection: one task receives, one task sends, `keep` runs beside them. All but `keep` raise `LinkClosed`.
+    `skygw.websocket.WebSocket` is the one with a wire.
+    """
 
-    async def receive(self) -> str | bytes:
-        """The next message."""
+    async def receive(self) -> Sequence[str | bytes]:
+        """The messages that have come, at least one and not many."""
         ...
 
-    async def send(self, message: str | bytes) -> None:
-        """Hands a message over. Cancelled in the middle, half a frame may be out: the link must end then."""
+    async def receive_one(self) -> str | bytes:
+        """The next message; what came with it is still there."""
         ...
 
+    async def send(self, messages: Sequence[str | bytes]) -> None:
+        """Hands messages over as one write. Cancelled in the middle of a message, the link has ended."""
+        ...
 
-class WebSocketLink:
-    """A `Link` over a socket. Only `open_link` makes one."""
+    async def keep(self) -> None:
+        """Asks a silent gateway for a sign of life and gives up one that is gone. Returns at the end of the link."""
+        ...
 
-    def __init__(self, connection: WebSocketConnection) -> None:
-        self._connection = connection
-
-    async def receive(self) -> str | bytes:
-        try:
-            return await self._connection.get_message()
-        except ConnectionClosed as closed:
-            raise _ended(closed) from None
-
-    async def send(self, message: str | bytes) -> None:
-        try:
-            await self._connection.send_message(message)
-        except ConnectionClosed as closed:
-            raise _ended(closed) from None
-        except trio.Cancelled:
-            # Half a frame may be out. A close frame behind it would be read as the rest of it: drop the connection.
-            await trio.aclose_forcefully(self._connection._stream)  # noqa: SLF001 - no public way; pinned by a test
-            raise
+    @property
+    def last_received_at(self) -> float:
+        """When the last bytes came, on trio's clock."""
+        ...
 
 
 @asynccontextmanager
@@ -83,126 +91,107 @@ async def open_link(
     connect_timeout_s: float,
     disconnect_timeout_s: float,
     ssl_context: ssl.SSLContext | None = None,
-) -> AsyncIterator[WebSocketLink]:
+    max_message_bytes: int = MAX_TEXT_BYTES,
+    dialled: tuple[str, int] | None = None,
+) -> AsyncIterator[WebSocket]:
     """Connects; leaving the block closes with 1000, and drops the connection after `disconnect_timeout_s`.
+    `dialled` is the host and port of what carries the bytes to the gateway, if the URL's own is not to be dialled.
 
-    Raises `LinkEnded` when the gateway cannot be reached or refuses, and when the library fails under a hostile peer.
-    No compression is offered: trio-websocket offers no extension. The stream is ours, because the library leaves it
-    open when it is refused, cancelled while connecting, or closed by the peer.
+    Raises `LinkEnded` when the gateway cannot be reached or refuses, and for a `LinkClosed` of the block. No extension
+    is offered, compression least of all.
     """
     if not (token.isascii() and token.isprintable()):
         raise LinkEnded("The token holds characters that no header can carry.")
-    ends: list[LinkEnded] = []
+    transport: Transport | None = None
+    unread = b""
     try:
-        async with trio.open_nursery() as nursery, AsyncExitStack() as cleanup:
-            with trio.move_on_after(connect_timeout_s) as patience:
-                connection = await _connect(url, token, ssl_context, nursery, cleanup)
-            if patience.cancelled_caught:
-                raise LinkEnded(f"{url} did not answer within {connect_timeout_s:.0f} s.")  # noqa: TRY301 - the way out
-            try:
-                yield WebSocketLink(connection)
-            finally:
-                with trio.move_on_after(disconnect_timeout_s, shield=True):
-                    await connection.aclose()
-                nursery.cancel_scope.cancel()
-    except* LinkEnded as group:
-        ends += leaves(group)
-    except* ConnectionRejected as refusals:
-        ends += [
-            LinkEnded(
-                f"{url} refused the connection with HTTP {refusal.status_code}{_detail(refusal.body)}",
-                status=refusal.status_code,
-                retry_after_s=_retry_after(refusal.headers),
-            )
-            for refusal in leaves(refusals)
-        ]
-    # The library lets these out of its reader (trio-websocket #184), and h11's when the answer is no handshake.
-    except* (
-        ProtocolError,
-        h11.ProtocolError,
-        ConnectionClosed,
-        trio.BrokenResourceError,
-        trio.ClosedResourceError,
-        OSError,
-    ) as group:
-        ends += [LinkEnded(f"The connection to {url} failed: {_why(error)}.") for error in leaves(group)]
-    if ends:
-        raise ends[0]
+        with trio.move_on_after(connect_timeout_s) as patience:
+            transport = await _connect(urlsplit(url), dialled, ssl_context)
+            unread = await _shake_hands(transport, url, token)
+        if transport is None or patience.cancelled_caught:
+            raise LinkEnded(f"{url} did not answer within {connect_timeout_s:.0f} s.")
+        link = WebSocket(transport, is_client=True, max_message_bytes=max_message_bytes, rhythm=Rhythm(), unread=unread)
+        try:
+            yield link
+        finally:
+            with trio.move_on_after(disconnect_timeout_s, shield=True):
+                await _say_goodbye(link, transport)
+    except LinkClosed as closed:
+        raise LinkEnded.of(closed) from None
+    except (ConnectionLost, NotReading, BadAnswer, OSError, UnicodeError) as error:
+        raise LinkEnded(f"The connection to {url} failed: {_why(error)}.") from None
+    finally:
+        if transport is not None:
+            transport.close()
 
 
-async def _connect(
-    url: str,
-    token: str,
-    ssl_context: ssl.SSLContext | None,
-    nursery: trio.Nursery,
-    cleanup: AsyncExitStack,
-) -> WebSocketConnection:
+async def _connect(url: SplitResult, dialled: tuple[str, int] | None, ssl_context: ssl.SSLContext | None) -> Transport:
+    host = url.hostname or ""
+    tls = url.scheme == "wss"
+    stream = await trio.open_tcp_stream(*(dialled or (host, url.port or (443 if tls else 80))))
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    tune(sock)
+    if not tls:
+        return PlainTransport(sock, Patience())
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+    context = ssl_context or ssl.create_default_context()
+    transport = TlsTransport(trio.SSLStream(stream, context, server_hostname=host, https_compatible=True), Patience())
+    try:
+        await transport.shake_hands()
+    except BaseException:
+        transport.abort()
+        raise
+    return transport
+
+
+async def _shake_hands(transport: Transport, url: str, token: str) -> bytes:
+    """Returns what came behind the answer. Raises `LinkEnded` for a refusal, and `BadAnswer`."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    tls = parts.scheme == "wss"
-    port = parts.port or (443 if tls else 80)
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
-    if tls:
-        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=ssl_context, https_compatible=True)
-    else:
-        stream = await trio.open_tcp_stream(host, port)
-    cleanup.push_async_callback(trio.aclose_forcefully, stream)
-    if isinstance(stream, trio.SSLStream):
-        await stream.do_handshake()  # left to the library, a refused certificate would only be seen as a silence
-    connection = await wrap_client_stream(
-        nursery,
-        stream,
-        parts.netloc.rpartition("@")[2],
-        (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-        subprotocols=[SUBPROTOCOL],
-        extra_headers=[(b"authorization", b"Bearer " + token.encode())],
-        message_queue_size=QUEUED_MESSAGES,
-        max_message_size=MAX_TEXT_BYTES,
-        receive_buffer_size=RECEIVE_BYTES,
+    handshake = Handshake(
+        host=parts.netloc.rpartition("@")[2],
+        target=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        token=token,
+        subprotocol=SUBPROTOCOL,
     )
-    if connection.subprotocol != SUBPROTOCOL:
-        raise LinkEnded(f"{url} does not speak {SUBPROTOCOL}.")
-    return connection
+    await transport.send(handshake.request)
+    answer = None
+    with trio.CancelScope() as patience:
+        while answer is None:
+            answer = handshake.feed(await transport.receive())
+            if handshake.refused() is not None:
+                patience.deadline = min(patience.deadline, trio.current_time() + REFUSAL_S)
+    answer = answer or handshake.refused()
+    if isinstance(answer, Refused):
+        raise LinkEnded(
+            f"{url} refused the connection with HTTP {answer.status}{answer.detail and ': '}{answer.detail or '.'}",
+            status=answer.status,
+            retry_after_s=answer.retry_after_s,
+        )
+    if answer is None:
+        raise BadAnswer("it said nothing")
+    return answer.unread
 
 
-ErrorT = TypeVar("ErrorT", bound=Exception)
-
-
-def leaves(group: ExceptionGroup[ErrorT]) -> list[ErrorT]:
-    """The errors in a group and in the groups inside it."""
-    found: list[ErrorT] = []
-    for error in group.exceptions:
-        found += leaves(error) if isinstance(error, ExceptionGroup) else [error]
-    return found
-
-
-def _ended(closed: ConnectionClosed) -> LinkEnded:
-    reason = closed.reason
-    if reason is None:
-        return LinkEnded("The connection ended without a word.")
-    return LinkEnded(f"The gateway closed with {reason.code}: {reason.reason or 'no reason given'}.", code=reason.code)
-
-
-def _detail(body: bytes | None) -> str:
-    """What the refusal says of itself, to be shown on site: one printable line."""
+async def _say_goodbye(link: WebSocket, transport: Transport) -> None:
+    """Up to the gateway's own goodbye and its end of the connection, which comes first (RFC 6455 §7.1.1)."""
     try:
-        found = json.loads(body or b"")
-    except (ValueError, RecursionError):
-        return "."
-    said = found.get("detail") if isinstance(found, dict) else None
-    if not isinstance(said, str):
-        return "."
-    return ": " + "".join(character for character in said if character.isprintable())[:MAX_DETAIL_CHARS]
+        await link.close()
+        while True:
+            await link.receive()
+    except LinkClosed:
+        pass
+    try:
+        while await transport.receive():
+            pass
+    except ConnectionLost:
+        return
 
 
 def _why(error: Exception) -> str:
-    told = error.__cause__ or error
+    told: BaseException = error
+    if isinstance(error, OSError) and error.__cause__ is not None:
+        told = error.__cause__  # trio's own sentence is that all attempts failed
+    while isinstance(told, BaseExceptionGroup):
+        told = told.exceptions[0]
     return str(told) or type(told).__name__
-
-
-def _retry_after(headers: tuple[tuple[bytes, bytes], ...]) -> float:
-    """Seconds only: an HTTP date would need a clock that is right."""
-    for name, value in headers:
-        if name.lower() == b"retry-after" and value.isdigit():
-            return min(float(value), MAX_RETRY_AFTER_S)
-    return 0.0

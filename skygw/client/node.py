@@ -14,13 +14,14 @@ from uuid import UUID, uuid4
 import trio
 
 from skygw.client.arrival import MonotonicMs
-from skygw.client.comeback import Comeback
+from skygw.client.comeback import Comebacks
 from skygw.client.commands import Command, CommandHandler, CommandOutcome, Commands
 from skygw.client.config import NodeConfig, Token
 from skygw.client.direct import DirectCall, OperationHandler, OperationRefused, Operations
 from skygw.client.lanes import Snapshots
 from skygw.client.link import Link, LinkEnded, open_link
 from skygw.client.node_state import NodeState, load_state, save_state
+from skygw.client.on_site import LinkStatus, advice
 from skygw.client.outbox import Outbox
 from skygw.client.session import Session, SessionNeeds, as_token, greet
 from skygw.ids import BootId, CommandId
@@ -30,6 +31,7 @@ from skygw.protocol.gateway_frames import LinkLossPolicy, Welcome
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import MAX_TEXT_BYTES
 from skygw.protocol.node_frames import Hello, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
+from skygw.websocket import LinkClosed
 
 __all__ = [
     "Command",
@@ -37,6 +39,7 @@ __all__ = [
     "DirectCall",
     "LinkEnded",
     "LinkLossPolicy",
+    "LinkStatus",
     "NodeClient",
     "NodeConfig",
     "OperationRefused",
@@ -73,7 +76,7 @@ class NodeClient:
         self._config = config
         self._connect = connect or self._open_link
         self._now_ms = now_ms
-        self._comeback = Comeback(chance)
+        self._comebacks = Comebacks(chance)
         self._operations = Operations()
         self._snapshots = Snapshots()
         self._command_handler: CommandHandler | None = None
@@ -92,6 +95,7 @@ class NodeClient:
         """Why the last link ended, to be shown on site."""
         self.coming_back_in_s: float | None = None
         """The wait that is going on, from its beginning."""
+        self._advice: str | None = None
 
     # Before `run`.
 
@@ -177,6 +181,14 @@ class NodeClient:
     def connected(self) -> bool:
         return self._session is not None
 
+    @property
+    def status(self) -> LinkStatus:
+        """To be shown on site: whether there is a link, why not, and what to do when waiting alone will not help."""
+        if self.connected:
+            return LinkStatus(True, "Connected to the gateway.")
+        said = "Not connected yet." if self.last_end is None else str(self.last_end)
+        return LinkStatus(False, said, self._advice, self.coming_back_in_s)
+
     async def wait_connected(self) -> None:
         """Returns when the gateway has said welcome."""
         while not self.connected:
@@ -236,10 +248,12 @@ class NodeClient:
                 lasted_s = trio.current_time() - self._welcomed_at
                 self._up = trio.Event()
                 self._down.set()
-            delay = self._comeback.delay(end, lasted_s=lasted_s)
-            log.warning("no link: %s Coming back in %.1f s.", end, delay, extra={"code": end.code})
-            self.coming_back_in_s = delay
-            await trio.sleep(delay)
+            comeback = self._comebacks.after(end, lasted_s=lasted_s)
+            self._advice = advice(end) if comeback.is_late else None
+            about = {"code": end.code, "status": end.status, "advice": self._advice}
+            log.warning("no link: %s Coming back in %.1f s.", end, comeback.in_s, extra=about)
+            self.coming_back_in_s = comeback.in_s
+            await trio.sleep(comeback.in_s)
             self.coming_back_in_s = None
 
     async def _one_link(self, needs: SessionNeeds) -> LinkEnded:
@@ -259,6 +273,8 @@ class NodeClient:
             return await self._live(link, welcome, token, needs)
         except LinkEnded as end:
             return end
+        except LinkClosed as closed:
+            return LinkEnded.of(closed)
         except sqlite3.Error:
             log.exception("the journal of the node cannot be written")
             return LinkEnded("The node's own journal failed.")

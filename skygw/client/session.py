@@ -1,8 +1,10 @@
 """One life of a node's socket, from `hello` to its end: one reader, one writer, a heartbeat, and what they feed."""
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 import trio
@@ -13,7 +15,7 @@ from skygw.client.config import Token, TokenProvider
 from skygw.client.direct import Calls, Operations, direct_error
 from skygw.client.durable_sender import DurableSender
 from skygw.client.lanes import ControlLaneFull, Lanes, Snapshots
-from skygw.client.link import Link, LinkEnded, leaves
+from skygw.client.link import Link, LinkEnded
 from skygw.client.outbox import Outbox
 from skygw.ids import CommandId, Epoch
 from skygw.protocol.codec import BadFrame, ProtocolViolation, encode, from_gateway
@@ -34,14 +36,16 @@ from skygw.protocol.gateway_frames import (
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import AuthRefresh, Error, ErrorCode, Hello, Ping, Pong
 from skygw.protocol.safing import is_safing
+from skygw.websocket import LinkClosed
 
 log = logging.getLogger("skygw.client")
 
 WELCOME_S = 20.0
 DEAD_AFTER_BEATS = 2.5
 SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.05, 60.0
-SEND_S = 60.0
-"""One message on the slowest uplink: 256 KiB at 35 kbit/s."""
+GOAWAY_S = 30.0
+"""How long after the time it asked for a gateway that said goaway may still hold the link. Until then the node stays:
+its answers are finished, and a stop still gets through."""
 
 RENEW_AT = 0.75
 """The part of a token's life after which it is renewed."""
@@ -50,11 +54,11 @@ RENEW_AGAIN_S = 5.0
 
 
 async def greet(link: Link, hello: Hello) -> Welcome:
-    """Says hello and waits for the welcome. Raises `LinkEnded`."""
+    """Says hello and waits for the welcome. Raises `LinkClosed`, and `LinkEnded` when there is none."""
     with trio.move_on_after(WELCOME_S):
-        await link.send(encode(hello))
+        await link.send((encode(hello),))
         while True:
-            message = await link.receive()
+            message = await link.receive_one()
             if isinstance(message, bytes):
                 continue
             try:
@@ -97,8 +101,9 @@ class Session:
         self._arrivals.measure(welcome.t_ms)
         self._lanes = Lanes(needs.snapshots)
         self._durable = DurableSender(needs.outbox, self._lanes, welcome.limits, hub_has=welcome.acked_seq)
-        self._calls = Calls(needs.operations, limits=welcome.limits, send=self._lanes.chunk, answer=self._lanes.control)
+        self._calls = Calls(needs.operations, limits=welcome.limits, lanes=self._lanes)
         self._reconnect_after_s = 0.0
+        self._leave_at = math.inf
 
     def wake_writer(self) -> None:
         """There is a snapshot to send."""
@@ -109,19 +114,22 @@ class Session:
         self._error(ErrorCode.INTERNAL, "storage_full", "The node's disk takes nothing; not run.", str(command_id))
 
     async def run(self) -> LinkEnded:
-        """Works until the link ends and says how. Cancelled, the link must be dropped: half a frame may be out."""
+        """Works until the link ends and says how. Cancelled, a message may have been cut: the link has ended then."""
         ends: list[LinkEnded] = []
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._link.keep)
                 nursery.start_soon(self._read)
                 nursery.start_soon(self._write)
-                nursery.start_soon(self._beat)
+                nursery.start_soon(self._watch)
                 nursery.start_soon(self._renew_token)
                 nursery.start_soon(self._durable.run)
                 nursery.start_soon(self._calls.run)
                 self._needs.snapshots.all_due()
                 self._lanes.wake()
                 nursery.start_soon(self._needs.full_state)
+        except* LinkClosed as group:
+            ends += map(LinkEnded.of, leaves(group))
         except* LinkEnded as group:
             ends += leaves(group)
         except* ControlLaneFull:
@@ -131,20 +139,27 @@ class Session:
         return end
 
     async def _write(self) -> None:
+        """The only task that sends; a write has the link's own deadline."""
         while True:
-            message = self._lanes.take()
-            if message is None:
+            batch = self._lanes.take()
+            if not batch:
                 await self._lanes.wait()
                 continue
-            with trio.move_on_after(SEND_S) as patience:
-                await self._link.send(message)
-            if patience.cancelled_caught:
-                raise LinkEnded(f"The gateway took no message within {SEND_S:.0f} s.")
+            began = trio.current_time()
+            await self._link.send(batch)
+            self._lanes.pieces.wrote(sum(map(len, batch)), took_s=trio.current_time() - began)
 
-    async def _beat(self) -> None:
+    async def _watch(self) -> None:
+        """A gateway that beats faster than the link asks for life is missed sooner, and one that leaves is left."""
+        dead_after_s = self._beat_s * DEAD_AFTER_BEATS
         while True:
-            await trio.sleep(self._beat_s)
-            self._lanes.control(encode(Ping()))
+            now = trio.current_time()
+            dead_at = self._link.last_received_at + dead_after_s
+            if now >= dead_at:
+                raise LinkEnded(f"Nothing came from the gateway for {dead_after_s:.1f} s.")
+            if now >= self._leave_at:
+                raise LinkEnded("The gateway said that it goes away, and stayed.")
+            await trio.sleep_until(min(dead_at, self._leave_at))
 
     async def _renew_token(self) -> None:
         lifetime_s = self._token.lifetime_s
@@ -161,23 +176,23 @@ class Session:
 
     async def _read(self) -> None:
         while True:
-            with trio.move_on_after(self._beat_s * DEAD_AFTER_BEATS) as patience:
-                message = await self._link.receive()
-            if patience.cancelled_caught:
-                raise LinkEnded(f"Nothing came from the gateway for {self._beat_s * DEAD_AFTER_BEATS:.1f} s.")
-            if isinstance(message, bytes):
-                self._error(ErrorCode.INVALID, "invalid", "A gateway sends no binary messages.", None)
-                continue
-            try:
-                reads = from_gateway.decode(message)
-            except ProtocolViolation as error:
-                self._error(ErrorCode.INVALID, "invalid", f"Not a frame: {error}.", None)
-                continue
-            for read in reads:
-                if isinstance(read, BadFrame):
-                    self._error(ErrorCode.INVALID, "invalid", read.message, read.id)
-                else:
-                    self._dispatch(read.frame)
+            for message in await self._link.receive():
+                self._take(message)
+
+    def _take(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self._error(ErrorCode.INVALID, "invalid", "A gateway sends no binary messages.", None)
+            return
+        try:
+            reads = from_gateway.decode(message)
+        except ProtocolViolation as error:
+            self._error(ErrorCode.INVALID, "invalid", f"Not a frame: {error}.", None)
+            return
+        for read in reads:
+            if isinstance(read, BadFrame):
+                self._error(ErrorCode.INVALID, "invalid", read.message, read.id)
+            else:
+                self._dispatch(read.frame)
 
     def _dispatch(self, frame: GatewayFrame) -> None:
         match frame:
@@ -206,6 +221,7 @@ class Session:
                 self._lanes.control(encode(Pong(id=frame.id)))
             case Goaway():
                 self._reconnect_after_s = frame.reconnect_after_ms / 1000
+                self._leave_at = trio.current_time() + self._reconnect_after_s + GOAWAY_S
                 log.info("the gateway is about to close: %s", frame.reason)
             case EventToken():
                 log.info("the gateway says of the token: %s", frame.state.value)
@@ -261,6 +277,17 @@ class Session:
         self._lanes.control(
             encode(Error(code=code, message=message[:2_000], details=details, id=about and about[:250]))
         )
+
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
+
+
+def leaves(group: ExceptionGroup[ErrorT]) -> list[ErrorT]:
+    """The errors in a group and in the groups inside it."""
+    found: list[ErrorT] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, ExceptionGroup) else [error]
+    return found
 
 
 def as_token(given: str | Token) -> Token:

@@ -25,6 +25,9 @@ class CloseCode(IntEnum):
 
 FIRST_LATE_CODE = 4500
 LAST_LATE_CODE = 4999
+RULE_BROKEN_CODES = frozenset({1002, 1003, 1007, 1009})
+"""RFC 6455's own words for a peer that broke a rule. Said to a node, the fault is its own and will be made again."""
+
 MAX_REASON_BYTES = 123
 """RFC 6455 §5.5: a control frame carries 125 bytes, two of them the code."""
 
@@ -36,7 +39,7 @@ LATE_TO_S = 15 * 60.0
 
 def comes_back_late(code: int | None) -> bool:
     """Whether this close asks for a person's attention before another try is useful."""
-    return code is not None and FIRST_LATE_CODE <= code <= LAST_LATE_CODE
+    return code is not None and (FIRST_LATE_CODE <= code <= LAST_LATE_CODE or code in RULE_BROKEN_CODES)
 
 
 def comeback_delay(*, code: int | None, attempt: int, chance: float, at_least_s: float = 0.0) -> float:

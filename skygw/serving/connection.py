@@ -29,7 +29,6 @@ from skygw.websocket import (
     tune,
 )
 
-LAST_WORDS_S = 1.0
 LINGER_READS = 64  # at 64 KiB each, 4 MiB are read and forgotten after our last byte
 
 _ENDS = {Fault.BROKE_A_RULE: End.PROTOCOL, Fault.DOES_NOT_READ: End.NOT_READING, Fault.GONE: End.GONE}
@@ -134,12 +133,12 @@ class Connection:
         self._hang_up(Ending(End.GAVE_WAY))
         return True
 
-    async def say_going(self) -> None:
+    async def say_going(self, *, after_s: float) -> None:
         """Tell a WebSocket that its server goes away, to come back soon (1012), unless its app says goodbye itself
-        within `LAST_WORDS_S`. Bounded by the send deadline.
+        within `after_s`. Bounded by the send deadline.
         """
         if self._websocket is not None:
-            with trio.move_on_after(LAST_WORDS_S):
+            with trio.move_on_after(after_s):
                 await self._websocket.ended.wait()
             try:
                 await self._websocket.close(Code.SERVICE_RESTART, "the service is being restarted")

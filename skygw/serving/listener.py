@@ -4,6 +4,7 @@ import errno
 import logging
 import socket
 import ssl
+from functools import partial
 
 import trio
 from hypercorn.trio.worker_context import WorkerContext
@@ -29,6 +30,7 @@ GONE_BEFORE_ACCEPT = frozenset(
 ACCEPTED_AT_ONCE = 8
 LONGEST_PAUSE_S = 0.05
 REFUSALS_LOGGED_EVERY_S = 10.0
+LAST_WORDS_S = 1.0  # what a session may use to say its own goodbye to its WebSocket
 KILLED_GONE_S = 1.0  # what an app may still use for its clean-up after it was cancelled
 
 
@@ -125,7 +127,7 @@ class Listener:
             async with trio.open_nursery() as goodbyes:
                 for connection in list(self._connections):
                     connection.end_if_idle()
-                    goodbyes.start_soon(connection.say_going)
+                    goodbyes.start_soon(partial(connection.say_going, after_s=min(LAST_WORDS_S, within_s / 2)))
                 await self._all_gone()
         for connection in list(self._connections):
             connection.kill(Ending(End.DRAINED, f"still busy {within_s:g} s after the drain began"))
@@ -141,10 +143,10 @@ class Listener:
 
         What is not accepted yet waits in the kernel's backlog.
         """
-        while True:
+        while self._is_accepting:
             try:
                 await trio.lowlevel.wait_readable(self._listening)
-            except (trio.ClosedResourceError, ValueError):  # closed while, or before, we waited
+            except trio.ClosedResourceError:
                 return
             for _ in range(ACCEPTED_AT_ONCE):
                 if not self._is_accepting:

@@ -34,8 +34,11 @@ READ_AHEAD_BYTES: Final = 256 * 1024
 READ_AHEAD_MESSAGES: Final = 1_024
 """Where reading pauses for an app that is busy elsewhere: until there, pings are answered and a goodbye is seen."""
 
+MAX_PONG_BYTES: Final = 4 * 1024
+"""Pongs that wait for a write: thirty of the largest size."""
+
 LOOKS_AFTER_EVERY_S: Final = 3.0
-"""How soon `keep` notices that the app is busy elsewhere."""
+"""How soon `keep` notices that the app is busy elsewhere; sooner where the rhythm is a fast one."""
 
 
 class Fault(Enum):
@@ -90,6 +93,7 @@ class WebSocket:
         "_asked",
         "_control",
         "_is_client",
+        "_looks_every_s",
         "_max_message_bytes",
         "_messages",
         "_reader",
@@ -128,6 +132,7 @@ class WebSocket:
         self._is_client = is_client
         self._max_message_bytes = max_message_bytes
         self._rhythm = rhythm
+        self._looks_every_s = min(LOOKS_AFTER_EVERY_S, rhythm.ping_after_s / 3)
         self._violation_code = violation_code
         self._reader = FrameReader(masked=not is_client, max_message_bytes=max_message_bytes)
         self._messages: deque[str | bytes] = deque()
@@ -138,7 +143,7 @@ class WebSocket:
         self._arrival = trio.lowlevel.ParkingLot()
         self._writing = False
         self._turns = trio.lowlevel.ParkingLot()
-        self._control = b""  # a pong or goodbye that goes out with the next write
+        self._control = b""  # pongs, a ping or a goodbye, which go out with the next write
         self._said_goodbye = False
         self._asked = False
         self.last_received_at = self._silent_since = self._seen_at = trio.current_time()
@@ -180,6 +185,8 @@ class WebSocket:
         return message
 
     async def _until_one_comes(self) -> None:
+        if self._control and not self._writing:
+            await self._write_control()  # a ping or a goodbye came with the handshake
         while not self._messages:
             if self.ended.is_set() or self._reader.is_over:
                 await trio.lowlevel.checkpoint()
@@ -203,6 +210,7 @@ class WebSocket:
                 with trio.CancelScope(deadline=until) as waiting:
                     data = await self._transport.receive()
                 if waiting.cancelled_caught:
+                    self._arrival.unpark_all()  # whoever waits for messages reads by itself from now on
                     return
         except ConnectionLost:
             data = b""
@@ -224,8 +232,9 @@ class WebSocket:
                 self._messages.append(event)
                 self._waiting_bytes += len(event)
             elif isinstance(event, Ping):
-                # Of several only the last wants an answer (RFC 6455 §5.5.3): a flood of them fills nothing.
-                self._control = self._frame(PONG, event.payload)
+                if len(self._control) >= MAX_PONG_BYTES:
+                    self._control = b""  # of a flood only the last wants an answer (RFC 6455 §5.5.3)
+                self._control += self._frame(PONG, event.payload)
             elif isinstance(event, Close):
                 self._hear_goodbye(event.code, event.reason, answer=close_payload(event.code, ""))
             elif isinstance(event, Flaw):
@@ -241,7 +250,7 @@ class WebSocket:
             return
         self.close_code, self.close_reason = code, reason
         self._said_goodbye = True
-        self._control = self._frame(CLOSE, answer)
+        self._control += self._frame(CLOSE, answer)
 
     # --- out
 
@@ -301,7 +310,7 @@ class WebSocket:
                     await transport.send(control + data if control else data)
                 except trio.Cancelled:
                     if transport.begun == before:
-                        self._control = self._control or control
+                        self._control = control + self._control
                     else:
                         self.abort()
                     raise
@@ -334,7 +343,7 @@ class WebSocket:
         elsewhere. Returns when the link has ended.
         """
         while not self.ended.is_set():
-            with trio.move_on_after(LOOKS_AFTER_EVERY_S):
+            with trio.move_on_after(self._looks_every_s):
                 await self.ended.wait()
             if not self._reading and self.last_received_at == self._seen_at and not self._reader.is_over:
                 await self._read_ahead()
@@ -343,7 +352,7 @@ class WebSocket:
                 await self._mind_silence()
 
     async def _read_ahead(self) -> None:
-        until = trio.current_time() + LOOKS_AFTER_EVERY_S
+        until = trio.current_time() + self._looks_every_s
         while not (self._app_waits or self._reader.is_over or self.ended.is_set()) and trio.current_time() < until:
             if self._waiting_bytes >= READ_AHEAD_BYTES or len(self._messages) >= READ_AHEAD_MESSAGES:
                 self._silent_since = trio.current_time()  # it is we who do not listen
@@ -356,7 +365,7 @@ class WebSocket:
             self._give_up(Fault.GONE, f"nothing came for {silent_s:.0f} s")
         elif silent_s >= self._rhythm.ping_after_s and not (self._asked or self._writing or self._said_goodbye):
             self._asked = True
-            self._control = self._control or self._frame(PING, b"")
+            self._control += self._frame(PING, b"")
         if self._control and not self._writing:
             await self._write_control()
 
