@@ -49,6 +49,12 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def slowhttp(session: nox.Session) -> None:
+    """`slowhttptest` (a Debian package) in its four modes, and how long others wait meanwhile; asserts no times."""
+    session.run(sys.executable, "-m", "tests.slowhttp", *session.posargs)
+
+
+@nox.session
 def conformance(session: nox.Session) -> None:
     """All of Autobahn's cases against both ends; the suite's own report stays in the session's folder."""
     report = Path(session.create_tmp(), "report")
