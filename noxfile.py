@@ -62,6 +62,12 @@ def fleet(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "pytest", "tests/fleet", *session.posargs, env={**os.environ, **long})
 
 
+@nox.session
+def storm(session: nox.Session) -> None:
+    """2,000 installations are cut at once and come back at once: how long it takes, and what the others notice."""
+    session.run(sys.executable, "-m", "tests.fleet.storm", *session.posargs)
+
+
 @nox.session(venv_backend="venv")
 def newest(session: nox.Session) -> None:
     """The tests with the newest versions of everything the lower bounds allow."""

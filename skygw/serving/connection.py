@@ -14,6 +14,7 @@ from skygw.serving.ends import End, Ending, PeerFaultError
 from skygw.serving.exchange import Exchanges
 from skygw.serving.handle import ConnectionHandle
 from skygw.serving.hypercorn_seam import Awaiting, Ends, Http11
+from skygw.serving.places import ClientPlace, Places
 from skygw.websocket import (
     Code,
     ConnectionLost,
@@ -47,8 +48,9 @@ class Connection:
         peer: tuple[str, int],
         config: ListenerConfig,
         tls: ssl.SSLContext | None,
+        places: Places,
     ) -> None:
-        """`sock` is accepted and does not block."""
+        """`sock` is accepted and does not block, and has one of `places`."""
         tune(sock)
         patience = Patience(stalled_s=config.send_timeout_s, min_bytes_per_s=config.send_min_bytes_per_s)
         self._transport: PlainTransport | TlsTransport = (
@@ -58,6 +60,9 @@ class Connection:
         host, port = sock.getsockname()[:2]
         self._here: tuple[str, int] = (host, port)
         self._config = config
+        self._places = places
+        self._place = ClientPlace(places, config, peer=peer[0])
+        self._linger_s = config.linger_s
         self._ending: Ending | None = None
         self._is_open = True
         self._everything = trio.CancelScope()
@@ -94,6 +99,7 @@ class Connection:
             self._end(fault.ending)
         finally:
             self._is_open = False
+            self._place.leave()
             self._transport.abort()
 
     def abort(self, ending: Ending | None = None) -> None:
@@ -116,6 +122,16 @@ class Connection:
             self.kill(Ending(End.DRAINED))
         elif self._protocol.awaiting is Awaiting.HEAD and not self._head_begun:
             self._hang_up(Ending(End.DRAINED))
+
+    def give_way(self) -> bool:
+        """Close at once if the peer rests between requests, because somebody else wants the place."""
+        if not self._is_open or self._protocol is None or self._protocol.awaiting is not Awaiting.HEAD:
+            return False
+        if self._head_begun:
+            return False
+        self._linger_s = 0.0
+        self._hang_up(Ending(End.GAVE_WAY))
+        return True
 
     async def say_going(self, *, after_s: float) -> None:
         """Tell a WebSocket that its server goes away, to come back soon (1012), unless its app says goodbye itself
@@ -159,6 +175,7 @@ class Connection:
             ends=Ends(peer=self._peer, here=self._here, is_tls=isinstance(self._transport, TlsTransport)),
             send=self._take,
             upgrade=self._upgrade,
+            place=self._place,
         )
         return protocol
 
@@ -245,7 +262,7 @@ class Connection:
 
         Closing over unread bytes would reset the connection and take our last answer away from the peer.
         """
-        with trio.move_on_after(self._config.linger_s):
+        with trio.move_on_after(self._linger_s):
             async with self._write_lock:  # the app may still be in the middle of a write
                 try:
                     await self._transport.send_end()
@@ -269,7 +286,10 @@ class Connection:
     def _next_phase(self, *, is_idle: bool) -> None:
         self._head_begun = False
         self._body_waited_s = 0.0
-        if is_idle:
+        if not is_idle:
+            self._places.works(self)
+        else:
+            self._places.rests(self)
             # The reader may already be waiting, with the patience of the exchange that has just ended.
             self._head_deadline = trio.current_time() + self._config.keep_alive_timeout_s
             self._waiting.deadline = self._head_deadline

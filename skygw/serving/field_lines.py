@@ -16,12 +16,13 @@ _CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
 
 
 class MalformedError(Exception):
-    """These bytes are no request that is taken here; `status` and the sentence are its answer."""
+    """This is no request that is taken here; status, sentence and further headers are its answer."""
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
+        self.headers = headers
 
 
 def check_lines(text: bytes | bytearray) -> None:

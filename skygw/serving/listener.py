@@ -4,7 +4,6 @@ import errno
 import logging
 import socket
 import ssl
-from collections import Counter
 from functools import partial
 
 import trio
@@ -18,6 +17,7 @@ from skygw.serving.connection import Connection
 from skygw.serving.ends import End, Ending, Refusal
 from skygw.serving.lifespan import Lifespan
 from skygw.serving.metrics import ConnectionMetrics
+from skygw.serving.places import Places
 
 logger = logging.getLogger("skygw.serving")
 
@@ -55,7 +55,7 @@ class Listener:
         self.address: tuple[str, int] = (host, port)
         self._is_accepting = False
         self._connections: set[Connection] = set()
-        self._by_address: Counter[str] = Counter()
+        self._places = Places(config, refused=self._note_refusal)
         self._departures = trio.lowlevel.ParkingLot()
         self._context = WorkerContext(max_requests=None)
         self._refused_unlogged = 0
@@ -175,25 +175,12 @@ class Listener:
         except OSError:
             sock.close()  # left again before it was looked at
             return None
-        refusal = self._why_refused(peer[0])
-        if refusal is not None:
+        if not self._places.take_connection(peer[0]):
             sock.close()
-            self._note_refusal(refusal, peer[0])
             return None
-        connection = Connection(sock, peer=peer, config=self._config, tls=self._tls)
+        connection = Connection(sock, peer=peer, config=self._config, tls=self._tls, places=self._places)
         self._connections.add(connection)
-        self._by_address[peer[0]] += 1
         return connection
-
-    def _why_refused(self, address: str) -> Refusal | None:
-        if not self._config.lets_in(address):
-            return Refusal.STRANGER
-        if len(self._connections) >= self._config.max_connections:
-            return Refusal.TOO_MANY
-        cap = self._config.address_cap
-        if cap is not None and self._by_address[address] >= cap:
-            return Refusal.TOO_MANY_FROM_ADDRESS
-        return None
 
     def _note_refusal(self, why: Refusal, address: str) -> None:
         """A flood of refusals must not become a flood of log lines."""
@@ -201,7 +188,7 @@ class Listener:
         self._refused_unlogged += 1
         if trio.current_time() >= self._refusals_logged_at + REFUSALS_LOGGED_EVERY_S:
             logger.warning(
-                "%s: %d connections refused, the last from %s: %s",
+                "%s: %d connections or requests refused, the last from %s: %s",
                 self._config.name,
                 self._refused_unlogged,
                 address,
@@ -232,9 +219,7 @@ class Listener:
     def _forget(self, connection: Connection, ending: Ending) -> None:
         self._connections.discard(connection)
         address = connection.peer[0]
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        self._places.give_connection_back(address, connection)
         self._metrics.closed(self._config.name, ending.why)
         self._departures.unpark_all()
         if ending.why.is_peers_fault or (ending.why is End.DRAINED and ending.detail):

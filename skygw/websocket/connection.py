@@ -185,6 +185,8 @@ class WebSocket:
         return message
 
     async def _until_one_comes(self) -> None:
+        if self._control and not self._writing:
+            await self._write_control()  # a ping or a goodbye came with the handshake
         while not self._messages:
             if self.ended.is_set() or self._reader.is_over:
                 await trio.lowlevel.checkpoint()

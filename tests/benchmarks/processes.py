@@ -1,6 +1,7 @@
 """The processes of one repetition: each is started, says one line when it is ready, and is ended."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,16 +25,16 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    async def ask(self, job: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, job: dict[str, Any], *, within_s: float = ANSWERS_WITHIN_S) -> dict[str, Any]:
         """Gives it a job and waits for what comes of it."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps(job).encode() + b"\n")
-        return await self.says()
+        return await self.says(within_s=within_s)
 
-    async def says(self) -> dict[str, Any]:
+    async def says(self, *, within_s: float = ANSWERS_WITHIN_S) -> dict[str, Any]:
         """Its next line. Raises `RuntimeError` when it ends, `trio.TooSlowError` when it says nothing."""
         assert self._process.stdout is not None
-        with trio.fail_after(ANSWERS_WITHIN_S):
+        with trio.fail_after(within_s):
             while b"\n" not in self._unread:
                 data = await self._process.stdout.receive_some()
                 if not data:
@@ -67,3 +68,9 @@ def resident_kib(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return float(line.split()[1])
     raise RuntimeError(f"/proc tells nothing about the memory of process {pid}")
+
+
+def cpu_s(pid: int) -> float:
+    """The processor time a process has used, from Linux's `/proc`."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -62,15 +62,6 @@ async def test_a_fault_of_ours_ends_its_connection_alone(
     assert errors[0].exc_info
 
 
-async def test_over_the_cap_a_connection_is_closed_unread_and_counted() -> None:
-    async with serving(EchoApp(), max_connections=1) as served, served.peer() as first:
-        assert await first.ask() == (200, b"hello")
-        async with served.peer() as second:
-            assert await second.read_to_end() == b""
-        assert served.metrics.refused_by == {Refusal.TOO_MANY: 1}
-        assert await first.ask() == (200, b"hello")
-
-
 async def test_a_stranger_takes_no_place_and_is_counted() -> None:
     networks = (ip_network("127.0.0.1/32"),)
     async with serving(EchoApp(), allowed_networks=networks, max_connections=1) as served:
@@ -95,26 +86,6 @@ def test_who_is_let_in_is_said_by_networks(peer: str, *, is_let_in: bool) -> Non
     networks = (ip_network("10.0.0.0/8"), ip_network("fe80::/64"))
     config = ListenerConfig(name="internal", host="::", port=0, allowed_networks=networks)
     assert config.lets_in(peer) is is_let_in
-
-
-async def test_one_address_cannot_take_all_connections() -> None:
-    async with serving(EchoApp(), max_connections_per_address=1) as served:
-        async with served.peer() as first:
-            assert await first.ask() == (200, b"hello")
-            async with served.peer() as second:
-                assert await second.read_to_end() == b""
-            assert served.metrics.refused_by == {Refusal.TOO_MANY_FROM_ADDRESS: 1}
-        await served.metrics.until_closed(End.PEER_LEFT)
-        assert len(served.listener._by_address) == 0
-        async with served.peer() as third:
-            assert await third.ask() == (200, b"hello")
-
-
-async def test_behind_a_proxy_its_one_address_is_not_capped() -> None:
-    settings = {"max_connections_per_address": 1, "behind_tls_proxy": True}
-    async with serving(EchoApp(), **settings) as served, served.peer() as first, served.peer() as second:
-        assert await first.ask() == (200, b"hello")
-        assert await second.ask() == (200, b"hello")
 
 
 async def test_continue_is_sent_when_the_app_asks_for_the_body() -> None:

@@ -159,6 +159,16 @@ async def test_a_flood_of_pings_fills_nothing_and_its_last_one_is_answered() -> 
     assert transport.handed_over <= MAX_PONG_BYTES + 200
 
 
+async def test_a_ping_and_a_goodbye_right_behind_the_handshake_are_answered() -> None:
+    transport = MemoryTransport()
+    unread = frame(PING, b"early", MASK) + frame(CLOSE, close_payload(1_000, ""), MASK)
+    socket = opened(transport, unread=unread)
+    with pytest.raises(LinkClosed):
+        await socket.receive()
+    assert transport.said == [Pong(b"early"), Close(1_000, "")]
+    assert socket.ended.is_set()
+
+
 async def test_the_peers_goodbye_is_answered_and_told_with_its_code_after_the_last_message() -> None:
     transport = MemoryTransport()
     socket = opened(transport)
