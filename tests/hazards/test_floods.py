@@ -46,7 +46,9 @@ async def fragments_of_one_byte(server: Server) -> None:
     """A message just under its bound, in a million pieces."""
     async with server.websocket(f"/ws/echo/{new_key()}") as socket:
         await socket.peer.send(frame(Op.TEXT, b"x", is_last=False))
-        await pour(socket.peer.transport, frame(Op.CONTINUATION, b"x", is_last=False), size=min(7 * MIB, 4 * FLOOD_BYTES))
+        await pour(
+            socket.peer.transport, frame(Op.CONTINUATION, b"x", is_last=False), size=min(7 * MIB, 4 * FLOOD_BYTES)
+        )
 
 
 async def fragments_with_pings_between(server: Server) -> None:
