@@ -27,6 +27,7 @@ ROUNDS = int(os.environ.get("SKYGW_TEST_FUZZ_ROUNDS", "40"))
 SEED = int(os.environ.get("SKYGW_TEST_FUZZ_SEED", "1"))
 AT_ONCE = 12
 STEPS = 8
+SOON = 50
 IMPATIENT = {
     "header_timeout_s": 0.4,
     "body_idle_timeout_s": 0.4,
@@ -234,3 +235,23 @@ async def test_a_drain_in_the_middle_of_it_ends_everything(over: str, authority:
             count, faults = served.listener.connection_count, served.metrics.closed_by[End.FAULT]
             nursery.cancel_scope.cancel()
         assert (count, faults) == (0, 0)
+
+
+@pytest.mark.parametrize("over", ["clear", "tls"])
+async def test_the_first_frame_is_read_however_soon_behind_the_101_it_comes(
+    over: str, authority: trustme.CA, tmp_path: Path
+) -> None:
+    files, client = tls_of(authority, tmp_path) if over == "tls" else (None, None)
+    echoed = []
+
+    async def talk(served: Served, number: int) -> None:
+        async with served.peer(tls=client) as peer:
+            await peer.send(upgrade("/ws/echo"))
+            await peer.read_until(b"\r\n\r\n")
+            await peer.send(frame(Op.TEXT, b"%03d" % number))
+            echoed.append(await peer.read_exactly(5))
+
+    async with serving(odd_app(), tls=files) as served, trio.open_nursery() as nursery:
+        for number in range(SOON):
+            nursery.start_soon(talk, served, number)
+    assert sorted(echoed) == [b"\x81\x03%03d" % number for number in range(SOON)]
