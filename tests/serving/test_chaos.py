@@ -69,8 +69,7 @@ def odd_app() -> Any:
 
     @app.post("/echo")
     async def echo_body() -> bytes:
-        body: bytes = await quart.request.get_data(as_text=False)
-        return body
+        return bytes(await quart.request.get_data(as_text=False))
 
     @app.get("/flood")
     async def flood() -> quart.Response:
