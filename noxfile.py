@@ -74,6 +74,19 @@ def storm(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "tests.fleet.storm", *session.posargs)
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """The long version of what strangers may do to a listener: floods, damaged input, many odd peers at once.
+
+    `SKYGW_TEST_FUZZ_SEED` makes it another one.
+    """
+    long = {"SKYGW_TEST_FUZZ_ROUNDS": "4000", "SKYGW_TEST_FLOOD_MIB": "24"}
+    paths = ["tests/serving/test_chaos.py", "tests/serving/test_mutated_input.py", "tests/hazards/test_floods.py"]
+    session.run(
+        sys.executable, "-m", "pytest", "-o", "timeout=1800", *paths, *session.posargs, env={**os.environ, **long}
+    )
+
+
 @nox.session(venv_backend="venv")
 def newest(session: nox.Session) -> None:
     """The tests with the newest versions of everything the lower bounds allow."""
