@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks.__main__ import run
 from tests.benchmarks.plan import PARTS, TINY
 from tests.benchmarks.report import OURS
 
 
+@pytest.mark.timeout(300)  # ten processes, one after the other on one core
 async def test_a_run_yields_every_figure_for_our_servers_and_the_others(tmp_path: Path) -> None:
     report = await run(TINY, set(PARTS), tmp_path / "hub")
 
