@@ -18,6 +18,7 @@ from skygw.serving.ends import End, Ending, Refusal
 from skygw.serving.lifespan import Lifespan
 from skygw.serving.metrics import ConnectionMetrics
 from skygw.serving.places import Places
+from skygw.serving.sparing_log import SparingLog
 from skygw.turnstile import Turnstile
 
 logger = logging.getLogger("skygw.serving")
@@ -61,6 +62,7 @@ class Listener:
         self._partings = Turnstile(pause_turns=PARTING_PAUSE_TURNS)
         self._departures = trio.lowlevel.ParkingLot()
         self._context = WorkerContext(max_requests=None)
+        self._sparing_log = SparingLog(logger)
         self._refused_unlogged = 0
         self._refusals_logged_at = float("-inf")
 
@@ -228,7 +230,8 @@ class Listener:
         self._metrics.closed(self._config.name, ending.why)
         self._departures.unpark_all()
         if ending.why.is_peers_fault or (ending.why is End.DRAINED and ending.detail):
-            logger.warning(
+            self._sparing_log.warning(
+                str(ending.why),
                 "%s: the connection from %s was ended: %s",
                 self._config.name,
                 address,

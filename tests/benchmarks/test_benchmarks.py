@@ -3,6 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks import frames
 from tests.benchmarks.__main__ import run
 from tests.benchmarks.plan import PARTS, TINY
@@ -10,6 +12,7 @@ from tests.benchmarks.report import OURS
 from tests.wire.samples import FILES, name_of
 
 
+@pytest.mark.timeout(300)  # ten processes, one after the other on one core
 async def test_a_run_yields_every_figure_for_our_servers_and_the_others(tmp_path: Path) -> None:
     report = await run(TINY, set(PARTS), tmp_path / "hub")
 
