@@ -407,3 +407,40 @@ async def test_whoever_receives_again_gets_what_was_read_ahead_and_then_reads_it
         transport.say(text("second"))
         assert await socket.receive() == ["second"]
         nursery.cancel_scope.cancel()
+
+
+async def test_whoever_receives_is_told_of_a_lost_link_in_its_turn(autojump_clock: Clock) -> None:
+    transport = MemoryTransport()
+    turn = trio.Event()
+    socket = opened(transport, parting=turn.wait)
+    told_at: list[float] = []
+
+    async def receive() -> None:
+        with pytest.raises(LinkClosed):
+            await socket.receive()
+        told_at.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.keep)
+        nursery.start_soon(receive)
+        transport.hang_up()
+        await trio.sleep(2 * LOOKS_AFTER_EVERY_S)
+        assert (told_at, socket.ended.is_set(), transport.reads) == ([], False, 1)
+        now = trio.current_time()
+        turn.set()
+    assert told_at == [now]
+
+
+async def test_whoever_sends_is_told_of_a_lost_link_at_once() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport, parting=trio.sleep_forever)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        transport.hang_up()
+        transport.aborted = True
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(LinkClosed):
+            await socket.send(["a command"])
+        assert socket.ended.is_set()
+        nursery.cancel_scope.cancel()
