@@ -5,11 +5,12 @@ import resource
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 
 import trio
@@ -23,9 +24,12 @@ from skygw.observability.logs import configure_logs
 from skygw.settings import Settings
 from skygw.sim.blueprint import SiteBlueprint
 from skygw.sim.fleet import Fleet, FleetCounts, draw_nodes, open_fleet
+from skygw.sim.line import Line
+from skygw.sim.line_profiles import line_of
 from skygw.sim.node import NodeHabits, TokenOf
 from skygw.sim.scenarios import Scenario
 from skygw.sim.seeds import chance_of
+from skygw.sim.traffic import Counts
 
 DEFAULT_URL = "ws://127.0.0.1:5002"
 NODE_PATH = "/v1/ws/node"
@@ -34,6 +38,8 @@ LOOK_S = 1.0
 LINE_EVERY_LOOKS = 5
 FILES_PER_NODE = 6
 """A socket, and what SQLite holds open."""
+FILES_PER_LINE = 3
+"""A listener, and both ends of a connection."""
 
 
 def simulate(
@@ -44,6 +50,7 @@ def simulate(
     telescopes: int = 3,
     time_scale: float = 1.0,
     scenario: Scenario = Scenario.CALM,
+    faults: str | None = None,
     connects_per_s: float = 50.0,
     duration_s: float | None = None,
     tokens: Path | None = None,
@@ -64,13 +71,16 @@ def simulate(
     url
         The gateway's node listener.
     seed
-        The same seed gives the same sites, uids and troubles.
+        The same seed gives the same sites, uids and troubles, those of their lines too.
     telescopes
         Telescopes of a site.
     time_scale
         Simulated seconds per second.
     scenario
         What goes wrong: nothing (calm), devices, disks and clocks (faulty), or the weather (storm).
+    faults
+        Give every installation a bad line of its own: lte, satellite or dsl, changed or made by key=value pairs, as in
+        dsl,latency-ms=150,cut-every-s=60. The keys stand in docs/simulation.md.
     connects_per_s
         How fast they come.
     duration_s
@@ -85,11 +95,12 @@ def simulate(
     _check(nodes=nodes, telescopes=telescopes, time_scale=time_scale, connects_per_s=connects_per_s)
     if duration_s is not None and not 0 < duration_s < inf:
         raise StartupError(f"--duration-s is {duration_s:g}, but should be a number of seconds above 0")
+    line = None if faults is None else _line(faults)
     settings = load_settings(config=config)
     socket_url = _socket_url(url)
     blueprints = draw_nodes(seed, nodes, telescopes_per_site=telescopes)
     token_of = _tokens_from(tokens) if tokens is not None else _development_tokens(settings)
-    _allow_files(nodes * FILES_PER_NODE)
+    _allow_files(nodes * (FILES_PER_NODE + (FILES_PER_LINE if line else 0)))
     configure_logs(log_format=settings.log_format, level="error")
     terminal = Terminal(as_json=as_json)
     if tokens is None:
@@ -100,14 +111,26 @@ def simulate(
             open_fleet,
             blueprints,
             directory=Path(directory),
-            habits=NodeHabits(url=socket_url, token_of=token_of),
+            habits=NodeHabits(url=socket_url, token_of=token_of, line=line, line_seed=seed),
             time_scale=time_scale,
             journal_directory=journals,
             connects_per_s=connects_per_s,
         )
-        counts = trio.run(partial(_run, opened, partial(_play, scenario, seed), duration_s, terminal))
-    _tell(terminal, counts)
-    return ExitCode.FAILED if duration_s is not None and counts.connected < counts.nodes else ExitCode.OK
+        seen = trio.run(partial(_run, opened, partial(_play, scenario, seed), duration_s, terminal))
+    _tell(terminal, seen)
+    return ExitCode.FAILED if duration_s is not None and seen.fleet.connected < seen.fleet.nodes else ExitCode.OK
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is told."""
+
+    fleet: FleetCounts
+    lines: Counts | None
+
+    @classmethod
+    def of(cls, fleet: Fleet) -> "_Seen":
+        return cls(fleet.counts(), fleet.line_counts())
 
 
 async def _play(scenario: Scenario, seed: str, fleet: Fleet) -> None:
@@ -120,7 +143,7 @@ async def _run(
     play: Callable[[Fleet], Awaitable[None]],
     duration_s: float | None,
     terminal: Terminal,
-) -> FleetCounts:
+) -> _Seen:
     """The counts as they stood when it was told to end, by a signal or by the time."""
     with opened() as fleet, terminal.progress("connecting…") as progress:
         async with trio.open_nursery() as nursery:
@@ -131,10 +154,10 @@ async def _run(
                 trio.move_on_after(float("inf") if duration_s is None else duration_s),
             ):
                 await anext(signals)
-            counts = fleet.counts()
+            seen = _Seen.of(fleet)
             nursery.cancel_scope.cancel()
             progress.update("ending: every installation puts its files in order…")
-        return counts
+        return seen
 
 
 async def _report(fleet: Fleet, terminal: Terminal, progress: Progress) -> None:
@@ -143,26 +166,50 @@ async def _report(fleet: Fleet, terminal: Terminal, progress: Progress) -> None:
     while True:
         await trio.sleep(LOOK_S)
         looks += 1
-        counts = fleet.counts()
-        progress.update(_line(counts))
+        seen = _Seen.of(fleet)
+        progress.update(_said(seen))
         if looks % LINE_EVERY_LOOKS == 0 and (terminal.as_json or not terminal.out_is_a_terminal):
-            _tell(terminal, counts)
+            _tell(terminal, seen)
 
 
-def _tell(terminal: Terminal, counts: FleetCounts) -> None:
+def _tell(terminal: Terminal, seen: _Seen) -> None:
     if terminal.as_json:
-        names = {"last_trouble": "lastTrouble"}
-        terminal.json({names.get(name, name): value for name, value in asdict(counts).items()})
+        told = _camel_case(asdict(seen.fleet))
+        if seen.lines is not None:
+            told["lines"] = _camel_case(asdict(seen.lines))
+        terminal.json(told)
     else:
-        terminal.line(_line(counts))
+        terminal.line(_said(seen))
 
 
-def _line(counts: FleetCounts) -> str:
-    trouble = f"; {counts.last_trouble}" if counts.last_trouble else ""
+def _camel_case(counts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        first + "".join(map(str.title, rest)): counts[name] for name in counts for first, *rest in [name.split("_")]
+    }
+
+
+def _said(seen: _Seen) -> str:
+    fleet, lines = seen.fleet, seen.lines
+    faults = trouble = ""
+    if lines is not None:
+        faults = (
+            f"; lines: {lines.stalls} stalls, {lines.cuts} cuts, {lines.resets} resets, {lines.half_opens} half-open, "
+            f"{lines.losses} losses, {lines.flips} flips, {lines.bytes_up / 1e6:.1f} MB up, "
+            f"{lines.bytes_down / 1e6:.1f} MB down"
+        )
+    if fleet.last_trouble:
+        trouble = f"; {fleet.last_trouble}"
     return (
-        f"{counts.connected} of {counts.nodes} connected, {counts.commands} commands, {counts.calls} calls, "
-        f"{counts.reconnects} reconnects{trouble}"
+        f"{fleet.connected} of {fleet.nodes} connected, {fleet.commands} commands, {fleet.calls} calls, "
+        f"{fleet.reconnects} reconnects{faults}{trouble}"
     )
+
+
+def _line(spec: str) -> Line:
+    try:
+        return line_of(spec)
+    except ValueError as error:
+        raise StartupError(f"--faults: {error}") from None
 
 
 def _check(*, nodes: int, telescopes: int, time_scale: float, connects_per_s: float) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 import trio
 
 from skygw.client.handshake import BadAnswer, Handshake, Refused
-from skygw.protocol.limits import MAX_TEXT_BYTES
+from skygw.protocol.limits import KIB, MAX_TEXT_BYTES
 from skygw.protocol.schemas import SUBPROTOCOL
 from skygw.websocket import (
     ConnectionLost,
@@ -25,6 +25,11 @@ from skygw.websocket import (
     WebSocket,
     tune,
 )
+
+UNSENT_BYTES = 4 * KIB
+"""What may wait in the kernel before it is sent. An uplink is slow, and shared: of 1 Mbit/s with four uploads beside
+the socket this is a sixth of a second, which the proof of a stop waits. A fast one is only asked for more sooner.
+"""
 
 REFUSAL_S = 2.0
 """What the rest of a refusal may take to come; its status is known by then."""
@@ -92,8 +97,10 @@ async def open_link(
     disconnect_timeout_s: float,
     ssl_context: ssl.SSLContext | None = None,
     max_message_bytes: int = MAX_TEXT_BYTES,
+    dialled: tuple[str, int] | None = None,
 ) -> AsyncIterator[WebSocket]:
     """Connects; leaving the block closes with 1000, and drops the connection after `disconnect_timeout_s`.
+    `dialled` is the host and port of what carries the bytes to the gateway, if the URL's own is not to be dialled.
 
     Raises `LinkEnded` when the gateway cannot be reached or refuses, and for a `LinkClosed` of the block. No extension
     is offered, compression least of all.
@@ -104,7 +111,7 @@ async def open_link(
     unread = b""
     try:
         with trio.move_on_after(connect_timeout_s) as patience:
-            transport = await _connect(urlsplit(url), ssl_context)
+            transport = await _connect(urlsplit(url), dialled, ssl_context)
             unread = await _shake_hands(transport, url, token)
         if transport is None or patience.cancelled_caught:
             raise LinkEnded(f"{url} did not answer within {connect_timeout_s:.0f} s.")
@@ -123,13 +130,13 @@ async def open_link(
             transport.close()
 
 
-async def _connect(url: SplitResult, ssl_context: ssl.SSLContext | None) -> Transport:
+async def _connect(url: SplitResult, dialled: tuple[str, int] | None, ssl_context: ssl.SSLContext | None) -> Transport:
     host = url.hostname or ""
     tls = url.scheme == "wss"
-    stream = await trio.open_tcp_stream(host, url.port or (443 if tls else 80))
+    stream = await trio.open_tcp_stream(*(dialled or (host, url.port or (443 if tls else 80))))
     sock = socket.socket(fileno=stream.socket.detach())
     sock.setblocking(False)
-    tune(sock)
+    tune(sock, unsent_bytes=UNSENT_BYTES)
     if not tls:
         return PlainTransport(sock, Patience())
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
@@ -187,5 +194,9 @@ async def _say_goodbye(link: WebSocket, transport: Transport) -> None:
 
 
 def _why(error: Exception) -> str:
-    told = error.__cause__ if isinstance(error, OSError) and error.__cause__ is not None else error
+    told: BaseException = error
+    if isinstance(error, OSError) and error.__cause__ is not None:
+        told = error.__cause__  # trio's own sentence is that all attempts failed
+    while isinstance(told, BaseExceptionGroup):
+        told = told.exceptions[0]
     return str(told) or type(told).__name__

@@ -17,11 +17,11 @@ from skygw.demo.stage import Gateway, Stage, StepFailed, expect, start_gateway, 
 from skygw.errors import GatewayError, StartupError
 from skygw.protocol.close_codes import CloseCode
 from skygw.settings import Settings
+from skygw.sim.fault_proxy import FaultProxy
 from skygw.sim.fleet import Fleet, draw_nodes, open_fleet
 from skygw.sim.node import SimulatedNode
 from skygw.sim.scenarios import Scenario
 from skygw.sim.seeds import chance_of
-from skygw.sim.stalling_proxy import StallingProxy
 
 STEP_S = 30.0
 """The longest a step may take before it has failed; starting a database cold is the slowest."""
@@ -130,7 +130,7 @@ class _Show:
         async def connect() -> str:
             plan = self._plan
             parts = urlsplit(gateway.running.node_url)
-            proxy = StallingProxy(parts.hostname or "", parts.port or 80)
+            proxy = FaultProxy(parts.hostname or "", parts.port or 80)
             port: int = await nursery.start(proxy.run)
             blueprints = draw_nodes(plan.seed, plan.nodes, telescopes_per_site=2)
             expect(len(blueprints) > 1, "the demonstration needs two sites: ask for more nodes")

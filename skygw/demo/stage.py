@@ -14,8 +14,8 @@ from skygw.auth.development import DevelopmentKey
 from skygw.client.caller import Caller
 from skygw.demo.tokens import node_tokens, service_token
 from skygw.settings import Settings
+from skygw.sim.fault_proxy import FaultProxy
 from skygw.sim.node import NodeHabits
-from skygw.sim.stalling_proxy import StallingProxy
 from skygw.sim.station import Station
 
 POLL_S = 0.02
@@ -76,7 +76,7 @@ class Stage:
     gateway: Gateway
     plain: Station
     stalling: Station
-    proxy: StallingProxy
+    proxy: FaultProxy
     directory: Path
 
     @property

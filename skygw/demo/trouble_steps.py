@@ -12,6 +12,7 @@ from skygw.errors import DeadlineExceeded
 from skygw.ids import CommandId, InstanceUid
 from skygw.protocol.close_codes import CloseCode
 from skygw.sim.journal import Action, effects_of
+from skygw.sim.line import Way
 from skygw.sim.node import SimulatedNode
 
 SILENT_CALL_S = 1.5
@@ -174,7 +175,7 @@ async def late_frame(stage: Stage) -> str:
     """A command is held in a stalled connection beyond its time: the node notices and does not run it."""
     station = stage.stalling
     command_id = CommandId(uuid4())
-    stage.proxy.hold()
+    stage.proxy.hold(Way.DOWN)
     try:
         await stage.caller.command(
             {"command_type": "mount.unpark"},
@@ -184,7 +185,7 @@ async def late_frame(stage: Stage) -> str:
         )
         await trio.sleep(HOLD_S)
     finally:
-        stage.proxy.release()
+        stage.proxy.release(Way.DOWN)
     record = await stage.caller.command_record(command_id)
     while record["state"] != "rejected":
         await trio.sleep(LOOK_S)

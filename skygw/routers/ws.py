@@ -17,7 +17,6 @@ from skygw.observability.logs import bound_ids
 from skygw.protocol.schemas import SUBPROTOCOL
 from skygw.routers.gates import NodeGate
 from skygw.routers.problems import JSON_TYPE, problem, problem_body, status_of
-from skygw.routers.quart_socket import use_direct_sockets
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 
 log = logging.getLogger("skygw.routers")
@@ -45,7 +44,6 @@ class SocketRouter:
         self._metrics = metrics
 
     def add_to(self, app: QuartTrio) -> None:
-        use_direct_sockets(app)
         app.add_websocket("/v1/ws/node", "node_socket", self.node_socket)
         app.add_url_rule("/v1/ws/node", "node_socket_plain", self.node_socket_plain)
 

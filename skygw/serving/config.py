@@ -60,7 +60,7 @@ class ListenerConfig:
     send_timeout_s: float = 10.0
     """A peer that takes nothing of what it is sent for so long is not reading."""
     send_min_bytes_per_s: float = 1024.0
-    """Nor is one that takes a write more slowly than this, once `send_timeout_s` have passed."""
+    """Nor is one that falls `send_timeout_s` behind this pace, over all it is sent while it lets us wait."""
     tls_handshake_timeout_s: float = 10.0
     linger_s: float = 2.0
     """After our last byte, how long the peer's leftovers are read so that it can see that byte."""

@@ -30,7 +30,6 @@ from skygw.websocket import (
     tune,
 )
 
-LAST_WORDS_S = 1.0
 LINGER_READS = 64  # at 64 KiB each, 4 MiB are read and forgotten after our last byte
 
 _ENDS = {Fault.BROKE_A_RULE: End.PROTOCOL, Fault.DOES_NOT_READ: End.NOT_READING, Fault.GONE: End.GONE}
@@ -78,6 +77,8 @@ class Connection:
         self._write_lock = trio.Lock()
         self._protocol: Http11 | None = None
         self._handle: ConnectionHandle | None = None
+        self._is_upgrading = False
+        self._upgraded = trio.Event()
         self._websocket: WebSocket | None = None
         self._last_received_at = trio.current_time()
         self._head_begun = False
@@ -139,12 +140,12 @@ class Connection:
         self._hang_up(Ending(End.GAVE_WAY))
         return True
 
-    async def say_going(self) -> None:
+    async def say_going(self, *, after_s: float) -> None:
         """Tell a WebSocket that its server goes away, to come back soon (1012), unless its app says goodbye itself
-        within `LAST_WORDS_S`. Bounded by the send deadline.
+        within `after_s`. Bounded by the send deadline.
         """
         if self._websocket is not None:
-            with trio.move_on_after(LAST_WORDS_S):
+            with trio.move_on_after(after_s):
                 await self._websocket.ended.wait()
             try:
                 await self._websocket.close(Code.SERVICE_RESTART, "the service is being restarted")
@@ -185,22 +186,30 @@ class Connection:
         )
         return protocol
 
-    def _upgrade(self, unread: bytes) -> WebSocket:
-        """In the app's task, which reads from now on; the reader gives way, and keeps the link alive instead."""
+    async def _upgrade(self) -> WebSocket:
+        """In the app's task, which reads from now on: the reader has let go of the socket when this returns, with what
+        it had read last, and keeps the link alive instead.
+        """
+        self._is_upgrading = True
+        self._reading.cancel()
+        await self._upgraded.wait()
+        assert self._websocket is not None  # noqa: S101 - set before the event
+        return self._websocket
+
+    def _make_websocket(self, early: bytes) -> WebSocket:
         config = self._config
-        self._websocket = WebSocket(
+        websocket = WebSocket(
             self._transport,
             is_client=False,
             max_message_bytes=config.websocket_max_message_bytes,
             rhythm=Rhythm(config.websocket_ping_after_s, config.websocket_gone_after_s),
             violation_code=config.websocket_violation_code,
-            unread=unread,
+            unread=early,
             parting=self._partings.passed,
         )
         if self._handle is not None:
-            self._handle.websocket = self._websocket
-        self._reading.cancel()
-        return self._websocket
+            self._handle.websocket = websocket
+        return websocket
 
     async def _converse(self, protocol: Http11) -> None:
         try:
@@ -208,7 +217,9 @@ class Connection:
                 await self._read_to_the_end(protocol)
         except PeerFaultError as fault:
             self._end(fault.ending)
-        if self._websocket is not None:
+        if self._is_upgrading:
+            self._websocket = self._make_websocket(protocol.early)
+            self._upgraded.set()
             await self._keep(self._websocket)
         self._is_open = False
         await protocol.handle(Closed())  # tells the app

@@ -26,10 +26,10 @@ from typing import Any, NoReturn, cast
 import h11
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, Request, Response
+from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
 
@@ -100,7 +100,7 @@ class Http11(H11Protocol):
         state: dict[str, Any],
         ends: Ends,
         send: Callable[[Event], Awaitable[None]],
-        upgrade: Callable[[bytes], WebSocket],
+        upgrade: Callable[[], Awaitable[WebSocket]],
         place: ClientPlace,
     ) -> None:
         super().__init__(
@@ -119,9 +119,14 @@ class Http11(H11Protocol):
         self._state = state
         self._upgrade = upgrade
         self._place = place
-        self._early = b""  # frames that the peer sent as soon as it saw the 101 that we are still writing
+        self.early = b""
+        """Frames that the peer sent as soon as it saw the 101, until the WebSocket reads by itself."""
         # Upstream swaps `self.connection` on an upgrade; refusals still go through the HTTP one.
         self._http = cast("h11.Connection", self.connection)
+        self._shell = send
+        self._held: list[bytes] = []
+        self._is_holding = False
+        self.send = self._hold_or_send
         self._framing = RequestFraming(max_head_bytes=config.max_header_bytes)
         self._method = b""
         self.body_bytes = 0
@@ -158,10 +163,33 @@ class Http11(H11Protocol):
         return self._http.our_state in (h11.SEND_BODY, h11.ERROR)
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """While draining, say that this answer is the connection's last."""
+        """While draining, say that this answer is the last. What ends an exchange comes behind its bytes."""
         if isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        elif isinstance(event, StreamClosed):
+            await self.release()
         await super().stream_send(event)
+
+    def hold(self) -> None:
+        """From now on what the parser writes waits for `release`: head and body of a short answer are one write."""
+        self._is_holding = True
+
+    async def release(self) -> None:
+        """Hand to the socket what waits."""
+        self._is_holding = False
+        if self._held:
+            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            self._held = []
+            await self._shell(RawData(data=data))
+
+    async def _hold_or_send(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            if event.data:
+                self._held.append(event.data)
+            if not self._is_holding:
+                await self.release()
+        else:
+            await self._shell(event)
 
     @property
     def owes_continue(self) -> bool:
@@ -201,7 +229,8 @@ class Http11(H11Protocol):
             if not has_no_body:
                 data += self._http.send(h11.Data(data=body)) or b""
             data += self._http.send(h11.EndOfMessage()) or b""
-            await self.send(RawData(data=data))
+            self._held.append(data)
+            await self.release()
         raise PeerFaultError(why, sentence)
 
     async def _handle_events(self) -> None:
@@ -231,7 +260,7 @@ class Http11(H11Protocol):
             elif isinstance(event, Data):
                 if not cast("WebSocketStream", self.stream).is_accepting:
                     await self.refuse(400, "A frame came before the upgrade was answered.")
-                self._early += event.data
+                self.early += event.data
 
     def _check(self, request: h11.Request) -> None:
         """Raise `MalformedError`."""
@@ -298,7 +327,9 @@ class Http11(H11Protocol):
         if asks_for_websocket(request):
             await self._create_websocket(request, target)
             return
-        self.stream = HTTPStream(
+        self.stream = _Exchange(
+            self,
+            self._exchanges,
             self.app,
             self.config,
             self.context,
@@ -329,8 +360,28 @@ class Http11(H11Protocol):
             scope=scope_of(request, target, is_tls=ends.is_tls, peer=ends.peer, here=ends.here, state=self._state),
             key=dict(request.headers)[b"sec-websocket-key"],
             send=self.stream_send,
-            upgrade=lambda: self._upgrade(self._early),
+            upgrade=self._upgrade,
         )
         self.stream = cast("HTTPStream", stream)  # as far as upstream knows it: `handle` and `closed`
         self.connection = H11WSConnection(self._http)
         await stream.start()
+
+
+class _Exchange(HTTPStream):
+    """One request and its answer: the head waits for the first of the body, and a peer's leaving is told to the app."""
+
+    def __init__(self, protocol: Http11, exchanges: Exchanges, *common: Any) -> None:
+        super().__init__(*common)
+        self._protocol = protocol
+        self._exchanges = exchanges
+
+    async def handle(self, event: StreamEvent) -> None:
+        if isinstance(event, StreamClosed) and not self.closed and self.state is not ASGIHTTPState.CLOSED:
+            self._exchanges.peer_has_left()
+        await super().handle(event)
+
+    async def app_send(self, message: Any) -> None:
+        self._protocol.hold()
+        await super().app_send(message)
+        if message is None or message["type"] != "http.response.start":
+            await self._protocol.release()

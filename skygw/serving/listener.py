@@ -4,6 +4,7 @@ import errno
 import logging
 import socket
 import ssl
+from functools import partial
 
 import trio
 from hypercorn.trio.worker_context import WorkerContext
@@ -17,6 +18,7 @@ from skygw.serving.ends import End, Ending, Refusal
 from skygw.serving.lifespan import Lifespan
 from skygw.serving.metrics import ConnectionMetrics
 from skygw.serving.places import Places
+from skygw.serving.sparing_log import SparingLog
 from skygw.turnstile import Turnstile
 
 logger = logging.getLogger("skygw.serving")
@@ -30,6 +32,7 @@ ACCEPTED_AT_ONCE = 8
 LONGEST_PAUSE_S = 0.05
 PARTING_PAUSE_TURNS = 2  # between the ends of two WebSockets whose peers have gone, which may be all of them at once
 REFUSALS_LOGGED_EVERY_S = 10.0
+LAST_WORDS_S = 1.0  # what a session may use to say its own goodbye to its WebSocket
 KILLED_GONE_S = 1.0  # what an app may still use for its clean-up after it was cancelled
 
 
@@ -59,6 +62,7 @@ class Listener:
         self._partings = Turnstile(pause_turns=PARTING_PAUSE_TURNS)
         self._departures = trio.lowlevel.ParkingLot()
         self._context = WorkerContext(max_requests=None)
+        self._sparing_log = SparingLog(logger)
         self._refused_unlogged = 0
         self._refusals_logged_at = float("-inf")
 
@@ -126,7 +130,7 @@ class Listener:
             async with trio.open_nursery() as goodbyes:
                 for connection in list(self._connections):
                     connection.end_if_idle()
-                    goodbyes.start_soon(connection.say_going)
+                    goodbyes.start_soon(partial(connection.say_going, after_s=min(LAST_WORDS_S, within_s / 2)))
                 await self._all_gone()
         for connection in list(self._connections):
             connection.kill(Ending(End.DRAINED, f"still busy {within_s:g} s after the drain began"))
@@ -142,10 +146,10 @@ class Listener:
 
         What is not accepted yet waits in the kernel's backlog.
         """
-        while True:
+        while self._is_accepting:
             try:
                 await trio.lowlevel.wait_readable(self._listening)
-            except (trio.ClosedResourceError, ValueError):  # closed while, or before, we waited
+            except trio.ClosedResourceError:
                 return
             for _ in range(ACCEPTED_AT_ONCE):
                 if not self._is_accepting:
@@ -226,7 +230,8 @@ class Listener:
         self._metrics.closed(self._config.name, ending.why)
         self._departures.unpark_all()
         if ending.why.is_peers_fault or (ending.why is End.DRAINED and ending.detail):
-            logger.warning(
+            self._sparing_log.warning(
+                str(ending.why),
                 "%s: the connection from %s was ended: %s",
                 self._config.name,
                 address,

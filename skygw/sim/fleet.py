@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
@@ -12,6 +12,7 @@ from skygw.sim.blueprint import SiteBlueprint, draw_fleet
 from skygw.sim.node import NodeHabits, SimulatedNode
 from skygw.sim.scenarios import Scenario, play
 from skygw.sim.station import Station, open_station
+from skygw.sim.traffic import Counts
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class Fleet:
             reconnects=sum(max(0, node.counts.links - 1) for node in self.nodes),
             last_trouble=str(troubled[-1]) if troubled else None,
         )
+
+    def line_counts(self) -> Counts | None:
+        """What has happened on all their lines, if they have any of their own."""
+        lines = [node.proxy.counts for node in self.nodes if node.proxy is not None]
+        if not lines:
+            return None
+        each = [asdict(line) for line in lines]
+        return Counts(**{name: sum(counts[name] for counts in each) for name in each[0]})
 
     async def run(self, scenario: Scenario, chance: Random) -> None:
         """Connect node by node and keep all of them going until cancelled."""

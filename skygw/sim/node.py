@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import trio
 
@@ -16,10 +17,12 @@ from skygw.client.node import Command, CommandOutcome, LinkLossPolicy, NodeClien
 from skygw.ids import DeviceUid, InstallId
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, SnapshotStream
 from skygw.sim.devices.device import DeviceFault, Preempted, Refused
+from skygw.sim.fault_proxy import FaultProxy
 from skygw.sim.faults import NodeFaults
 from skygw.sim.frame_store import FrameStore
 from skygw.sim.installation import Execution, Site
 from skygw.sim.journal import Order
+from skygw.sim.line import Line
 from skygw.sim.operations import NodeOperations
 from skygw.sim.posts import Post
 
@@ -46,6 +49,10 @@ class NodeHabits:
     link_loss_after_s: float = 300.0
     monotonic_ahead_s: float = 0.0
     """The node's own monotonic clock counts from elsewhere: no answer may depend on it."""
+    line: Line | None = None
+    """What each node has between itself and the gateway; none is this machine's own network."""
+    line_seed: str = "line"
+    """The same seed gives the same installation the same troubles on its line."""
 
 
 @dataclass
@@ -66,6 +73,8 @@ class SimulatedNode:
         self.counts = NodeCounts()
         self._site = site
         self._habits = habits
+        self.proxy = None if habits.line is None else _proxy(habits, habits.line, post.install_id)
+        self._dialled: tuple[str, int] | None = None
         device_uids = [device.uid for device in post.devices]
         self.operations = NodeOperations(site, frames, devices=device_uids, faults=self.faults)
         self.client = NodeClient(
@@ -91,6 +100,8 @@ class SimulatedNode:
     async def run(self) -> None:
         """Connect and stay connected until cancelled; publish snapshots all the while."""
         async with trio.open_nursery() as nursery:
+            if self.proxy is not None:
+                self._dialled = ("127.0.0.1", await nursery.start(self.proxy.run))
             await nursery.start(self.client.run)
             while True:
                 await trio.sleep(self._habits.snapshot_every_s)
@@ -103,6 +114,7 @@ class SimulatedNode:
             token=token,
             connect_timeout_s=CONNECT_TIMEOUT_S,
             disconnect_timeout_s=DISCONNECT_TIMEOUT_S,
+            dialled=self._dialled,
         ) as link:
             self.counts.links += 1
             yield link
@@ -248,6 +260,12 @@ class SimulatedNode:
         except (DeviceFault, Preempted, Refused) as problem:
             self._site.policy_problem = str(problem)
             self._note(f"the shutdown went wrong: {problem}")
+
+
+def _proxy(habits: NodeHabits, line: Line, install_id: InstallId) -> FaultProxy:
+    parts = urlsplit(habits.url)
+    port = parts.port or (443 if parts.scheme == "wss" else 80)
+    return FaultProxy(parts.hostname or "", port, line=line, seed=f"{habits.line_seed}/{install_id}")
 
 
 def _outcome(execution: Execution) -> CommandOutcome:

@@ -38,7 +38,7 @@ MAX_PONG_BYTES: Final = 4 * 1024
 """Pongs that wait for a write: thirty of the largest size."""
 
 LOOKS_AFTER_EVERY_S: Final = 3.0
-"""How soon `keep` notices that the app is busy elsewhere."""
+"""How soon `keep` notices that the app is busy elsewhere; sooner where the rhythm is a fast one."""
 
 
 class Fault(Enum):
@@ -93,6 +93,7 @@ class WebSocket:
         "_asked",
         "_control",
         "_is_client",
+        "_looks_every_s",
         "_max_message_bytes",
         "_messages",
         "_parting",
@@ -133,6 +134,7 @@ class WebSocket:
         self._is_client = is_client
         self._max_message_bytes = max_message_bytes
         self._rhythm = rhythm
+        self._looks_every_s = min(LOOKS_AFTER_EVERY_S, rhythm.ping_after_s / 3)
         self._violation_code = violation_code
         self._parting = parting
         self._reader = FrameReader(masked=not is_client, max_message_bytes=max_message_bytes)
@@ -186,6 +188,8 @@ class WebSocket:
         return message
 
     async def _until_one_comes(self) -> None:
+        if self._control and not self._writing:
+            await self._write_control()  # a ping or a goodbye came with the handshake
         while not self._messages:
             if self.ended.is_set() or self._reader.is_over:
                 await trio.lowlevel.checkpoint()
@@ -209,6 +213,7 @@ class WebSocket:
                 with trio.CancelScope(deadline=until) as waiting:
                     data = await self._transport.receive()
                 if waiting.cancelled_caught:
+                    self._arrival.unpark_all()  # whoever waits for messages reads by itself from now on
                     return
         except ConnectionLost:
             data = b""
@@ -349,7 +354,7 @@ class WebSocket:
         elsewhere. Returns when the link has ended.
         """
         while not self.ended.is_set():
-            with trio.move_on_after(LOOKS_AFTER_EVERY_S):
+            with trio.move_on_after(self._looks_every_s):
                 await self.ended.wait()
             if not self._reading and self.last_received_at == self._seen_at and not self._reader.is_over:
                 await self._read_ahead()
@@ -358,7 +363,7 @@ class WebSocket:
                 await self._mind_silence()
 
     async def _read_ahead(self) -> None:
-        until = trio.current_time() + LOOKS_AFTER_EVERY_S
+        until = trio.current_time() + self._looks_every_s
         while not (self._app_waits or self._reader.is_over or self.ended.is_set()) and trio.current_time() < until:
             if self._waiting_bytes >= READ_AHEAD_BYTES or len(self._messages) >= READ_AHEAD_MESSAGES:
                 self._silent_since = trio.current_time()  # it is we who do not listen

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import trio
@@ -16,10 +17,11 @@ from skygw.client.direct import DirectCall
 from skygw.client.node import NodeClient, NodeConfig
 from skygw.ids import InstallId
 from skygw.protocol.node_frames import NodeType
+from skygw.sim.fault_proxy import FaultProxy
+from skygw.sim.line import Way
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fleet.callers import Service
 from tests.fleet.fleet import installations, make_known, until
-from tests.fleet.stalling_proxy import StallingProxy, stalling_proxy
 
 HOLD_S = float(os.environ.get("SKYGW_TEST_HOLD_S", "2.5"))
 """How long the link is held; `nox -s fleet` holds it for 30 s."""
@@ -48,17 +50,26 @@ class Site:
 
 
 @asynccontextmanager
-async def node_behind(
-    proxy: StallingProxy, gateway: GatewayProcess, install_id: InstallId, state_dir: Path
-) -> AsyncIterator[Site]:
-    """A node client as SkyNode embeds it, connected through the proxy."""
+async def held_line(gateway: GatewayProcess) -> AsyncIterator[tuple[FaultProxy, str]]:
+    """A line to the gateway that can be held, and the socket's address behind it."""
+    target = urlsplit(gateway.socket_url)
+    proxy = FaultProxy(target.hostname or "", target.port or 80)
+    async with trio.open_nursery() as nursery:
+        port: int = await nursery.start(proxy.run)
+        yield proxy, target._replace(netloc=f"127.0.0.1:{port}").geturl()
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def node_behind(url: str, gateway: GatewayProcess, install_id: InstallId, state_dir: Path) -> AsyncIterator[Site]:
+    """A node client as SkyNode embeds it, connected through what listens at `url`."""
 
     async def token() -> str:
         return gateway.node_token(install_id)
 
     site = Site()
     config = NodeConfig(
-        url=proxy.url,
+        url=url,
         install_id=install_id,
         node_type=NodeType.TELESCOPE,
         software_version="1.0",
@@ -78,7 +89,7 @@ async def node_behind(
 async def test_frames_held_beyond_their_deadline_are_refused_by_the_node_and_a_stop_is_run(tmp_path: Path) -> None:
     async with (
         gateway_process(tmp_path / "hub", **PATIENT_BEATS) as gateway,
-        stalling_proxy(gateway.socket_url) as proxy,
+        held_line(gateway) as (proxy, url),
     ):
         caller = Service(gateway)
         [install_id] = installations(seed=30, count=1)
@@ -89,10 +100,10 @@ async def test_frames_held_beyond_their_deadline_are_refused_by_the_node_and_a_s
         slew = {**order, "commandId": slew_id, "command": {"command_type": "mount.point", "target": {}}}
         stop = {**order, "commandId": stop_id, "command": {"command_type": "mount.stop"}}
 
-        async with node_behind(proxy, gateway, install_id, tmp_path / "node") as site:
+        async with node_behind(url, gateway, install_id, tmp_path / "node") as site:
             in_time = await caller.post(f"/internal/nodes/{install_id}/direct", {**read, "timeoutS": 30})
             done_in_time = list(site.done)
-            proxy.hold()
+            proxy.hold(Way.DOWN)
             answers: dict[str, Any] = {}
 
             async def ask(name: str, path: str, body: dict[str, Any]) -> None:
@@ -110,7 +121,7 @@ async def test_frames_held_beyond_their_deadline_are_refused_by_the_node_and_a_s
             # Every one of them has been sent by now; from here they are held for longer than they had to live.
             await trio.sleep(HOLD_S - DEADLINE_S)
             done_while_held = list(site.done)
-            proxy.let_go()
+            proxy.release(Way.DOWN)
 
             ended = {"completed", "rejected", "failed", "canceled"}
             await until(partial(command_is_in, caller, stop_id, ended))
