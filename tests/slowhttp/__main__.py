@@ -109,7 +109,7 @@ async def attack(url: str, token: str, mode: Mode, *, for_s: float) -> str:
     )
     said = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout.decode(errors="replace"))
     if "No open connections left" in said:
-        return "all refused at once"
+        return "all refused or cut"
     counts = dict(re.findall(r"^(connected|closed):\s+(\d+)", said, re.MULTILINE))
     if not counts:
         raise RuntimeError(f"slowhttptest did not run: {said.strip()}")
