@@ -19,7 +19,6 @@ from rich.table import Table
 from tests.benchmarks.processes import worker
 from tests.serving.served import Peer
 
-ATTACKERS = 1_000
 OTHERS = 8
 """Connections that go on asking, from an address of their own: the attackers' is soon at its cap."""
 
@@ -98,12 +97,12 @@ async def waits_for(host: str, port: int, *, within_s: float) -> Waits:
     return waits
 
 
-async def attack(url: str, token: str, mode: Mode, *, for_s: float) -> str:
+async def attack(url: str, token: str, mode: Mode, *, connections: int, for_s: float) -> str:
     """Run it to its end; its last word on its connections. The token gets it as far as the handlers, through a header
     into which the program writes whatever it is told.
     """
     accept = f"*/*\r\nAuthorization: Bearer {token}"
-    command = ["slowhttptest", *mode.arguments, "-m", accept, "-c", str(ATTACKERS), "-l", str(int(for_s)), "-p", "3"]
+    command = ["slowhttptest", *mode.arguments, "-m", accept, "-c", str(connections), "-l", str(int(for_s)), "-p", "3"]
     done = await trio.run_process(
         [*command, "-u", url + mode.path], capture_stdout=True, stderr=subprocess.STDOUT, check=False
     )
@@ -116,7 +115,7 @@ async def attack(url: str, token: str, mode: Mode, *, for_s: float) -> str:
     return f"{counts['closed']} cut, {counts['connected']} left"
 
 
-async def run(seconds: float) -> Table:
+async def run(seconds: float, connections: int) -> Table:
     table = Table("attack", "others' p50 quiet", "p99 quiet", "p50 attacked", "p99 attacked", "×", "lost", "attackers")
     async with worker("tests.slowhttp.gateway") as gateway:
         said_first = await gateway.says()
@@ -128,7 +127,7 @@ async def run(seconds: float) -> Table:
             async with trio.open_nursery() as nursery:
 
                 async def attacking(mode: Mode = mode, said: list[str] = said) -> None:
-                    said.append(await attack(url, token, mode, for_s=UNDER_WAY_S + seconds))
+                    said.append(await attack(url, token, mode, connections=connections, for_s=UNDER_WAY_S + seconds))
 
                 nursery.start_soon(attacking)
                 await trio.sleep(UNDER_WAY_S)
@@ -155,9 +154,11 @@ def row_of(mode: Mode, quiet: Waits, attacked: Waits) -> Sequence[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.slowhttp", description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0, help="of measuring, quiet and attacked, in each mode")
+    parser.add_argument("--connections", type=int, default=1_000, help="of the attacker (its own default is 50)")
+    arguments = parser.parse_args()
     if shutil.which("slowhttptest") is None:
         sys.exit("slowhttptest is missing: install it with `apt-get install slowhttptest`")
-    table = trio.run(run, parser.parse_args().seconds)
+    table = trio.run(run, arguments.seconds, arguments.connections)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
