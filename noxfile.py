@@ -74,6 +74,28 @@ def storm(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "tests.fleet.storm", *session.posargs)
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """The long version of what strangers may do to a listener: floods, damaged input, many odd peers at once.
+
+    `SKYGW_TEST_FUZZ_SEED` makes it another one.
+    """
+    long = {"SKYGW_TEST_FUZZ_ROUNDS": "4000", "SKYGW_TEST_FLOOD_MIB": "24"}
+    paths = ["tests/serving/test_chaos.py", "tests/serving/test_mutated_input.py", "tests/hazards/test_floods.py"]
+    session.run(
+        sys.executable, "-m", "pytest", "-o", "timeout=1800", *paths, *session.posargs, env={**os.environ, **long}
+    )
+
+
+@nox.session
+def line(session: nox.Session) -> None:
+    """Half an hour of stops behind 1 Mbit/s, 300 ms and eight uploads; prints how long they took."""
+    session.run(
+        *(sys.executable, "-m", "pytest", "tests/fleet/test_slow_line.py", "--timeout=2400", *session.posargs),
+        env={**os.environ, "SKYGW_TEST_LINE_S": "1800"},
+    )
+
+
 @nox.session(venv_backend="venv")
 def newest(session: nox.Session) -> None:
     """The tests with the newest versions of everything the lower bounds allow."""

@@ -15,6 +15,7 @@ from skygw.serving.exchange import Exchanges
 from skygw.serving.handle import ConnectionHandle
 from skygw.serving.hypercorn_seam import Awaiting, Ends, Http11
 from skygw.serving.places import ClientPlace, Places
+from skygw.turnstile import Turnstile
 from skygw.websocket import (
     Code,
     ConnectionLost,
@@ -50,8 +51,11 @@ class Connection:
         config: ListenerConfig,
         tls: ssl.SSLContext | None,
         places: Places,
+        partings: Turnstile,
     ) -> None:
-        """`sock` is accepted and does not block, and has one of `places`."""
+        """`sock` is accepted and does not block, and has one of `places`. A WebSocket whose peer has gone ends when it
+        has passed `partings`.
+        """
         tune(sock)
         patience = Patience(stalled_s=config.send_timeout_s, min_bytes_per_s=config.send_min_bytes_per_s)
         self._transport: PlainTransport | TlsTransport = (
@@ -61,6 +65,7 @@ class Connection:
         host, port = sock.getsockname()[:2]
         self._here: tuple[str, int] = (host, port)
         self._config = config
+        self._partings = partings
         self._places = places
         self._place = ClientPlace(places, config, peer=peer[0])
         self._linger_s = config.linger_s
@@ -73,6 +78,8 @@ class Connection:
         self._write_lock = trio.Lock()
         self._protocol: Http11 | None = None
         self._handle: ConnectionHandle | None = None
+        self._is_upgrading = False
+        self._upgraded = trio.Event()
         self._websocket: WebSocket | None = None
         self._last_received_at = trio.current_time()
         self._head_begun = False
@@ -180,21 +187,30 @@ class Connection:
         )
         return protocol
 
-    def _upgrade(self, unread: bytes) -> WebSocket:
-        """In the app's task, which reads from now on; the reader gives way, and keeps the link alive instead."""
+    async def _upgrade(self) -> WebSocket:
+        """In the app's task, which reads from now on: the reader has let go of the socket when this returns, with what
+        it had read last, and keeps the link alive instead.
+        """
+        self._is_upgrading = True
+        self._reading.cancel()
+        await self._upgraded.wait()
+        assert self._websocket is not None  # noqa: S101 - set before the event
+        return self._websocket
+
+    def _make_websocket(self, early: bytes) -> WebSocket:
         config = self._config
-        self._websocket = WebSocket(
+        websocket = WebSocket(
             self._transport,
             is_client=False,
             max_message_bytes=config.websocket_max_message_bytes,
             rhythm=Rhythm(config.websocket_ping_after_s, config.websocket_gone_after_s),
             violation_code=config.websocket_violation_code,
-            unread=unread,
+            unread=early,
+            parting=self._partings.passed,
         )
         if self._handle is not None:
-            self._handle.websocket = self._websocket
-        self._reading.cancel()
-        return self._websocket
+            self._handle.websocket = websocket
+        return websocket
 
     async def _converse(self, protocol: Http11) -> None:
         try:
@@ -202,7 +218,9 @@ class Connection:
                 await self._read_to_the_end(protocol)
         except PeerFaultError as fault:
             self._end(fault.ending)
-        if self._websocket is not None:
+        if self._is_upgrading:
+            self._websocket = self._make_websocket(protocol.early)
+            self._upgraded.set()
             await self._keep(self._websocket)
         self._is_open = False
         await protocol.handle(Closed())  # tells the app

@@ -30,10 +30,10 @@ def check_lines(text: bytes | bytearray) -> None:
 
     `text` begins at the start of a line or in its middle, and does not end between a CR and its LF.
     """
+    if text.count(b"\n") > MAX_LINES:  # first, since the pattern takes memory for each line
+        raise MalformedError(431, f"More than {MAX_LINES} header fields were sent.")
     if _PROPER_LINES.fullmatch(text) is None:
         raise MalformedError(400, _what_is_wrong_with(text))
-    if text.count(b"\n") > MAX_LINES:
-        raise MalformedError(431, f"More than {MAX_LINES} header fields were sent.")
 
 
 def _what_is_wrong_with(text: bytes | bytearray) -> str:

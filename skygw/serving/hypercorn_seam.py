@@ -100,7 +100,7 @@ class Http11(H11Protocol):
         state: dict[str, Any],
         ends: Ends,
         send: Callable[[Event], Awaitable[None]],
-        upgrade: Callable[[bytes], WebSocket],
+        upgrade: Callable[[], Awaitable[WebSocket]],
         place: ClientPlace,
     ) -> None:
         super().__init__(
@@ -119,7 +119,8 @@ class Http11(H11Protocol):
         self._state = state
         self._upgrade = upgrade
         self._place = place
-        self._early = b""  # frames that the peer sent as soon as it saw the 101 that we are still writing
+        self.early = b""
+        """Frames that the peer sent as soon as it saw the 101, until the WebSocket reads by itself."""
         # Upstream swaps `self.connection` on an upgrade; refusals still go through the HTTP one.
         self._http = cast("h11.Connection", self.connection)
         self._shell = send
@@ -259,7 +260,7 @@ class Http11(H11Protocol):
             elif isinstance(event, Data):
                 if not cast("WebSocketStream", self.stream).is_accepting:
                     await self.refuse(400, "A frame came before the upgrade was answered.")
-                self._early += event.data
+                self.early += event.data
 
     def _check(self, request: h11.Request) -> None:
         """Raise `MalformedError`."""
@@ -359,7 +360,7 @@ class Http11(H11Protocol):
             scope=scope_of(request, target, is_tls=ends.is_tls, peer=ends.peer, here=ends.here, state=self._state),
             key=dict(request.headers)[b"sec-websocket-key"],
             send=self.stream_send,
-            upgrade=lambda: self._upgrade(self._early),
+            upgrade=self._upgrade,
         )
         self.stream = cast("HTTPStream", stream)  # as far as upstream knows it: `handle` and `closed`
         self.connection = H11WSConnection(self._http)

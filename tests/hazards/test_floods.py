@@ -154,6 +154,18 @@ async def a_head_without_end(server: Server) -> None:
         await pour(peer.transport, b"X-Header: more\r\n")
 
 
+async def a_head_of_short_lines(server: Server) -> None:
+    async with server.peer() as peer:
+        await peer.send(b"GET /hello HTTP/1.1\r\n")
+        await pour(peer.transport, b"a\r\n")
+
+
+async def trailers_of_short_lines(server: Server) -> None:
+    async with server.peer() as peer:
+        await peer.send(b"POST /count HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+        await pour(peer.transport, b"a\r\n")
+
+
 async def blank_lines_before_a_request(server: Server) -> None:
     async with server.peer() as peer:
         await pour(peer.transport, b"\r\n")
@@ -186,6 +198,8 @@ FLOODS: tuple[Flood, ...] = (
     a_chunk_extension_without_end,
     trailers_without_end,
     a_head_without_end,
+    a_head_of_short_lines,
+    trailers_of_short_lines,
     blank_lines_before_a_request,
     a_body_nobody_takes,
 )
