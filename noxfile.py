@@ -49,6 +49,12 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def slowhttp(session: nox.Session) -> None:
+    """`slowhttptest` (a Debian package) in its four modes, and how long others wait meanwhile; asserts no times."""
+    session.run(sys.executable, "-m", "tests.slowhttp", *session.posargs)
+
+
+@nox.session
 def conformance(session: nox.Session) -> None:
     """All of Autobahn's cases against both ends; the suite's own report stays in the session's folder."""
     report = Path(session.create_tmp(), "report")
@@ -78,6 +84,15 @@ def fuzz(session: nox.Session) -> None:
     paths = ["tests/serving/test_chaos.py", "tests/serving/test_mutated_input.py", "tests/hazards/test_floods.py"]
     session.run(
         sys.executable, "-m", "pytest", "-o", "timeout=1800", *paths, *session.posargs, env={**os.environ, **long}
+    )
+
+
+@nox.session
+def line(session: nox.Session) -> None:
+    """Half an hour of stops behind 1 Mbit/s, 300 ms and eight uploads; prints how long they took."""
+    session.run(
+        *(sys.executable, "-m", "pytest", "tests/fleet/test_slow_line.py", "--timeout=2400", *session.posargs),
+        env={**os.environ, "SKYGW_TEST_LINE_S": "1800"},
     )
 
 

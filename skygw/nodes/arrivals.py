@@ -1,15 +1,15 @@
-"""Handshakes begin one by one, in order and with pauses, so that the connected ones do not feel a storm."""
+"""Handshakes begin one by one and in order, so that those who are connected do not feel a storm of them."""
 
 from collections.abc import Callable
 
 import trio
 
 from skygw.errors import LinkLost, RoutingUnavailable
+from skygw.turnstile import Turnstile
 
 PAUSE_TURNS = 4
-"""Turns of the event loop between two handshakes. In each turn every task that can go on makes one step, and a direct
-request needs a dozen turns: the fewer steps of handshakes there are in a turn, the sooner it is through. It costs
-handshakes nothing, because a turn with little in it is short.
+"""Turns of the event loop between two handshakes. A direct request needs a dozen turns: the fewer steps of handshakes
+there are in each, the sooner it is through.
 """
 
 WAIT_S = 15.0
@@ -20,18 +20,13 @@ RETRY_AFTER_S = 2.0
 
 
 class ArrivalLine:
-    """First come, first served. Standing in line costs nothing but memory: no token is read, nobody is asked. Whoever
-    has had a turn is out of it: a slow issuer, database or node keeps nobody waiting here.
+    """Standing in line costs nothing but memory: no token is read, nobody is asked. Whoever has had a turn is out of
+    it: a slow issuer, database or node keeps nobody waiting here.
     """
 
     def __init__(self, *, wait_s: float = WAIT_S) -> None:
-        self._turn = trio.CapacityLimiter(1)
+        self._turnstile = Turnstile(pause_turns=PAUSE_TURNS)
         self._wait_s = wait_s
-
-    @property
-    def waiting(self) -> int:
-        """How many stand in line now."""
-        return self._turn.statistics().tasks_waiting
 
     async def turn(self, is_here: Callable[[], bool]) -> None:
         """Returns when it is this handshake's turn. Cancelling gives up the place in line.
@@ -40,13 +35,8 @@ class ArrivalLine:
         left: by `is_here`, asked once.
         """
         with trio.move_on_after(self._wait_s) as patience:
-            await self._turn.acquire()
+            await self._turnstile.passed()
         if patience.cancelled_caught:
             raise RoutingUnavailable("Too many installations are connecting at once.", retry_after_s=RETRY_AFTER_S)
-        try:
-            if not is_here():
-                raise LinkLost("The node left while it stood in line.")
-            for _ in range(PAUSE_TURNS):
-                await trio.lowlevel.checkpoint()
-        finally:
-            self._turn.release()
+        if not is_here():
+            raise LinkLost("The node left while it stood in line.")

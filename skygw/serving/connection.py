@@ -15,6 +15,7 @@ from skygw.serving.exchange import Exchanges
 from skygw.serving.handle import ConnectionHandle
 from skygw.serving.hypercorn_seam import Awaiting, Ends, Http11
 from skygw.serving.places import ClientPlace, Places
+from skygw.turnstile import Turnstile
 from skygw.websocket import (
     Code,
     ConnectionLost,
@@ -49,8 +50,11 @@ class Connection:
         config: ListenerConfig,
         tls: ssl.SSLContext | None,
         places: Places,
+        partings: Turnstile,
     ) -> None:
-        """`sock` is accepted and does not block, and has one of `places`."""
+        """`sock` is accepted and does not block, and has one of `places`. A WebSocket whose peer has gone ends when it
+        has passed `partings`.
+        """
         tune(sock)
         patience = Patience(stalled_s=config.send_timeout_s, min_bytes_per_s=config.send_min_bytes_per_s)
         self._transport: PlainTransport | TlsTransport = (
@@ -60,6 +64,7 @@ class Connection:
         host, port = sock.getsockname()[:2]
         self._here: tuple[str, int] = (host, port)
         self._config = config
+        self._partings = partings
         self._places = places
         self._place = ClientPlace(places, config, peer=peer[0])
         self._linger_s = config.linger_s
@@ -200,6 +205,7 @@ class Connection:
             rhythm=Rhythm(config.websocket_ping_after_s, config.websocket_gone_after_s),
             violation_code=config.websocket_violation_code,
             unread=early,
+            parting=self._partings.passed,
         )
         if self._handle is not None:
             self._handle.websocket = websocket

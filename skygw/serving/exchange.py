@@ -76,11 +76,14 @@ class Exchanges:
 async def _send_while_open(inbox: Inbox, send: StreamSend, message: Message) -> None:
     """Cancelling before the protocol has seen the message loses that message and nothing else.
 
-    After the end of the exchange messages go nowhere; the checkpoint keeps an app that loops on `send` from
-    freezing every other connection.
+    After the end of the exchange messages go nowhere, and so does the body of an answer to HEAD; the checkpoint
+    keeps an app that loops on `send` from freezing every other connection.
     """
     if inbox.is_closed:
         await trio.lowlevel.checkpoint()
         return
-    await trio.lowlevel.checkpoint_if_cancelled()
+    if message.get("more_body", False):
+        await trio.lowlevel.checkpoint()
+    else:
+        await trio.lowlevel.checkpoint_if_cancelled()
     await send(message)

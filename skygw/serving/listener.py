@@ -18,6 +18,8 @@ from skygw.serving.ends import End, Ending, Refusal
 from skygw.serving.lifespan import Lifespan
 from skygw.serving.metrics import ConnectionMetrics
 from skygw.serving.places import Places
+from skygw.serving.sparing_log import SparingLog
+from skygw.turnstile import Turnstile
 
 logger = logging.getLogger("skygw.serving")
 
@@ -28,6 +30,7 @@ GONE_BEFORE_ACCEPT = frozenset(
 )
 ACCEPTED_AT_ONCE = 8
 LONGEST_PAUSE_S = 0.05
+PARTING_PAUSE_TURNS = 2  # between the ends of two WebSockets whose peers have gone, which may be all of them at once
 REFUSALS_LOGGED_EVERY_S = 10.0
 LAST_WORDS_S = 1.0  # what a session may use to say its own goodbye to its WebSocket
 KILLED_GONE_S = 1.0  # what an app may still use for its clean-up after it was cancelled
@@ -56,8 +59,10 @@ class Listener:
         self._is_accepting = False
         self._connections: set[Connection] = set()
         self._places = Places(config, refused=self._note_refusal)
+        self._partings = Turnstile(pause_turns=PARTING_PAUSE_TURNS)
         self._departures = trio.lowlevel.ParkingLot()
         self._context = WorkerContext(max_requests=None)
+        self._sparing_log = SparingLog(logger)
         self._refused_unlogged = 0
         self._refusals_logged_at = float("-inf")
 
@@ -178,7 +183,9 @@ class Listener:
         if not self._places.take_connection(peer[0]):
             sock.close()
             return None
-        connection = Connection(sock, peer=peer, config=self._config, tls=self._tls, places=self._places)
+        connection = Connection(
+            sock, peer=peer, config=self._config, tls=self._tls, places=self._places, partings=self._partings
+        )
         self._connections.add(connection)
         return connection
 
@@ -223,7 +230,8 @@ class Listener:
         self._metrics.closed(self._config.name, ending.why)
         self._departures.unpark_all()
         if ending.why.is_peers_fault or (ending.why is End.DRAINED and ending.detail):
-            logger.warning(
+            self._sparing_log.warning(
+                str(ending.why),
                 "%s: the connection from %s was ended: %s",
                 self._config.name,
                 address,

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterable
+from functools import partial
 
 import trio
 
@@ -90,13 +91,19 @@ class FaultProxy:
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Listens on a free loopback port, which is what it is started with; until cancelled. Then all ends are cut."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_plan)
+            await self.carry_to(self._host, self._port, task_status=task_status)
+
+    async def carry_to(
+        self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """As `run`, beside it: what else a site sends to others, on the same line."""
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         for listener in listeners:
             _keep_small(listener.socket)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow_plan)
-            task_status.started(listeners[0].socket.getsockname()[1])
-            await trio.serve_listeners(self._forward, listeners)
+        task_status.started(listeners[0].socket.getsockname()[1])
+        await trio.serve_listeners(partial(self._forward, host, port), listeners)
 
     async def _follow_plan(self) -> None:
         began = trio.current_time()
@@ -112,11 +119,11 @@ class FaultProxy:
                 case Fault.HALF_OPEN:
                     self.half_open()
 
-    async def _forward(self, site: trio.SocketStream) -> None:
+    async def _forward(self, host: str, port: int, site: trio.SocketStream) -> None:
         self.counts.connections += 1
         number = self.counts.connections
         try:
-            gateway = await _dial(self._host, self._port)
+            gateway = await _dial(host, port)
         except OSError:
             site.socket.close()
             return

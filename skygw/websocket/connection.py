@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -96,6 +96,7 @@ class WebSocket:
         "_looks_every_s",
         "_max_message_bytes",
         "_messages",
+        "_parting",
         "_reader",
         "_reading",
         "_rhythm",
@@ -124,9 +125,10 @@ class WebSocket:
         rhythm: Rhythm,
         violation_code: int | None = None,
         unread: bytes = b"",
+        parting: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
         """`unread` came right behind the handshake. `violation_code` is said on broken framing in place of RFC 6455's
-        1002 and 1007.
+        1002 and 1007. `parting` is awaited when reading finds the link lost, before anybody is told.
         """
         self._transport = transport
         self._is_client = is_client
@@ -134,6 +136,7 @@ class WebSocket:
         self._rhythm = rhythm
         self._looks_every_s = min(LOOKS_AFTER_EVERY_S, rhythm.ping_after_s / 3)
         self._violation_code = violation_code
+        self._parting = parting
         self._reader = FrameReader(masked=not is_client, max_message_bytes=max_message_bytes)
         self._messages: deque[str | bytes] = deque()
         self._waiting_bytes = 0
@@ -221,10 +224,18 @@ class WebSocket:
             self._asked = False
             self._take(data)
         else:
-            self._end(None, "")
+            await self._part()
         self._arrival.unpark_all()
         if self._control and not self._writing:
             await self._write_control()
+
+    async def _part(self) -> None:
+        self._reading = True  # nobody else need find out
+        try:
+            await self._parting()
+        finally:
+            self._reading = False
+        self._end(None, "")
 
     def _take(self, data: bytes) -> None:
         for event in self._reader.feed(data):

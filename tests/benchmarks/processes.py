@@ -1,4 +1,4 @@
-"""The processes of one repetition: each is started, says one line when it is ready, and is ended."""
+"""The processes of one repetition: each is kept to its core, says one line when it is ready, and is ended."""
 
 import json
 import os
@@ -11,7 +11,13 @@ from typing import Any
 
 import trio
 
-ANSWERS_WITHIN_S = 60.0
+ANSWERS_WITHIN_S = 120.0
+
+
+def cores() -> tuple[int, int]:
+    """The core of the server under test and the core of the load; the same one where there is no second."""
+    available = sorted(os.sched_getaffinity(0))
+    return available[0], available[-1]
 
 
 class Worker:
@@ -46,11 +52,13 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(module: str, *arguments: str) -> AsyncIterator[Worker]:
-    """Runs `python -m module` until the block is left. Its stderr is ours."""
+async def worker(module: str, *arguments: str, core: int | None = None) -> AsyncIterator[Worker]:
+    """Runs `python -m module` until the block is left, with `core` on this processor core alone. Its stderr is ours."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
+    if core is not None:
+        os.sched_setaffinity(process.pid, {core})  # the interpreter has not even begun to import
     try:
         yield Worker(process)
     finally:
@@ -68,9 +76,3 @@ def resident_kib(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return float(line.split()[1])
     raise RuntimeError(f"/proc tells nothing about the memory of process {pid}")
-
-
-def cpu_s(pid: int) -> float:
-    """The processor time a process has used, from Linux's `/proc`."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

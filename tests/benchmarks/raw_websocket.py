@@ -7,27 +7,13 @@ from urllib.parse import urlsplit
 
 import trio
 
-TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+from tests.benchmarks.wire import CLOSE, PING, PONG, message, upgrade
+
 RECEIVE_BYTES = 64 * 1024
-MASKED = 0x80
-NO_MASK = bytes(4)
-"""A key of zeros leaves the payload as it is; the server unmasks it all the same."""
 
 
 class WebSocketEnded(Exception):
     """The server refused, closed, or went away."""
-
-
-def message(opcode: int, payload: bytes) -> bytes:
-    """One unfragmented message from a client."""
-    size = len(payload)
-    if size < 126:
-        head = struct.pack("!BB", 0x80 | opcode, MASKED | size)
-    elif size < 65_536:
-        head = struct.pack("!BBH", 0x80 | opcode, MASKED | 126, size)
-    else:
-        head = struct.pack("!BBQ", 0x80 | opcode, MASKED | 127, size)
-    return head + NO_MASK + payload
 
 
 class RawWebSocket:
@@ -62,7 +48,7 @@ class RawWebSocket:
         return first & 0x0F, await self._exactly(size)
 
     async def upgraded(self) -> None:
-        """Waits for the answer to `upgrade_request`. Raises `WebSocketEnded` unless the server switches protocols."""
+        """Waits for the answer to `wire.upgrade`. Raises `WebSocketEnded` unless the server switches protocols."""
         while (end := self._unread.find(b"\r\n\r\n")) < 0:
             await self._more()
         answer = self._unread[:end].decode()
@@ -84,16 +70,6 @@ class RawWebSocket:
         self._unread += data
 
 
-def upgrade_request(url: str, *, token: str | None = None) -> bytes:
-    """The head that asks for a WebSocket at a `ws://` address; as a node, with a token."""
-    parts = urlsplit(url)
-    as_node = f"authorization: Bearer {token}\r\nsec-websocket-protocol: skynet.node.v1\r\n" if token else ""
-    return (
-        f"GET {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-        f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{as_node}\r\n"
-    ).encode()
-
-
 @asynccontextmanager
 async def raw_websocket(url: str, *, token: str | None = None) -> AsyncIterator[RawWebSocket]:
     """Connects to a `ws://` address, as a node if it has a token; drops the connection when left."""
@@ -102,7 +78,7 @@ async def raw_websocket(url: str, *, token: str | None = None) -> AsyncIterator[
     stream = await trio.open_tcp_stream(parts.hostname, parts.port or 80)
     try:
         socket = RawWebSocket(stream)
-        await socket.send(upgrade_request(url, token=token))
+        await socket.send(upgrade(parts.path, token=token))
         await socket.upgraded()
         yield socket
     finally:

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from tests.benchmarks.processes import Worker, cpu_s, worker
+from tests.benchmarks.loads.cpu import cpu_seconds
+from tests.benchmarks.processes import Worker, worker
 from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fleet.fleet import LOOPBACK_LIMITS, installations, make_known
 
@@ -102,9 +103,9 @@ async def cut_by_the_way(
         await staying.ask({"do": "told"})
         await trio.sleep(calm_s)
         calm = await staying.ask({"do": "told"})
-        used_s = cpu_s(gateway.pid)
+        used_s = cpu_seconds(gateway.pid)
         said = await crowd.ask({"do": "cut"}, within_s=OVER_WITHIN_S)
-        used_s = cpu_s(gateway.pid) - used_s
+        used_s = cpu_seconds(gateway.pid) - used_s
         stormy = await staying.ask({"do": "told"})
         stayed = Stayed(
             [waited for _, waited in calm["waits"]],
@@ -124,9 +125,9 @@ async def cut_by_the_gateway(data_dir: Path, *, nodes: int) -> Back:
             killed_at = time.monotonic()
             os.kill(gateway.pid, signal.SIGKILL)
         async with gateway_process(data_dir, node_port=port, **LOOPBACK_LIMITS) as gateway:
-            ready_s, used_s = time.monotonic() - killed_at, cpu_s(gateway.pid)
+            ready_s, used_s = time.monotonic() - killed_at, cpu_seconds(gateway.pid)
             said = await crowd.ask({"do": "back", "since": killed_at}, within_s=OVER_WITHIN_S)
-            used_s = cpu_s(gateway.pid) - used_s
+            used_s = cpu_seconds(gateway.pid) - used_s
             said["waits"] = [max(0.0, wait - ready_s) for wait in said["waits"]]
             return Back(**said, gateway_cpu_s=used_s, complaints=gateway.complaints())
 

@@ -16,8 +16,9 @@ from uuid import uuid4
 
 import trio
 
-from tests.benchmarks.echo_node import text
-from tests.benchmarks.raw_websocket import RawWebSocket, WebSocketEnded, upgrade_request
+from tests.benchmarks.loads.nodes import text
+from tests.benchmarks.raw_websocket import RawWebSocket, WebSocketEnded
+from tests.benchmarks.wire import upgrade
 
 AT_ONCE_BEFORE = 16
 """Nodes that connect at the same time before there is a storm."""
@@ -103,7 +104,7 @@ class Crowd:
         """Makes the nodes and connects them, a few at a time."""
         began = time.monotonic()
         self.nodes = [
-            StormNode(install_id, job["url"], upgrade_request(job["url"], token=token))
+            StormNode(install_id, job["url"], upgrade(urlsplit(job["url"]).path, token=token))
             for install_id, token in job["nodes"]
         ]
         for first in range(0, len(self.nodes), AT_ONCE_BEFORE):

@@ -12,8 +12,7 @@ from typing import Any
 
 import trio
 
-from tests.benchmarks.echo_node import answer, hello, text
-from tests.benchmarks.plan import PAYLOAD_BYTES
+from tests.benchmarks.loads.nodes import ANSWER, hello, in_three, text
 from tests.benchmarks.raw_websocket import raw_websocket
 from tests.fakes.http_connection import http_connection
 
@@ -40,7 +39,7 @@ class Witnesses:
                         case "welcome":
                             task_status.started()
                         case "direct_request":
-                            await socket.send(answer(frame["id"]))
+                            await socket.send(in_three(frame["id"]))
                         case "ping":
                             await socket.send(text({"kind": "pong", "id": frame["id"]}))
         except Exception as error:
@@ -65,7 +64,7 @@ class Witnesses:
                 await trio.sleep(max(0.0, due - time.monotonic()))
                 said = await connection.post(f"/internal/nodes/{install_id}/direct", body)
                 self.waits.append((due, time.monotonic() - due))
-                if said.status != 200 or len(said.body) != PAYLOAD_BYTES:
+                if said.status != 200 or said.body != ANSWER:
                     self.failures.append(f"{said.status} {said.body[:200]!r}")
                 due += every_s
 

@@ -1,9 +1,12 @@
 """What a listener does with ordinary connections, and with too many of them."""
 
 import logging
+import socket
 from ipaddress import ip_network
+from itertools import pairwise
 
 import pytest
+import trio
 
 from skygw.serving import (
     BodyLimit,
@@ -12,8 +15,9 @@ from skygw.serving import (
     Refusal,
 )
 from skygw.serving.hypercorn_seam import Http11
+from skygw.serving.listener import ACCEPTED_AT_ONCE
 from tests.serving.apps import EchoApp, greets
-from tests.serving.served import serving
+from tests.serving.served import PATIENCE_S, serving
 
 
 async def test_a_pure_asgi_app_without_lifespan_is_served() -> None:
@@ -117,3 +121,25 @@ async def test_a_whole_url_as_target_reaches_the_same_path() -> None:
     async with serving(app) as served, served.peer() as peer:
         assert await peer.ask("http://here:5002/v1/nodes/me?a=b") == (200, b"hello")
         assert (app.scopes[0]["path"], app.scopes[0]["query_string"]) == ("/v1/nodes/me", b"a=b")
+
+
+async def test_a_storm_of_connects_is_taken_in_order_a_few_at_a_time() -> None:
+    """What waits is in the kernel: between two steps of whoever is connected already, only a handful comes in."""
+    most = ACCEPTED_AT_ONCE
+    counts: list[int] = []
+    async with serving(EchoApp()) as served, served.peer() as connected:
+        assert await connected.ask() == (200, b"hello")
+        sockets = [socket.create_connection(served.listener.address) for _ in range(10 * ACCEPTED_AT_ONCE)]
+        try:
+            with trio.fail_after(PATIENCE_S):
+                while not counts or counts[-1] < len(sockets) + 1:
+                    counts.append(served.listener.connection_count)
+                    await trio.lowlevel.checkpoint()
+            taken = [later - earlier for earlier, later in pairwise(counts)]
+            assert max(taken) <= most
+            assert await connected.ask() == (200, b"hello")
+            first = [connection.peer for connection in served.listener._connections]
+            assert {sock.getsockname() for sock in sockets} < set(first)
+        finally:
+            for sock in sockets:
+                sock.close()
