@@ -159,6 +159,11 @@ class WebSocket:
 
     # --- in
 
+    @property
+    def is_waiting(self) -> bool:
+        """Somebody waits for the connection's next bytes, and has not noticed yet if the link has ended."""
+        return self._reading
+
     async def receive(self) -> list[str | bytes]:
         """The messages that have come: at least one, at most `MESSAGES_AT_ONCE`. A checkpoint; cancelling loses none.
 
