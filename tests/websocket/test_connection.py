@@ -353,8 +353,20 @@ async def test_a_silent_peer_is_asked_and_then_given_up(autojump_clock: Clock) -
     assert told.value.fault is Fault.GONE
     assert told.value.code is None
     assert transport.said == [Ping(b"")]
-    assert 25 <= trio.current_time() - began <= 25 + LOOKS_AFTER_EVERY_S
+    assert trio.current_time() - began == 25
     assert transport.aborted
+
+
+async def test_a_peer_that_falls_silent_while_the_app_is_busy_is_given_up_in_the_same_time(
+    autojump_clock: Clock,
+) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    transport.say(text("the last"))
+    began = trio.current_time()
+    await socket.keep()
+    assert socket.fault is Fault.GONE
+    assert trio.current_time() - began <= 25 + LOOKS_AFTER_EVERY_S  # the last was read at the first look
 
 
 async def test_a_peer_that_answers_is_kept(autojump_clock: Clock) -> None:
