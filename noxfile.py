@@ -49,6 +49,12 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def slowhttp(session: nox.Session) -> None:
+    """`slowhttptest` (a Debian package) in its four modes, and how long others wait meanwhile; asserts no times."""
+    session.run(sys.executable, "-m", "tests.slowhttp", *session.posargs)
+
+
+@nox.session
 def conformance(session: nox.Session) -> None:
     """All of Autobahn's cases against both ends; the suite's own report stays in the session's folder."""
     report = Path(session.create_tmp(), "report")
@@ -60,6 +66,25 @@ def fleet(session: nox.Session) -> None:
     """The long version of the fleet tests: 500 installations, a tenth of them killed, a link held for 30 s."""
     long = {"SKYGW_TEST_FLEET": "500", "SKYGW_TEST_HOLD_S": "30"}
     session.run(sys.executable, "-m", "pytest", "tests/fleet", *session.posargs, env={**os.environ, **long})
+
+
+@nox.session
+def storm(session: nox.Session) -> None:
+    """2,000 installations are cut at once and come back at once: how long it takes, and what the others notice."""
+    session.run(sys.executable, "-m", "tests.fleet.storm", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """The long version of what strangers may do to a listener: floods, damaged input, many odd peers at once.
+
+    `SKYGW_TEST_FUZZ_SEED` makes it another one.
+    """
+    long = {"SKYGW_TEST_FUZZ_ROUNDS": "4000", "SKYGW_TEST_FLOOD_MIB": "24"}
+    paths = ["tests/serving/test_chaos.py", "tests/serving/test_mutated_input.py", "tests/hazards/test_floods.py"]
+    session.run(
+        sys.executable, "-m", "pytest", "-o", "timeout=1800", *paths, *session.posargs, env={**os.environ, **long}
+    )
 
 
 @nox.session

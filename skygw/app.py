@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from math import inf
@@ -15,6 +15,7 @@ from skygw.auth.authenticator import Authenticator
 from skygw.auth.introspection import Introspection
 from skygw.auth.issuer_http import open_issuer_client
 from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
+from skygw.auth.networks import Network, client_address
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.database.commands import Commands
@@ -202,6 +203,7 @@ async def run(
 
 def _listener(settings: Settings, name: ListenerName) -> ListenerConfig:
     files = settings.tls(name)
+    proxies = settings.node_trusted_proxies if name == "node" else settings.internal_trusted_proxies
     return ListenerConfig(
         name=name,
         host=settings.node_host if name == "node" else settings.internal_host,
@@ -215,7 +217,20 @@ def _listener(settings: Settings, name: ListenerName) -> ListenerConfig:
         websocket_violation_code=CloseCode.PROTOCOL_VIOLATION if name == "node" else None,
         max_connections=settings.max_connections,
         max_connections_per_address=settings.max_connections_per_address,
+        trusted_proxies=proxies,
+        resolve_client=lambda peer, forwarded_for: _client(peer, forwarded_for, proxies),
+        never_refused=_may_carry_a_stop if name == "internal" else None,
     )
+
+
+def _client(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Network]) -> str | None:
+    found = client_address(peer, forwarded_for, proxies)
+    return None if found is None else str(found)
+
+
+def _may_carry_a_stop(path: str) -> bool:
+    """Who has too much under way may still stop a telescope (contract §0); the token is asked for as ever."""
+    return path.startswith("/internal/commands")
 
 
 def _url(settings: Settings, name: ListenerName, listener: Listener) -> str:

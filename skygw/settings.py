@@ -188,7 +188,8 @@ class Settings(BaseSettings):
 
     max_connections: Count = _is("Connections one listener holds", 4_096)
     max_connections_per_address: Count = _is(
-        "Connections one address holds on a listener; raise it for a fleet behind one NAT", 1_024
+        "Connections (behind a proxy: requests under way) of one address; raise it for a fleet behind one NAT",
+        1_024,
     )
     max_calls_per_node: Count = _is("Direct requests in flight per node; more are `busy`", 64)
     direct_credit_bytes: Bytes = _is("What one response may have under way to a caller who has not read it", MIB // 2)

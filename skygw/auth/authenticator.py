@@ -5,11 +5,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from skygw.auth.claims import Claims, check_claims, node_principal, require_node_scope, service_principal
+from skygw.auth.claims import Claims, check_claims, check_times, node_principal, require_node_scope, service_principal
 from skygw.auth.introspection import Introspection
 from skygw.auth.key_sources import KeySource
 from skygw.auth.principals import NodePrincipal, ServicePrincipal
 from skygw.auth.tokens import is_jwt_shaped, read_header, refuse_oversize, verify
+from skygw.auth.verified_tokens import VerifiedTokens
 from skygw.errors import Forbidden, Unauthenticated
 from skygw.ids import InstallId
 
@@ -26,7 +27,7 @@ class InstallationLookup(Protocol):
 
 
 class Authenticator:
-    """Knows the issuer, the audiences and the keys; holds no state of its own.
+    """Knows the issuer, the audiences and the keys; remembers which tokens it verified, while the keys stay the same.
 
     A JWT is verified with `keys`; an opaque token, or every token if there are no keys, is asked about by
     `introspection`. With `installations` a node token is matched by its client id, else by `uid_claim`.
@@ -58,6 +59,11 @@ class Authenticator:
         self._installations = installations
         self._leeway_s = leeway_s
         self._now = now
+        # Apart, because a token that one door may take is not meant for the other.
+        self._seen = {
+            self._node_audiences: VerifiedTokens(uid_claim=uid_claim),
+            self._service_audiences: VerifiedTokens(uid_claim=uid_claim),
+        }
 
     async def node(self, token: str) -> NodePrincipal:
         """The installation behind a node token.
@@ -92,21 +98,28 @@ class Authenticator:
             return False
         return self._introspection is None or await self._introspection.issuer_reachable()
 
-    async def _claims(self, token: str, audiences: Collection[str]) -> Claims:
+    async def _claims(self, token: str, audiences: frozenset[str]) -> Claims:
         refuse_oversize(token)
         if self._keys is not None and is_jwt_shaped(token):
-            keys = await self._keys.key_set(read_header(token).kid)
-            return verify(
-                token,
-                keys=keys,
-                audiences=audiences,
-                issuer=self._issuer,
-                now=self._now(),
-                leeway_s=self._leeway_s,
-            )
+            return await self._verified(token, audiences, self._keys)
         if self._introspection is None:
             raise Unauthenticated("The token is not a signed JWT.")
         return self._held(await self._introspection.claims(token), audiences)
+
+    async def _verified(self, token: str, audiences: frozenset[str], source: KeySource) -> Claims:
+        seen = self._seen[audiences]
+        known = seen.find(token)
+        kid = read_header(token).kid if known is None else known.kid
+        keys = await source.key_set(kid)
+        now = self._now()
+        if known is not None and known.keys is keys:
+            check_times(known.claims, now=now, leeway_s=self._leeway_s)
+            return known.claims
+        if known is not None:
+            seen.forget(token)
+        claims = verify(token, keys=keys, audiences=audiences, issuer=self._issuer, now=now, leeway_s=self._leeway_s)
+        seen.remember(token, claims, keys=keys, kid=kid)
+        return claims
 
     def _held(self, said: Mapping[str, Any], audiences: Collection[str]) -> Claims:
         """What the issuer said, held against what is expected here; also against the token's own expiry, now."""

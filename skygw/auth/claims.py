@@ -27,6 +27,7 @@ class Claims:
     client_id: str | None
     scopes: frozenset[str]
     expires_at: float
+    not_before: float | None
     values: Mapping[str, Any] = field(repr=False)
     """Every claim as it came, for the configurable one that names the installation."""
 
@@ -51,18 +52,24 @@ def check_claims(
     _check_audience(values.get("aud"), audiences)
     if "exp" not in values:
         raise Unauthenticated("The token has no expiry (“exp”).")
-    expires_at = _time(values, "exp")
-    if expires_at <= now - leeway_s:
-        raise Unauthenticated("The token has expired.")
-    if "nbf" in values and _time(values, "nbf") > now + leeway_s:
-        raise Unauthenticated("The token is not valid yet.")
-    return Claims(
+    claims = Claims(
         subject=_name(values, "sub"),
         client_id=_name(values, "client_id"),
         scopes=_scopes(values.get("scope")),
-        expires_at=expires_at,
+        expires_at=_time(values, "exp"),
+        not_before=_time(values, "nbf") if "nbf" in values else None,
         values=values,
     )
+    check_times(claims, now=now, leeway_s=leeway_s)
+    return claims
+
+
+def check_times(claims: Claims, *, now: float, leeway_s: float) -> None:
+    """Raise `Unauthenticated` for a token whose time is over or has not come. `now` is Unix seconds."""
+    if claims.expires_at <= now - leeway_s:
+        raise Unauthenticated("The token has expired.")
+    if claims.not_before is not None and claims.not_before > now + leeway_s:
+        raise Unauthenticated("The token is not valid yet.")
 
 
 def require_node_scope(claims: Claims) -> None:

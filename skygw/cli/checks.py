@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from skygw.cli.process import file_limit
 from skygw.settings import Listener, Settings, TlsFiles
 
 GIB = 1024**3
@@ -53,6 +54,16 @@ def check_data_dir(path: Path) -> Check:
     if free < LITTLE_DISK_BYTES:
         return Check(name, Verdict.WARNING, f"{path} has {free / GIB:.1f} GiB left", "Make room before it is full.")
     return Check(name, Verdict.OK, f"{path}, {free / GIB:.0f} GiB free")
+
+
+def check_files(max_connections: int) -> Check:
+    """Whether as many connections can be held as the settings promise."""
+    name = "open files"
+    limit = file_limit(max_connections)
+    found = f"{limit.allowed} are allowed, {limit.needed} are needed when both listeners are full"
+    if limit.is_enough:
+        return Check(name, Verdict.OK, found)
+    return Check(name, Verdict.WARNING, found, "Raise the hard limit (LimitNOFILE), or lower SKYGW_MAX_CONNECTIONS.")
 
 
 def check_port(listener: Listener, host: str, port: int) -> Check:

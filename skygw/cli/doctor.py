@@ -5,7 +5,7 @@ from pathlib import Path
 
 import trio
 
-from skygw.cli.checks import Check, Verdict, check_data_dir, check_tls
+from skygw.cli.checks import Check, Verdict, check_data_dir, check_files, check_tls
 from skygw.cli.configuration import load_settings
 from skygw.cli.flags import SettingsFlags, given
 from skygw.cli.remote_checks import Clocks, check_database, check_keys, check_listener
@@ -49,6 +49,7 @@ async def examine(settings: Settings) -> list[Check]:
     clocks = Clocks()
     return [
         check_data_dir(settings.data_dir),
+        check_files(settings.max_connections),
         await check_listener("node", settings),
         await check_listener("internal", settings),
         check_tls("node", settings),

@@ -10,6 +10,7 @@ import trio
 from skygw import __version__
 from skygw.cli.configuration import load_settings
 from skygw.cli.flags import SettingsFlags, given
+from skygw.cli.process import collect_in_calm, collections_by_hand, raise_file_limit
 from skygw.cli.terminal import ExitCode, Terminal
 from skygw.observability.logs import configure_logs
 from skygw.settings import Settings
@@ -43,20 +44,25 @@ def serve(*, flags: SettingsFlags | None = None, config: Path | None = None) -> 
     # The whole gateway hangs on this import; a bad setting is said without waiting for it.
     from skygw.app import run
 
-    trio.run(partial(serve_until_done, settings, run=run, terminal=Terminal()))
+    raise_file_limit(settings.max_connections)
+    with collections_by_hand():
+        trio.run(partial(serve_until_done, settings, run=run, terminal=Terminal()))
     return ExitCode.OK
 
 
 async def serve_until_done(settings: Settings, *, run: Run, terminal: Terminal) -> None:
     """Start `run`, print the ready line, and wait for its end. Signals are `run`'s to handle."""
-    async with trio.open_nursery() as nursery:
-        listening: Addresses = await nursery.start(partial(run, settings))
-        terminal.json(
-            {
-                "event": "ready",
-                "node": listening.node_url,
-                "internal": listening.internal_url,
-                "pid": os.getpid(),
-                "version": __version__,
-            }
-        )
+    async with trio.open_nursery() as beside:
+        beside.start_soon(collect_in_calm)
+        async with trio.open_nursery() as nursery:
+            listening: Addresses = await nursery.start(partial(run, settings))
+            terminal.json(
+                {
+                    "event": "ready",
+                    "node": listening.node_url,
+                    "internal": listening.internal_url,
+                    "pid": os.getpid(),
+                    "version": __version__,
+                }
+            )
+        beside.cancel_scope.cancel()

@@ -194,5 +194,9 @@ async def _say_goodbye(link: WebSocket, transport: Transport) -> None:
 
 
 def _why(error: Exception) -> str:
-    told = error.__cause__ if isinstance(error, OSError) and error.__cause__ is not None else error
+    told: BaseException = error
+    if isinstance(error, OSError) and error.__cause__ is not None:
+        told = error.__cause__  # trio's own sentence is that all attempts failed
+    while isinstance(told, BaseExceptionGroup):
+        told = told.exceptions[0]
     return str(told) or type(told).__name__

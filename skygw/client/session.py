@@ -42,6 +42,9 @@ log = logging.getLogger("skygw.client")
 
 WELCOME_S = 20.0
 DEAD_AFTER_BEATS = 2.5
+DEAD_AFTER_S = 25.0
+"""At the latest, however slowly a gateway beats: the link asks for a sign of life long before."""
+
 SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.05, 60.0
 GOAWAY_S = 30.0
 """How long after the time it asked for a gateway that said goaway may still hold the link. Until then the node stays:
@@ -151,7 +154,7 @@ class Session:
 
     async def _watch(self) -> None:
         """A gateway that beats faster than the link asks for life is missed sooner, and one that leaves is left."""
-        dead_after_s = self._beat_s * DEAD_AFTER_BEATS
+        dead_after_s = min(self._beat_s * DEAD_AFTER_BEATS, DEAD_AFTER_S)
         while True:
             now = trio.current_time()
             dead_at = self._link.last_received_at + dead_after_s

@@ -144,7 +144,7 @@ class DirectAnswer:
             if not self._call.buffered:  # nothing is here to be taken: the node must not wait for what is owed
                 self._grant(at_least=1)
             piece = await self._call.piece(at_most=PIECE_BYTES)
-            if isinstance(piece, DirectResponseEnd):
+            if not isinstance(piece, bytes):
                 break
             size += len(piece)
             digest.update(piece)
@@ -171,7 +171,7 @@ class DirectAnswer:
         return BadResponse(f"The node's answer does not hold together: {what}.", hop=Hop.NODE, reached=Reached.RUNNING)
 
     def _grant(self, *, at_least: int) -> None:
-        if self._owed < max(1, at_least) or self._call.finished:
+        if self._owed < max(1, at_least) or self._call.finished or self._call.is_whole:
             return
         size, self._owed = self._owed, 0
         self._call.grant(size)

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 import asyncpg
 
 from skygw.database.pool import Database
+from skygw.database.together import Together
 from skygw.ids import DeviceUid, InstallId, TelescopeUid
 from skygw.nodes.ports import Binding
 from skygw.protocol.node_frames import NodeType
@@ -41,6 +43,7 @@ SELECT_INSTALLATIONS = """
 """
 
 FIND = SELECT_INSTALLATIONS + "WHERE installation.uid = $1"
+FIND_TOGETHER = SELECT_INSTALLATIONS + "WHERE installation.uid = ANY ($1::uuid[])"
 FIND_BY_ID = SELECT_INSTALLATIONS + "WHERE installation.id = $1"
 FIND_BY_CLIENT_ID = SELECT_INSTALLATIONS + "WHERE installation.client_id = $1"
 
@@ -152,10 +155,13 @@ class Installations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._findings = Together[InstallId, InstallId, Installation | None](self._find_together)
 
     async def find(self, install_id: InstallId) -> Installation | None:
-        """The installation of this uid, also if it is deleted or revoked: see `refusal`."""
-        return await self._find(FIND, install_id)
+        """The installation of this uid, also if it is deleted or revoked: see `refusal`. Those who ask at the same time
+        ask together; the answer is read after the question, as if one had asked alone.
+        """
+        return await self._findings.ask(install_id, install_id, partial(self._find, FIND, install_id))
 
     async def by_client_id(self, client_id: str) -> InstallId | None:
         """The installation an OAuth client belongs to."""
@@ -200,6 +206,12 @@ class Installations:
             else:
                 found = await connection.fetchval(FIND_CONTROLLER_OF_TELESCOPE, telescope_uid)
         return None if found is None else InstallId(found)
+
+    async def _find_together(self, install_ids: Sequence[InstallId]) -> dict[InstallId, Installation | None]:
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(FIND_TOGETHER, install_ids)
+        found = {InstallId(row["install_id"]): _installation(row) for row in rows}
+        return {install_id: found.get(install_id) for install_id in install_ids}
 
     async def _find(self, query: str, key: object) -> Installation | None:
         async with self._database.connection() as connection:

@@ -1,14 +1,23 @@
 """What nodes report durably: each report once, in order, and committed before anybody says so."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from skygw.database.pool import Connection, Database
+from skygw.database.together import Together
 from skygw.errors import Invalid
 from skygw.ids import InstallId, OutboxUid
 from skygw.nodes.ports import DurableReport
 from skygw.protocol.node_frames import PublishCommandResult
 
 FIND_CURSOR = "SELECT acked_seq FROM skygw.node_outbox WHERE install_id = $1 AND outbox_uid = $2"
+
+FIND_CURSORS = """
+    SELECT outbox.install_id, outbox.outbox_uid, outbox.acked_seq
+    FROM unnest($1::uuid[], $2::uuid[]) AS asked (install_id, outbox_uid)
+    JOIN skygw.node_outbox AS outbox
+        ON outbox.install_id = asked.install_id AND outbox.outbox_uid = asked.outbox_uid
+"""
 
 LOCK_CURSOR = """
     INSERT INTO skygw.node_outbox AS outbox (install_id, outbox_uid, acked_seq)
@@ -53,17 +62,32 @@ APPLY_RESULT = """
 """
 
 
+_Outbox = tuple[InstallId, OutboxUid]
+
+
 class NodeReports:
     """Reports and cursors in PostgreSQL. Everything raises `RoutingUnavailable` when it cannot be asked."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._cursors = Together[_Outbox, _Outbox, int](self._find_cursors)
 
     async def acked_seq(self, install_id: InstallId, outbox_uid: OutboxUid) -> int:
-        """The last report of this outbox that is committed; 0 before the first."""
+        """The last committed report of this outbox, 0 before the first. Asked together with other outboxes."""
+        outbox = (install_id, outbox_uid)
+        return await self._cursors.ask(outbox, outbox, partial(self._find_cursor, outbox))
+
+    async def _find_cursors(self, outboxes: Sequence[_Outbox]) -> dict[_Outbox, int]:
         async with self._database.connection() as connection:
-            found = await connection.fetchval(FIND_CURSOR, install_id, outbox_uid)
-        return int(found or 0)
+            rows = await connection.fetch(
+                FIND_CURSORS, [install_id for install_id, _ in outboxes], [outbox_uid for _, outbox_uid in outboxes]
+            )
+        found = {(row["install_id"], row["outbox_uid"]): int(row["acked_seq"]) for row in rows}
+        return {outbox: found.get(outbox, 0) for outbox in outboxes}
+
+    async def _find_cursor(self, outbox: _Outbox) -> int:
+        async with self._database.connection() as connection:
+            return int(await connection.fetchval(FIND_CURSOR, *outbox) or 0)
 
     async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
         """Commit a contiguous run in one transaction and move the commands it tells of. Returns the cursor.

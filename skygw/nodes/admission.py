@@ -8,6 +8,7 @@ import trio
 
 from skygw.errors import RoutingUnavailable
 from skygw.ids import Epoch
+from skygw.nodes.arrivals import ArrivalLine
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
 from skygw.nodes.link import NodeLink, say_goodbye
 from skygw.nodes.ports import Binding, Claim, EpochLedger
@@ -52,6 +53,8 @@ class NodeDoor:
         self._rules = rules
         self._ports = ports
         self._draining = False
+        self.handshakes = ArrivalLine()
+        """Where a node stands until its token is looked at."""
 
     @property
     def draining(self) -> bool:

@@ -6,7 +6,7 @@ A slot belongs to a context manager in the caller's task. What comes for a slot 
 import base64
 import binascii
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from uuid import uuid4
 
 import trio
@@ -34,15 +34,14 @@ def _no_late_reply() -> None:
 class Call:
     """One direct request, from the caller's side (`started`, `piece`) and the reader's (`on_…`).
 
-    The reader never waits: what arrives is put into a buffer of at most `credit` bytes, and the caller is woken
-    through a memory channel of capacity one. A node that sends more than its credit, or chunks out of order,
-    ends its response with `bad_response`.
+    The reader never waits: what arrives is put into a buffer of at most `credit` bytes, and the caller is woken if it
+    waits. A node that sends more than its credit, or chunks out of order, ends its response with `bad_response`.
     """
 
     def __init__(self, call_id: CallId, *, credit: int) -> None:
         self.id = call_id
         self.parcel: Parcel | None = None
-        self._wake, self._woken = trio.open_memory_channel[None](1)
+        self._wake = trio.Event()
         self._start: DirectResponseStart | None = None
         self._end: DirectResponseEnd | None = None
         self._failure: GatewayError | None = None
@@ -81,6 +80,11 @@ class Call:
         return self._node_is_done
 
     @property
+    def is_whole(self) -> bool:
+        """Whether as much has come as was announced, so that the node needs no more credit."""
+        return self._start is not None and self._received == self._start.total_size
+
+    @property
     def credit_left(self) -> int:
         return self._credit
 
@@ -92,12 +96,17 @@ class Call:
 
     async def started(self) -> DirectResponseStart:
         """Waits for the start of the answer. Raises what became of it; cancelling leaves the slot as it is."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         while self._start is None:
             if self._failure is not None:
                 raise self._failure
-            await self._woken.receive()
-        await trio.lowlevel.checkpoint()
+            await self._news()
         return self._start
+
+    async def _news(self) -> None:
+        """Waits until something has come since the caller looked last; nothing can come between its look and this."""
+        self._wake = trio.Event()
+        await self._wake.wait()
 
     @property
     def buffered(self) -> int:
@@ -105,15 +114,18 @@ class Call:
         return len(self._buffer)
 
     async def piece(self, *, at_most: int) -> bytes | DirectResponseEnd:
-        """Waits for more bytes, or for the end. Raises what became of the answer."""
+        """Waits for more bytes, or for the end. Raises what became of the answer. Lets nobody else run if bytes are here,
+        which are never more than the credit, but notices that it was cancelled.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
         while not self._buffer:
             if self._failure is not None:
                 raise self._failure
             if self._end is not None:
                 return self._end
-            await self._woken.receive()
-        await trio.lowlevel.checkpoint()
-        taken = bytes(self._buffer[:at_most])
+            await self._news()
+        with memoryview(self._buffer) as whole:
+            taken = bytes(whole[:at_most])
         del self._buffer[:at_most]
         return taken
 
@@ -124,14 +136,14 @@ class Call:
         if not self.finished:
             self._failure = error
             self._buffer.clear()
-            self._notify()
+            self._wake.set()
 
     def on_start(self, start: DirectResponseStart) -> None:
         if self._start is not None:
             self._bad("the answer was started twice")
         elif not self.finished:
             self._start = start
-            self._notify()
+            self._wake.set()
 
     def on_chunk(self, seq: int, payload: bytes) -> None:
         if self.finished:
@@ -149,7 +161,7 @@ class Call:
             self._received += len(payload)
             self._credit -= len(payload)
             self._buffer += payload
-            self._notify()
+            self._wake.set()
 
     def on_text_chunk(self, frame: DirectResponseChunk) -> None:
         try:
@@ -171,7 +183,7 @@ class Call:
         else:
             self._node_is_done = True
             self._end = end
-            self._notify()
+            self._wake.set()
 
     def on_error(self, frame: DirectError) -> None:
         self._node_is_done = True
@@ -183,11 +195,6 @@ class Call:
 
     def _bad(self, what: str) -> None:
         self.fail(BadResponse(f"The node's answer does not hold together: {what}.", hop=Hop.NODE, reached=self.reached))
-
-    def _notify(self) -> None:
-        # Full means that the caller has not taken the last wake-up yet; one is enough.
-        with suppress(trio.WouldBlock):
-            self._wake.send_nowait(None)
 
 
 def node_error(code: str, message: str, details: object, *, started: bool) -> GatewayError:
@@ -242,15 +249,15 @@ class CallTable:
         call = self.find(frame.id)
         if call is None:
             return
-        match frame:
-            case DirectResponseStart():
-                call.on_start(frame)
-            case DirectResponseChunk():
-                call.on_text_chunk(frame)
-            case DirectResponseEnd():
-                call.on_end(frame)
-            case DirectError():
-                call.on_error(frame)
+        # Not `match`: pydantic's models answer `isinstance` in Python, each time it is not the class itself.
+        if type(frame) is DirectResponseStart:
+            call.on_start(frame)
+        elif type(frame) is DirectResponseEnd:
+            call.on_end(frame)
+        elif type(frame) is DirectResponseChunk:
+            call.on_text_chunk(frame)
+        elif type(frame) is DirectError:
+            call.on_error(frame)
 
     def on_chunk(self, chunk: Chunk) -> None:
         call = self.find(chunk.id)

@@ -4,6 +4,7 @@ Every label has a bounded set of values, whatever a peer sends: `kind`, `code` a
 are `other`. There is no global registry; two gateways in one process (tests) count apart.
 """
 
+from collections import defaultdict
 from collections.abc import Collection
 from typing import Final, Literal
 
@@ -32,6 +33,11 @@ class Metrics:
         registry = CollectorRegistry()
         self._registry = registry
         Info("skygw_build", "What is running", registry=registry).info({"version": version})
+
+        self._counted: defaultdict[tuple[Counter, *tuple[str, ...]], int] = defaultdict(int)
+        """What is counted with every frame and request, by counter and labels, until somebody asks: finding a labelled
+        counter and adding to it takes locks, and longer than all else that is done about a small frame."""
+        self._calling = 0
 
         self._connections = Gauge("skygw_connections", "TCP connections held now", ["listener"], registry=registry)
         self._connections_refused = Counter(
@@ -79,7 +85,7 @@ class Metrics:
         self._connections_refused.labels(listener, reason).inc()
 
     def http_request(self, *, listener: str, route: str, status: int) -> None:
-        self._http_requests.labels(listener, route, str(status) if 100 <= status <= 599 else OTHER).inc()
+        self._counted[self._http_requests, listener, route, str(status) if 100 <= status <= 599 else OTHER] += 1
 
     def session_started(self) -> None:
         self._node_sessions.inc()
@@ -94,11 +100,11 @@ class Metrics:
         self._node_refusals.labels(reason).inc()
 
     def frame(self, direction: Direction, kind: str) -> None:
-        self._frames.labels(direction, kind if kind in self._kinds else OTHER).inc()
+        self._counted[self._frames, direction, kind if kind in self._kinds else OTHER] += 1
 
     def message(self, direction: Direction, size: int) -> None:
         """A WebSocket message of `size` bytes, which may hold several frames."""
-        self._bytes.labels(direction).inc(size)
+        self._counted[self._bytes, direction] += size
 
     def queue_bytes(self, lane: Lane, size: int) -> None:
         """What waits in all outboxes now; measured when somebody asks for the numbers."""
@@ -115,12 +121,12 @@ class Metrics:
         self._unhandled.inc()
 
     def call_started(self) -> None:
-        self._calls_in_flight.inc()
+        self._calling += 1
 
     def call_ended(self, *, outcome: str, reason: str, seconds: float) -> None:
         """`reason` is empty when nothing was wrong."""
-        self._calls_in_flight.dec()
-        self._calls.labels(outcome, reason).inc()
+        self._calling -= 1
+        self._counted[self._calls, outcome, reason] += 1
         self._call_seconds.observe(seconds)
 
     def command_ended(self, outcome: str) -> None:
@@ -131,4 +137,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything in the Prometheus text format; serve it as `CONTENT_TYPE`."""
+        for (counter, *labels), count in self._counted.items():
+            counter.labels(*labels).inc(count)
+        self._counted.clear()
+        self._calls_in_flight.set(self._calling)
         return generate_latest(self._registry)

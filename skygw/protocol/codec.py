@@ -1,15 +1,19 @@
 """Between text messages and frames, for both ends; the only place that sees JSON."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, get_args
 
 from skygw.errors import Invalid
-from skygw.protocol.frame import MAX_SEQ, Frame, read_model, write_model
+from skygw.protocol.frame import MAX_SEQ, Frame, FrameT, read_model, write_model
+from skygw.protocol.frame import Read as Read
 from skygw.protocol.gateway_frames import GatewayFrame
 from skygw.protocol.json_text import BrokenJson, JsonObject, read_objects
 from skygw.protocol.limits import MAX_FRAMES_PER_MESSAGE, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import NodeFrame
+
+if TYPE_CHECKING:
+    from skygw.protocol.quick_json import QuickReader
 
 DURABLE_KINDS = frozenset({"publish_log", "publish_event", "publish_gap", "publish_command_result"})
 
@@ -32,15 +36,13 @@ class BadFrame:
     unknown_kind: bool = False
 
 
-FrameT = TypeVar("FrameT", bound=Frame)
-
-
-@dataclass(frozen=True, slots=True)
-class Read(Generic[FrameT]):
-    """One frame and the bytes it came in."""
-
-    frame: FrameT
-    text: str
+def _quick_reader(models: Mapping[str, type[FrameT]]) -> "QuickReader[FrameT] | None":
+    """A gateway brings the compiled parsers; a node does well without them."""
+    try:
+        from skygw.protocol.quick_json import QuickReader
+    except ModuleNotFoundError:
+        return None
+    return QuickReader(models)
 
 
 class _Direction(Generic[FrameT]):
@@ -48,6 +50,7 @@ class _Direction(Generic[FrameT]):
 
     def __init__(self, union: Any) -> None:
         self._models: dict[str, type[FrameT]] = {model.model_fields["kind"].default: model for model in get_args(union)}
+        self._quick = _quick_reader(self._models)
 
     @property
     def models(self) -> dict[str, type[FrameT]]:
@@ -55,8 +58,12 @@ class _Direction(Generic[FrameT]):
 
     def decode(self, message: str) -> list[Read[FrameT] | BadFrame]:
         """Reads a text message: one frame or an array. Raises `ProtocolViolation` on broken framing."""
-        if len(message) > MAX_TEXT_BYTES or len(message.encode()) > MAX_TEXT_BYTES:
+        if len(message) > MAX_TEXT_BYTES or len(raw := message.encode()) > MAX_TEXT_BYTES:
             raise ProtocolViolation(f"a text message of over {MAX_TEXT_BYTES} bytes")
+        quick = None if self._quick is None else self._quick.read(message, raw)
+        return self._strictly(message) if quick is None else quick
+
+    def _strictly(self, message: str) -> list[Read[FrameT] | BadFrame]:
         try:
             objects = read_objects(message, at_most=MAX_FRAMES_PER_MESSAGE)
         except BrokenJson as error:

@@ -1,11 +1,15 @@
 """What every frame is: frozen, snake_case on the wire, either spelling accepted, opaque members kept as text."""
 
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from json.encoder import encode_basestring
+from math import isfinite
+from typing import Annotated, Any, Generic, TypeVar, get_args
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +24,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from skygw.errors import Invalid
-from skygw.protocol.json_text import JsonObject, Opaque
+from skygw.protocol.json_text import JsonObject, Opaque, compact
 
 MAX_SEQ = 2**53 - 1
 """The largest integer every JSON implementation carries exactly (RFC 8259 §6)."""
@@ -54,9 +58,12 @@ def _with_a_utc(value: datetime) -> datetime:
     return value
 
 
+_MUST_BE_AN_OBJECT = AfterValidator(_an_object)
+_MUST_BE_A_TIME = BeforeValidator(_as_rfc3339)
+
 OpaqueObject = Annotated[
     Opaque,
-    AfterValidator(_an_object),
+    _MUST_BE_AN_OBJECT,
     WithJsonSchema({"type": "object", "description": "Carried byte for byte."}),
 ]
 Counter = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
@@ -66,7 +73,7 @@ Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Timestamp = Annotated[
     AwareDatetime,
-    BeforeValidator(_as_rfc3339),
+    _MUST_BE_A_TIME,
     AfterValidator(_with_a_utc),
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": RFC3339}),
 ]
@@ -83,28 +90,51 @@ class Frame(BaseModel):
     kind: str
 
 
-class _Shape:
-    """How the members of one model are spelled, and which of them are opaque."""
+FrameT = TypeVar("FrameT", bound=Frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[FrameT]):
+    """One frame and the bytes it came in."""
+
+    frame: FrameT
+    text: str
+
+
+class Shape:
+    """How the members of one model are spelled, and which of them are opaque or times."""
 
     def __init__(self, model: type[BaseModel]) -> None:
+        self.snake = frozenset(model.model_fields)
+        self.begin = {name: f'"{name}":' for name in model.model_fields}
         self.names: dict[str, str] = {}
-        self.opaque: set[str] = set()
+        """Of either spelling, in snake_case."""
+        self.opaque: dict[str, str] = {}
+        """Both spellings of each opaque member."""
+        self.objects: set[str] = set()
+        """The opaque members that must be objects."""
+        self.times: set[str] = set()
         for name, info in model.model_fields.items():
             self.names[name] = name
             self.names[to_camel(name)] = name
-            if _is_opaque(info.annotation):
-                self.opaque.add(name)
+            made_of = [*_parts(info.annotation), *info.metadata]
+            if Opaque in made_of:
+                self.opaque[name] = to_camel(name)
+            if _MUST_BE_AN_OBJECT in made_of:
+                self.objects.add(name)
+            if _MUST_BE_A_TIME in made_of:
+                self.times.add(name)
 
 
-def _is_opaque(annotation: Any) -> bool:
-    if annotation is Opaque:
-        return True
-    return any(_is_opaque(part) for part in getattr(annotation, "__args__", ()))
+def _parts(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
 
 
 @cache
-def shape_of(model: type[BaseModel]) -> _Shape:
-    return _Shape(model)
+def shape_of(model: type[BaseModel]) -> Shape:
+    return Shape(model)
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -139,23 +169,58 @@ def read_model(model: type[ModelT], source: JsonObject) -> ModelT:
         raise Invalid(f"{where}: {first['msg']}", fields=fields) from None
 
 
-_compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
 def write_model(value: BaseModel) -> str:
     """The JSON text of a frame: snake_case, opaque members as they came, members that are `None` left out.
 
     Raises `ValueError` on NaN and infinities.
     """
+    parts: list[str] = []
+    members = vars(value)
+    for name, begin in shape_of(type(value)).begin.items():
+        member = members[name]
+        if member is None:
+            continue
+        text = _WRITE.get(type(member), _write_choice)(member)
+        if text is None:
+            return _write_any_model(value)
+        parts.append(begin + text)
+    return "{" + ",".join(parts) + "}"
+
+
+def _write_choice(value: Any) -> str | None:
+    return encode_basestring(value) if isinstance(value, StrEnum) else None
+
+
+def _write_number(value: float) -> str | None:
+    return float.__repr__(value) if isfinite(value) else None
+
+
+def _write_time(value: datetime) -> str | None:
+    return f'"{value.isoformat()[:-6]}Z"' if value.tzinfo is UTC else None
+
+
+_WRITE: dict[type, Callable[[Any], str | None]] = {
+    str: encode_basestring,
+    int: int.__repr__,
+    bool: lambda value: "true" if value else "false",
+    float: _write_number,
+    UUID: lambda value: f'"{value}"',
+    datetime: _write_time,
+    Opaque: lambda value: value.text,
+}
+"""What frames are mostly made of, written as pydantic and the JSON encoder would; `None` leaves a member to them."""
+
+
+def _write_any_model(value: BaseModel) -> str:
     opaque = shape_of(type(value)).opaque
-    return _written(value, value.model_dump(mode="json", exclude=opaque, exclude_none=True), lambda name: name)
+    return _written(value, value.model_dump(mode="json", exclude=set(opaque), exclude_none=True), lambda name: name)
 
 
 def write_body(value: BaseModel) -> str:
     """The JSON text of an HTTP body: camelCase, opaque members as they came, `None` as null."""
     opaque = shape_of(type(value)).opaque
-    plain = value.model_dump(mode="json", exclude=opaque, by_alias=True)
-    return _written(value, {**plain, **{to_camel(name): None for name in opaque}}, to_camel)
+    plain = value.model_dump(mode="json", exclude=set(opaque), by_alias=True)
+    return _written(value, {**plain, **dict.fromkeys(opaque.values())}, to_camel)
 
 
 def _written(value: BaseModel, plain: dict[str, Any], spelled: Callable[[str], str]) -> str:
@@ -167,5 +232,5 @@ def _written(value: BaseModel, plain: dict[str, Any], spelled: Callable[[str], s
         if carried is not None:
             parts.append(f'"{key}":{carried.text}')
         elif key in plain:
-            parts.append(f'"{key}":{_compact.encode(plain[key])}')
+            parts.append(f'"{key}":{compact.encode(plain[key])}')
     return "{" + ",".join(parts) + "}"

@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple, NoReturn
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -21,7 +22,13 @@ from skygw.protocol.limits import MAX_JSON_DEPTH, MAX_JSON_DEPTH_READ, MAX_JSON_
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 # The end of the text closes an unterminated string: the match never fails, so the scan stays linear.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_BRACKET = re.compile(r"[\[\]{}]")
+_UP, _DOWN = 2, 0
+_BRACKETS_AS_STEPS = bytes.maketrans(b"{[}]", bytes([_UP, _UP, _DOWN, _DOWN]))
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{[}]"))
+
+
+compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+"""How this gateway writes JSON. Raises `ValueError` on NaN and infinities."""
 
 
 class BrokenJson(ValueError):
@@ -43,7 +50,7 @@ class Opaque:
     @classmethod
     def of(cls, value: Any) -> "Opaque":
         """Writes `value` as compact JSON. Raises `ValueError` on NaN, infinities, U+0000 and lone surrogates."""
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = compact.encode(value)
         text.encode()  # lone surrogates end here, not in the socket
         if "\\u0000" in text and (flaw := _unstorable(json.loads(text))):
             raise ValueError(flaw)
@@ -206,21 +213,24 @@ def _unstorable(value: Any) -> str | None:
     return None
 
 
-def _measured(document: str) -> str | None:
+def _without_strings(document: str) -> str:
+    if "\\" in document:
+        return _STRING.sub("", document)
+    return "".join(document.split('"')[::2])
+
+
+def measured(document: str) -> str | None:
     """Looks at depth and count before anything is built. Returns a flaw; raises `BrokenJson` far beyond."""
     openings = document.count("{") + document.count("[")
-    if openings <= MAX_JSON_DEPTH and openings + document.count(",") <= MAX_JSON_VALUES:
+    if openings <= MAX_JSON_DEPTH and (
+        len(document) <= MAX_JSON_VALUES or openings + document.count(",") <= MAX_JSON_VALUES
+    ):
         return None
-    bare = _STRING.sub("", document)
+    bare = _without_strings(document)
     if bare.count(",") + bare.count("{") + bare.count("[") > MAX_JSON_VALUES:
         raise BrokenJson(f"more than {MAX_JSON_VALUES} values in one document")
-    depth = deepest = 0
-    for bracket in _BRACKET.findall(bare):
-        if bracket in "{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        else:
-            depth -= 1
+    steps = bare.encode(errors="replace").translate(_BRACKETS_AS_STEPS, _NO_BRACKETS)
+    deepest = max(accumulate(steps, lambda depth, step: depth + step - 1, initial=0))
     if deepest > MAX_JSON_DEPTH_READ:
         raise BrokenJson(f"nested {deepest} deep, and {MAX_JSON_DEPTH} is the limit")
     if deepest > MAX_JSON_DEPTH:
@@ -230,7 +240,7 @@ def _measured(document: str) -> str | None:
 
 def read_object(document: str) -> JsonObject:
     """Reads a document that is one object. Raises `BrokenJson`; flaws are in the result."""
-    flaw = _measured(document)
+    flaw = measured(document)
     found = _object(document, _skip(document, 0), flaw)
     if _skip(document, found.end) != len(document):
         _broken("text behind the end", found.end)
@@ -239,7 +249,7 @@ def read_object(document: str) -> JsonObject:
 
 def read_objects(document: str, *, at_most: int) -> list[JsonObject]:
     """Reads one object, or an array of up to `at_most` objects. Raises `BrokenJson`; flaws are in the results."""
-    flaw = _measured(document)
+    flaw = measured(document)
     at = _skip(document, 0)
     if document[at : at + 1] != "[":
         return [read_object(document)]
@@ -252,7 +262,7 @@ def read_objects(document: str, *, at_most: int) -> list[JsonObject]:
             if len(found) == at_most:
                 raise BrokenJson(f"more than {at_most} frames in one message")
             one = _object(document, at, flaw)
-            if flaw is not None and _measured(one.text) is None:
+            if flaw is not None and measured(one.text) is None:
                 # Another frame of the array is too deep, or only the array around this one made it so.
                 one = _object(document, at, None)
             found.append(one)

@@ -31,7 +31,7 @@ MAX_UNACKED_BYTES: Final = 4 * MIB
 """…and their text. 1,024 frames of the largest size would be 64 MiB; this bounds what one node can hold here."""
 
 MAX_CHUNK_PAYLOAD: Final = 256 * KIB
-"""What our own client puts in one chunk: small enough that a safing frame never waits long behind it."""
+"""What our own client puts in one chunk at most; on a slow uplink it puts less."""
 
 MAX_TOKEN_BYTES: Final = 8 * KIB
 

@@ -37,6 +37,8 @@ class NodeType(StrEnum):
 class SnapshotStream(StrEnum):
     """The published streams whose source is a node."""
 
+    __hash__ = str.__hash__  # an enum's own is written in Python, and each snapshot is looked up by it
+
     DEVICE_SNAPSHOT = "device_snapshot"
     TELESCOPE_SNAPSHOT = "telescope_snapshot"
     INSTRUMENT_SNAPSHOT = "instrument_snapshot"

@@ -13,6 +13,8 @@ from skygw.errors import Forbidden, GatewayError, Internal, TooLarge
 from skygw.routers.direct import DIRECT_ROUTE, DirectRouter, refuse
 from skygw.routers.gates import InternalGate
 from skygw.routers.problems import JSON_TYPE, problem
+from skygw.routers.quart_http import use_direct_requests
+from skygw.routers.quart_socket import use_direct_sockets
 from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES
 from skygw.routers.schemas import MAX_BODY_BYTES, invalid
 from skygw.serving.limits import BodyLimit
@@ -77,6 +79,8 @@ def _counted(send: Any, route: str, count: HttpCounter) -> Any:
 
 def _quart(name: str, routers: Sequence[Router], count: HttpCounter, surprised: Surprise) -> QuartTrio:
     app = QuartTrio(f"skygw.{name}", static_folder=None)
+    use_direct_requests(app)
+    use_direct_sockets(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     # The listener bounds slow bodies and slow readers; Quart's own clocks would cut long answers.
     app.config["BODY_TIMEOUT"] = None

@@ -26,7 +26,7 @@ from skygw.routers.gates import Scope as AsgiScope
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE, problem
 from skygw.routers.schemas import MAX_BODY_BYTES, DirectBody, read_body
-from skygw.serving.handle import EXTENSION
+from skygw.serving.handle import EXTENSION, ConnectionHandle
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -110,10 +110,9 @@ class DirectRouter:
             request_id=RequestId(request_id),
             traceparent=Trace.parent(next(iter(headers_of(scope, b"traceparent")), None)).traceparent,
         )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+        handle: ConnectionHandle = scope["extensions"][EXTENSION]
+        with trio.CancelScope() as handle.cancel_when_peer_leaves:
             await self._carry(order, scope, send)
-            nursery.cancel_scope.cancel()
 
     async def _install_id(self, scope: AsgiScope) -> InstallId:
         match = PATH.fullmatch(scope["path"])
@@ -198,9 +197,3 @@ async def _body(receive: Receive) -> bytes:
             raise TooLarge(f"The body is over {MAX_BODY_BYTES} bytes.")
         if not event.get("more_body", False):
             return bytes(body)
-
-
-async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()

@@ -17,7 +17,6 @@ from skygw.observability.logs import bound_ids
 from skygw.protocol.schemas import SUBPROTOCOL
 from skygw.routers.gates import NodeGate
 from skygw.routers.problems import JSON_TYPE, problem, problem_body, status_of
-from skygw.routers.quart_socket import use_direct_sockets
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 
 log = logging.getLogger("skygw.routers")
@@ -45,7 +44,6 @@ class SocketRouter:
         self._metrics = metrics
 
     def add_to(self, app: QuartTrio) -> None:
-        use_direct_sockets(app)
         app.add_websocket("/v1/ws/node", "node_socket", self.node_socket)
         app.add_url_rule("/v1/ws/node", "node_socket_plain", self.node_socket_plain)
 
@@ -63,7 +61,9 @@ class SocketRouter:
             body = _problem_text(f"The subprotocol {SUBPROTOCOL} must be offered.")
             return Response(body, 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": SUBPROTOCOL})
         install_id: InstallId | None = None
+        handle: ConnectionHandle = scope["extensions"][EXTENSION]
         try:
+            await self._door.handshakes.turn(lambda: handle.is_open)
             principal = await self._gate.verified(scope)
             install_id = principal.install_id
             installation = await self._gate.admitted(principal)
@@ -75,7 +75,6 @@ class SocketRouter:
             return Response(text, status, dict(headers))
         with bound_ids(install_id=install_id):
             await socket.accept(subprotocol=SUBPROTOCOL)
-            handle: ConnectionHandle = scope["extensions"][EXTENSION]
             if handle.websocket is None:
                 return None  # left while it was being answered
             link = handle.websocket  # from here on by itself: a session wants more of it than ASGI has words for

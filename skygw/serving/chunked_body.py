@@ -66,13 +66,16 @@ class ChunkedBody:
         return 0
 
     def _size_line(self, unread: bytearray, at: int) -> int:
-        line = _SIZE_LINE.match(unread, at)
+        # No further: what the pattern remembers to come back to is a hundred times what it has read.
+        line = _SIZE_LINE.match(unread, at, at + MAX_SIZE_LINE)
         if line is None:
-            if unread.find(b"\n", at) >= 0 or len(unread) - at > MAX_SIZE_LINE:
+            if unread.find(b"\n", at, at + MAX_SIZE_LINE) >= 0:
                 raise MalformedError(400, "A chunk size is no hexadecimal number of up to 16 digits.")
+            if len(unread) - at > MAX_SIZE_LINE:
+                raise MalformedError(400, f"The line of a chunk's size is longer than {MAX_SIZE_LINE} bytes.")
             return 0
         self._extension_bytes += line.end(2) - line.start(2)
-        if line.end() - at > MAX_SIZE_LINE or self._extension_bytes > MAX_EXTENSION_BYTES:
+        if self._extension_bytes > MAX_EXTENSION_BYTES:
             raise MalformedError(400, "The chunk extensions are too long.")
         self._chunk_left = int(line[1], 16)
         self._in_trailers = not self._chunk_left

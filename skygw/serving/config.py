@@ -1,5 +1,6 @@
 """What one listener is told: where it listens, how patient it is, how much it takes."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
@@ -9,6 +10,9 @@ from skygw.loopback_hosts import is_loopback
 
 KIB = 1024
 MIB = 1024 * KIB
+
+ClientResolver = Callable[[str, Sequence[str]], str | None]
+"""None: a trusted proxy named something that is no address."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,12 @@ class ListenerConfig:
     """Cleartext beyond loopback was asked for (`SKYGW_ALLOW_CLEARTEXT`)."""
     behind_tls_proxy: bool = False
     """A proxy in front ends TLS (`SKYGW_BEHIND_TLS_PROXY`); all peers then share its address."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Peers that speak for others: their connections are not capped by address, the clients they name are."""
+    resolve_client: ClientResolver | None = None
+    """Who a request comes from, of a peer and its `X-Forwarded-For` lines in their order."""
+    never_refused: Callable[[str], bool] | None = None
+    """Paths by which a stop may come: no cap on its client keeps such a request out."""
 
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None = None
     """Whose connections are taken at all, proxies included: a stranger must not use up the places of those who stop
@@ -50,7 +60,7 @@ class ListenerConfig:
     send_timeout_s: float = 10.0
     """A peer that takes nothing of what it is sent for so long is not reading."""
     send_min_bytes_per_s: float = 1024.0
-    """Nor is one that takes a write more slowly than this, once `send_timeout_s` have passed."""
+    """Nor is one that falls `send_timeout_s` behind this pace, over all it is sent while it lets us wait."""
     tls_handshake_timeout_s: float = 10.0
     linger_s: float = 2.0
     """After our last byte, how long the peer's leftovers are read so that it can see that byte."""
@@ -67,19 +77,22 @@ class ListenerConfig:
     websocket_gone_after_s: float = 25.0
     """One from which nothing came for so long is given up."""
 
-    @property
-    def address_cap(self) -> int | None:
-        """A proxy's one address stands for everybody behind it and is not capped."""
-        return None if self.behind_tls_proxy else self.max_connections_per_address
+    def is_proxy(self, peer: str) -> bool:
+        """Whether this address stands for everybody behind it. Where no proxy is named, a TLS proxy may be anyone."""
+        if not self.trusted_proxies:
+            return self.behind_tls_proxy
+        return _is_in(peer, self.trusted_proxies)
 
     def lets_in(self, peer: str) -> bool:
         """Whether a connection from this address is taken at all."""
-        if self.allowed_networks is None:
-            return True
-        address = ip_address(peer.partition("%")[0])  # a link-local one names its interface
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped  # as a dual-stack socket shows it (RFC 4291 §2.5.5.2)
-        return any(address in network for network in self.allowed_networks)
+        return self.allowed_networks is None or _is_in(peer, self.allowed_networks)
+
+
+def _is_in(peer: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    address = ip_address(peer.partition("%")[0])  # a link-local one names its interface
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped  # as a dual-stack socket shows it (RFC 4291 §2.5.5.2)
+    return any(address in network for network in networks)
 
 
 def refuse_open_cleartext(config: ListenerConfig) -> None:

@@ -14,6 +14,8 @@ from skygw.serving.ends import End, Ending, PeerFaultError
 from skygw.serving.exchange import Exchanges
 from skygw.serving.handle import ConnectionHandle
 from skygw.serving.hypercorn_seam import Awaiting, Ends, Http11
+from skygw.serving.places import ClientPlace, Places
+from skygw.turnstile import Turnstile
 from skygw.websocket import (
     Code,
     ConnectionLost,
@@ -28,7 +30,6 @@ from skygw.websocket import (
     tune,
 )
 
-LAST_WORDS_S = 1.0
 LINGER_READS = 64  # at 64 KiB each, 4 MiB are read and forgotten after our last byte
 
 _ENDS = {Fault.BROKE_A_RULE: End.PROTOCOL, Fault.DOES_NOT_READ: End.NOT_READING, Fault.GONE: End.GONE}
@@ -48,8 +49,12 @@ class Connection:
         peer: tuple[str, int],
         config: ListenerConfig,
         tls: ssl.SSLContext | None,
+        places: Places,
+        partings: Turnstile,
     ) -> None:
-        """`sock` is accepted and does not block."""
+        """`sock` is accepted and does not block, and has one of `places`. A WebSocket whose peer has gone ends when it
+        has passed `partings`.
+        """
         tune(sock)
         patience = Patience(stalled_s=config.send_timeout_s, min_bytes_per_s=config.send_min_bytes_per_s)
         self._transport: PlainTransport | TlsTransport = (
@@ -59,6 +64,10 @@ class Connection:
         host, port = sock.getsockname()[:2]
         self._here: tuple[str, int] = (host, port)
         self._config = config
+        self._partings = partings
+        self._places = places
+        self._place = ClientPlace(places, config, peer=peer[0])
+        self._linger_s = config.linger_s
         self._ending: Ending | None = None
         self._is_open = True
         self._everything = trio.CancelScope()
@@ -68,6 +77,8 @@ class Connection:
         self._write_lock = trio.Lock()
         self._protocol: Http11 | None = None
         self._handle: ConnectionHandle | None = None
+        self._is_upgrading = False
+        self._upgraded = trio.Event()
         self._websocket: WebSocket | None = None
         self._last_received_at = trio.current_time()
         self._head_begun = False
@@ -95,6 +106,7 @@ class Connection:
             self._end(fault.ending)
         finally:
             self._is_open = False
+            self._place.leave()
             self._transport.abort()
 
     def abort(self, ending: Ending | None = None) -> None:
@@ -118,12 +130,22 @@ class Connection:
         elif self._protocol.awaiting is Awaiting.HEAD and not self._head_begun:
             self._hang_up(Ending(End.DRAINED))
 
-    async def say_going(self) -> None:
+    def give_way(self) -> bool:
+        """Close at once if the peer rests between requests, because somebody else wants the place."""
+        if not self._is_open or self._protocol is None or self._protocol.awaiting is not Awaiting.HEAD:
+            return False
+        if self._head_begun:
+            return False
+        self._linger_s = 0.0
+        self._hang_up(Ending(End.GAVE_WAY))
+        return True
+
+    async def say_going(self, *, after_s: float) -> None:
         """Tell a WebSocket that its server goes away, to come back soon (1012), unless its app says goodbye itself
-        within `LAST_WORDS_S`. Bounded by the send deadline.
+        within `after_s`. Bounded by the send deadline.
         """
         if self._websocket is not None:
-            with trio.move_on_after(LAST_WORDS_S):
+            with trio.move_on_after(after_s):
                 await self._websocket.ended.wait()
             try:
                 await self._websocket.close(Code.SERVICE_RESTART, "the service is being restarted")
@@ -160,24 +182,34 @@ class Connection:
             ends=Ends(peer=self._peer, here=self._here, is_tls=isinstance(self._transport, TlsTransport)),
             send=self._take,
             upgrade=self._upgrade,
+            place=self._place,
         )
         return protocol
 
-    def _upgrade(self, unread: bytes) -> WebSocket:
-        """In the app's task, which reads from now on; the reader gives way, and keeps the link alive instead."""
+    async def _upgrade(self) -> WebSocket:
+        """In the app's task, which reads from now on: the reader has let go of the socket when this returns, with what
+        it had read last, and keeps the link alive instead.
+        """
+        self._is_upgrading = True
+        self._reading.cancel()
+        await self._upgraded.wait()
+        assert self._websocket is not None  # noqa: S101 - set before the event
+        return self._websocket
+
+    def _make_websocket(self, early: bytes) -> WebSocket:
         config = self._config
-        self._websocket = WebSocket(
+        websocket = WebSocket(
             self._transport,
             is_client=False,
             max_message_bytes=config.websocket_max_message_bytes,
             rhythm=Rhythm(config.websocket_ping_after_s, config.websocket_gone_after_s),
             violation_code=config.websocket_violation_code,
-            unread=unread,
+            unread=early,
+            parting=self._partings.passed,
         )
         if self._handle is not None:
-            self._handle.websocket = self._websocket
-        self._reading.cancel()
-        return self._websocket
+            self._handle.websocket = websocket
+        return websocket
 
     async def _converse(self, protocol: Http11) -> None:
         try:
@@ -185,7 +217,9 @@ class Connection:
                 await self._read_to_the_end(protocol)
         except PeerFaultError as fault:
             self._end(fault.ending)
-        if self._websocket is not None:
+        if self._is_upgrading:
+            self._websocket = self._make_websocket(protocol.early)
+            self._upgraded.set()
             await self._keep(self._websocket)
         self._is_open = False
         await protocol.handle(Closed())  # tells the app
@@ -246,7 +280,7 @@ class Connection:
 
         Closing over unread bytes would reset the connection and take our last answer away from the peer.
         """
-        with trio.move_on_after(self._config.linger_s):
+        with trio.move_on_after(self._linger_s):
             async with self._write_lock:  # the app may still be in the middle of a write
                 try:
                     await self._transport.send_end()
@@ -270,7 +304,10 @@ class Connection:
     def _next_phase(self, *, is_idle: bool) -> None:
         self._head_begun = False
         self._body_waited_s = 0.0
-        if is_idle:
+        if not is_idle:
+            self._places.works(self)
+        else:
+            self._places.rests(self)
             # The reader may already be waiting, with the patience of the exchange that has just ended.
             self._head_deadline = trio.current_time() + self._config.keep_alive_timeout_s
             self._waiting.deadline = self._head_deadline

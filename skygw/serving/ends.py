@@ -12,6 +12,8 @@ class End(StrEnum):
     IDLE = "idle"
     DRAINED = "drained"
     ABORTED = "aborted"
+    GAVE_WAY = "gave_way"
+    REFUSED = "refused"
     SLOW_HEADER = "slow_header"
     SLOW_BODY = "slow_body"
     NOT_READING = "not_reading"
@@ -30,7 +32,7 @@ _PEERS_FAULT = frozenset({End.SLOW_HEADER, End.SLOW_BODY, End.NOT_READING, End.G
 
 
 class Refusal(StrEnum):
-    """Why an accepted socket was closed before a byte of it was read."""
+    """Why an accepted socket was closed before a byte of it was read, or a request before any app saw it."""
 
     STRANGER = "address_not_allowed"
     TOO_MANY = "too_many_connections"

@@ -38,10 +38,16 @@ class Exchanges:
     ) -> Callable[[Message], Awaitable[None]]:
         """Start the app on a request; returns where the messages of its body are put."""
         scope["extensions"][EXTENSION] = self._handle
+        self._handle.cancel_when_peer_leaves = None
         inbox = Inbox()
         receive = partial(self._receive_body, inbox)
         self._nursery.start_soon(self._run, app, scope, receive, partial(_send_while_open, inbox, send), send)
         return inbox.put
+
+    def peer_has_left(self) -> None:
+        """The running exchange will not be completed: whoever wanted to know is told, in whatever it does."""
+        if self._handle.cancel_when_peer_leaves is not None:
+            self._handle.cancel_when_peer_leaves.cancel()
 
     async def spawn_websocket(self, app: App, scope: Scope, receive: Receive, send: StreamSend) -> None:
         """Start the app on a WebSocket: its messages go to and come from the stream itself."""
@@ -70,11 +76,14 @@ class Exchanges:
 async def _send_while_open(inbox: Inbox, send: StreamSend, message: Message) -> None:
     """Cancelling before the protocol has seen the message loses that message and nothing else.
 
-    After the end of the exchange messages go nowhere; the checkpoint keeps an app that loops on `send` from
-    freezing every other connection.
+    After the end of the exchange messages go nowhere, and so does the body of an answer to HEAD; the checkpoint
+    keeps an app that loops on `send` from freezing every other connection.
     """
     if inbox.is_closed:
         await trio.lowlevel.checkpoint()
         return
-    await trio.lowlevel.checkpoint_if_cancelled()
+    if message.get("more_body", False):
+        await trio.lowlevel.checkpoint()
+    else:
+        await trio.lowlevel.checkpoint_if_cancelled()
     await send(message)

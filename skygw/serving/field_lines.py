@@ -16,12 +16,13 @@ _CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
 
 
 class MalformedError(Exception):
-    """These bytes are no request that is taken here; `status` and the sentence are its answer."""
+    """This is no request that is taken here; status, sentence and further headers are its answer."""
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
+        self.headers = headers
 
 
 def check_lines(text: bytes | bytearray) -> None:
@@ -29,10 +30,10 @@ def check_lines(text: bytes | bytearray) -> None:
 
     `text` begins at the start of a line or in its middle, and does not end between a CR and its LF.
     """
+    if text.count(b"\n") > MAX_LINES:  # first, since the pattern takes memory for each line
+        raise MalformedError(431, f"More than {MAX_LINES} header fields were sent.")
     if _PROPER_LINES.fullmatch(text) is None:
         raise MalformedError(400, _what_is_wrong_with(text))
-    if text.count(b"\n") > MAX_LINES:
-        raise MalformedError(431, f"More than {MAX_LINES} header fields were sent.")
 
 
 def _what_is_wrong_with(text: bytes | bytearray) -> str:

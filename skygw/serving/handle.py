@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import trio
+
     from skygw.websocket import WebSocket
 
 EXTENSION = "skygw.connection"
@@ -25,6 +27,8 @@ class ConnectionHandle:
         self.listener = listener
         self.peer = peer
         """The socket's peer: what a proxy says about others is not looked at here."""
+        self.cancel_when_peer_leaves: trio.CancelScope | None = None
+        """Set by the app, for the request it is working on: needs no task that waits for `http.disconnect`."""
         self.websocket: WebSocket | None = None
         """The link itself, once an upgrade was accepted: for what ASGI has no words for."""
         self._abort = abort

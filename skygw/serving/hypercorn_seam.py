@@ -26,10 +26,10 @@ from typing import Any, NoReturn, cast
 import h11
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, Request, Response
+from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
 
@@ -38,14 +38,16 @@ from skygw.serving.config import ListenerConfig
 from skygw.serving.ends import End, PeerFaultError
 from skygw.serving.exchange import Exchanges
 from skygw.serving.field_lines import MalformedError
+from skygw.serving.places import ClientPlace
 from skygw.serving.problem import refusal_body
 from skygw.serving.request_framing import RequestFraming, SizedBody
-from skygw.serving.request_target import METHODS, authority, is_host, path_and_query
-from skygw.serving.websocket_stream import WebSocketStream, is_valid_key, scope_of
+from skygw.serving.request_rules import asks_for_websocket, check_request, check_upgrade, headers_as_meant, values_of
+from skygw.serving.request_target import path_and_query
+from skygw.serving.websocket_stream import WebSocketStream, scope_of
 from skygw.websocket import WebSocket
 
 SAID_ALL = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
-WEBSOCKET_VERSION = b"13"
+RETRY_AFTER = b"5"  # seconds
 LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
 _QUOTED = re.compile(r"[:,]? ?(?:bytearray\(|b['\"])")
 
@@ -98,7 +100,8 @@ class Http11(H11Protocol):
         state: dict[str, Any],
         ends: Ends,
         send: Callable[[Event], Awaitable[None]],
-        upgrade: Callable[[bytes], WebSocket],
+        upgrade: Callable[[], Awaitable[WebSocket]],
+        place: ClientPlace,
     ) -> None:
         super().__init__(
             cast("AppWrapper", app),
@@ -115,9 +118,15 @@ class Http11(H11Protocol):
         self._ends = ends
         self._state = state
         self._upgrade = upgrade
-        self._early = b""  # frames that the peer sent as soon as it saw the 101 that we are still writing
+        self._place = place
+        self.early = b""
+        """Frames that the peer sent as soon as it saw the 101, until the WebSocket reads by itself."""
         # Upstream swaps `self.connection` on an upgrade; refusals still go through the HTTP one.
         self._http = cast("h11.Connection", self.connection)
+        self._shell = send
+        self._held: list[bytes] = []
+        self._is_holding = False
+        self.send = self._hold_or_send
         self._framing = RequestFraming(max_head_bytes=config.max_header_bytes)
         self._method = b""
         self.body_bytes = 0
@@ -154,10 +163,33 @@ class Http11(H11Protocol):
         return self._http.our_state in (h11.SEND_BODY, h11.ERROR)
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """While draining, say that this answer is the connection's last."""
+        """While draining, say that this answer is the last. What ends an exchange comes behind its bytes."""
         if isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        elif isinstance(event, StreamClosed):
+            await self.release()
         await super().stream_send(event)
+
+    def hold(self) -> None:
+        """From now on what the parser writes waits for `release`: head and body of a short answer are one write."""
+        self._is_holding = True
+
+    async def release(self) -> None:
+        """Hand to the socket what waits."""
+        self._is_holding = False
+        if self._held:
+            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            self._held = []
+            await self._shell(RawData(data=data))
+
+    async def _hold_or_send(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            if event.data:
+                self._held.append(event.data)
+            if not self._is_holding:
+                await self.release()
+        else:
+            await self._shell(event)
 
     @property
     def owes_continue(self) -> bool:
@@ -175,13 +207,14 @@ class Http11(H11Protocol):
         *,
         why: End = End.PROTOCOL,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        body: bytes | None = None,
     ) -> NoReturn:
         """End the running exchange, answer `status` if nothing was answered yet, and raise."""
         await self._close_stream()
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             # Idle: the request that cannot be read is not the one whose method was seen last.
             has_no_body = self._method == b"HEAD" and self._http.our_state is h11.SEND_RESPONSE
-            body = refusal_body(sentence)
+            body = body or refusal_body(sentence)
             answer = h11.Response(
                 status_code=status,
                 headers=[
@@ -196,28 +229,29 @@ class Http11(H11Protocol):
             if not has_no_body:
                 data += self._http.send(h11.Data(data=body)) or b""
             data += self._http.send(h11.EndOfMessage()) or b""
-            await self.send(RawData(data=data))
+            self._held.append(data)
+            await self.release()
         raise PeerFaultError(why, sentence)
 
     async def _handle_events(self) -> None:
         while True:
             try:
                 event = self.connection.next_event()
-                if event in (h11.NEED_DATA, h11.PAUSED) and await self._feed_parser():
+                if (event is h11.NEED_DATA or event is h11.PAUSED) and await self._feed_parser():
                     continue
+                if isinstance(event, h11.Request):
+                    self._check(event)
             except MalformedError as malformed:
-                await self.refuse(malformed.status, malformed.sentence)
+                await self.refuse(malformed.status, malformed.sentence, headers=malformed.headers)
             except h11.RemoteProtocolError as error:
                 # What the parser quotes may be somebody's token.
                 complaint = _QUOTED.split(str(error), maxsplit=1)[0][:LONGEST_COMPLAINT]
                 await self.refuse(error.error_status_hint, f"The request cannot be read: {complaint}.")
             if isinstance(event, h11.Request):
-                self._method = event.method
-                self.body_bytes = 0
                 await self.send(Updated(idle=False))
-                await self._check_protocol(event)
+                await self._take_place(event)
                 await self._create_stream(event)
-            elif event in (h11.NEED_DATA, h11.PAUSED) or isinstance(event, h11.ConnectionClosed) or self.stream is None:
+            elif event is h11.NEED_DATA or event is h11.PAUSED or self.stream is None:
                 return
             elif isinstance(event, h11.Data):
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
@@ -226,7 +260,16 @@ class Http11(H11Protocol):
             elif isinstance(event, Data):
                 if not cast("WebSocketStream", self.stream).is_accepting:
                     await self.refuse(400, "A frame came before the upgrade was answered.")
-                self._early += event.data
+                self.early += event.data
+
+    def _check(self, request: h11.Request) -> None:
+        """Raise `MalformedError`."""
+        self._method = request.method
+        self.body_bytes = 0
+        check_request(request)
+        if asks_for_websocket(request):
+            has_body = not self._framing.body.is_complete
+            check_upgrade(request, has_body=has_body, is_followed=self._framing.has_unread)
 
     async def _feed_parser(self) -> bool:
         """Hand on the next whole piece; False if there is none. Raise `MalformedError`.
@@ -261,50 +304,32 @@ class Http11(H11Protocol):
         chunk = b"%x\r\n" % len(payload) + payload + b"\r\n" if payload else b""
         return chunk + b"0\r\n\r\n" if body.is_complete else chunk
 
-    async def _check_protocol(self, request: h11.Request) -> None:
-        if not request.http_version.startswith(b"1."):
-            await self.refuse(505, "Only HTTP/1.1 is spoken here.")
-        if request.method not in METHODS:
-            await self.refuse(501, "This method is not known here; methods are written in capitals.")
-        if path_and_query(request.target, request.method) is None:
-            await self.refuse(400, "The request target is neither a path nor a URL.")
-        hosts = _values(request, b"host")
-        if not all(is_host(host) for host in hosts) or (not hosts and request.http_version != b"1.0"):
-            await self.refuse(400, "The Host header is missing or is no host.")
-        expected = _list_of(request, b"expect")
-        if request.http_version != b"1.0" and any(what != b"100-continue" for what in expected):
-            await self.refuse(417, "Nothing can be expected here but 100-continue.")
-        if _asks_for_websocket(request):
-            await self._check_upgrade(request)
+    async def _take_place(self, request: h11.Request) -> None:
+        path = (path_and_query(request.target, request.method) or b"/").partition(b"?")[0]
+        if self._place.take(values_of(request, b"x-forwarded-for"), path):
+            return
+        sentence = "This address has too much under way here; come back when some of it has ended."
+        await self.refuse(
+            503 if asks_for_websocket(request) else 429,
+            sentence,
+            why=End.REFUSED,
+            headers=((b"retry-after", RETRY_AFTER),),
+            body=refusal_body(sentence, code="rate_limited", retry="after"),
+        )
 
-    async def _check_upgrade(self, request: h11.Request) -> None:
-        """RFC 6455 §4.2.1."""
-        if request.method != b"GET":
-            await self.refuse(400, "A WebSocket upgrade is a GET.")
-        if self._http.their_state is h11.SEND_BODY and not self._framing.body.is_complete:
-            await self.refuse(400, "A WebSocket upgrade has no body.")
-        if self._framing.has_unread:
-            await self.refuse(400, "A frame came before the upgrade was answered.")
-        versions = _values(request, b"sec-websocket-version")
-        if len(versions) > 1:
-            await self.refuse(400, "A WebSocket upgrade has one Sec-WebSocket-Version.")
-        keys = _values(request, b"sec-websocket-key")
-        if len(keys) != 1 or not is_valid_key(keys[0]):
-            await self.refuse(400, "A WebSocket upgrade needs one Sec-WebSocket-Key of 16 bytes in base64.")
-        if versions != [WEBSOCKET_VERSION]:
-            await self.refuse(
-                426,
-                "Only WebSocket version 13 is spoken here.",
-                headers=((b"sec-websocket-version", WEBSOCKET_VERSION),),
-            )
+    async def _maybe_recycle(self) -> None:
+        self._place.leave()
+        await super()._maybe_recycle()
 
     async def _create_stream(self, request: h11.Request) -> None:
         target = path_and_query(request.target, request.method) or b"/"
         self.keep_alive_requests += 1
-        if _asks_for_websocket(request):
+        if asks_for_websocket(request):
             await self._create_websocket(request, target)
             return
-        self.stream = HTTPStream(
+        self.stream = _Exchange(
+            self,
+            self._exchanges,
             self.app,
             self.config,
             self.context,
@@ -318,7 +343,7 @@ class Http11(H11Protocol):
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=_headers_as_meant(request),
+                headers=headers_as_meant(request),
                 # A higher minor version is taken as ours (RFC 9110 §2.5).
                 http_version="1.0" if request.http_version == b"1.0" else "1.1",
                 method=request.method.decode("ascii"),
@@ -335,34 +360,28 @@ class Http11(H11Protocol):
             scope=scope_of(request, target, is_tls=ends.is_tls, peer=ends.peer, here=ends.here, state=self._state),
             key=dict(request.headers)[b"sec-websocket-key"],
             send=self.stream_send,
-            upgrade=lambda: self._upgrade(self._early),
+            upgrade=self._upgrade,
         )
         self.stream = cast("HTTPStream", stream)  # as far as upstream knows it: `handle` and `closed`
         self.connection = H11WSConnection(self._http)
         await stream.start()
 
 
-def _headers_as_meant(request: h11.Request) -> list[tuple[bytes, bytes]]:
-    """With the host of a whole URL in the Host header's place (RFC 9112 §3.2.2)."""
-    host = authority(request.target)
-    if host is None:
-        return list(request.headers)
-    return [(b"host", host), *(field for field in request.headers if field[0] != b"host")]
+class _Exchange(HTTPStream):
+    """One request and its answer: the head waits for the first of the body, and a peer's leaving is told to the app."""
 
+    def __init__(self, protocol: Http11, exchanges: Exchanges, *common: Any) -> None:
+        super().__init__(*common)
+        self._protocol = protocol
+        self._exchanges = exchanges
 
-def _values(request: h11.Request, name: bytes) -> list[bytes]:
-    return [value for found, value in request.headers if found == name]
+    async def handle(self, event: StreamEvent) -> None:
+        if isinstance(event, StreamClosed) and not self.closed and self.state is not ASGIHTTPState.CLOSED:
+            self._exchanges.peer_has_left()
+        await super().handle(event)
 
-
-def _list_of(request: h11.Request, name: bytes) -> list[bytes]:
-    """The members of a header that is a list of words, in lower case."""
-    members = [member.strip().lower() for value in _values(request, name) for member in value.split(b",")]
-    return [member for member in members if member]
-
-
-def _asks_for_websocket(request: h11.Request) -> bool:
-    """In HTTP/1.0 an upgrade must be ignored (RFC 9110 §7.8)."""
-    upgrades = _list_of(request, b"upgrade")
-    return (
-        b"websocket" in upgrades and request.http_version != b"1.0" and b"upgrade" in _list_of(request, b"connection")
-    )
+    async def app_send(self, message: Any) -> None:
+        self._protocol.hold()
+        await super().app_send(message)
+        if message is None or message["type"] != "http.response.start":
+            await self._protocol.release()

@@ -4,7 +4,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections import Counter
+from functools import partial
 
 import trio
 from hypercorn.trio.worker_context import WorkerContext
@@ -17,6 +17,9 @@ from skygw.serving.connection import Connection
 from skygw.serving.ends import End, Ending, Refusal
 from skygw.serving.lifespan import Lifespan
 from skygw.serving.metrics import ConnectionMetrics
+from skygw.serving.places import Places
+from skygw.serving.sparing_log import SparingLog
+from skygw.turnstile import Turnstile
 
 logger = logging.getLogger("skygw.serving")
 
@@ -27,7 +30,9 @@ GONE_BEFORE_ACCEPT = frozenset(
 )
 ACCEPTED_AT_ONCE = 8
 LONGEST_PAUSE_S = 0.05
+PARTING_PAUSE_TURNS = 2  # between the ends of two WebSockets whose peers have gone, which may be all of them at once
 REFUSALS_LOGGED_EVERY_S = 10.0
+LAST_WORDS_S = 1.0  # what a session may use to say its own goodbye to its WebSocket
 KILLED_GONE_S = 1.0  # what an app may still use for its clean-up after it was cancelled
 
 
@@ -53,9 +58,11 @@ class Listener:
         self.address: tuple[str, int] = (host, port)
         self._is_accepting = False
         self._connections: set[Connection] = set()
-        self._by_address: Counter[str] = Counter()
+        self._places = Places(config, refused=self._note_refusal)
+        self._partings = Turnstile(pause_turns=PARTING_PAUSE_TURNS)
         self._departures = trio.lowlevel.ParkingLot()
         self._context = WorkerContext(max_requests=None)
+        self._sparing_log = SparingLog(logger)
         self._refused_unlogged = 0
         self._refusals_logged_at = float("-inf")
 
@@ -123,7 +130,7 @@ class Listener:
             async with trio.open_nursery() as goodbyes:
                 for connection in list(self._connections):
                     connection.end_if_idle()
-                    goodbyes.start_soon(connection.say_going)
+                    goodbyes.start_soon(partial(connection.say_going, after_s=min(LAST_WORDS_S, within_s / 2)))
                 await self._all_gone()
         for connection in list(self._connections):
             connection.kill(Ending(End.DRAINED, f"still busy {within_s:g} s after the drain began"))
@@ -139,10 +146,10 @@ class Listener:
 
         What is not accepted yet waits in the kernel's backlog.
         """
-        while True:
+        while self._is_accepting:
             try:
                 await trio.lowlevel.wait_readable(self._listening)
-            except (trio.ClosedResourceError, ValueError):  # closed while, or before, we waited
+            except trio.ClosedResourceError:
                 return
             for _ in range(ACCEPTED_AT_ONCE):
                 if not self._is_accepting:
@@ -173,25 +180,14 @@ class Listener:
         except OSError:
             sock.close()  # left again before it was looked at
             return None
-        refusal = self._why_refused(peer[0])
-        if refusal is not None:
+        if not self._places.take_connection(peer[0]):
             sock.close()
-            self._note_refusal(refusal, peer[0])
             return None
-        connection = Connection(sock, peer=peer, config=self._config, tls=self._tls)
+        connection = Connection(
+            sock, peer=peer, config=self._config, tls=self._tls, places=self._places, partings=self._partings
+        )
         self._connections.add(connection)
-        self._by_address[peer[0]] += 1
         return connection
-
-    def _why_refused(self, address: str) -> Refusal | None:
-        if not self._config.lets_in(address):
-            return Refusal.STRANGER
-        if len(self._connections) >= self._config.max_connections:
-            return Refusal.TOO_MANY
-        cap = self._config.address_cap
-        if cap is not None and self._by_address[address] >= cap:
-            return Refusal.TOO_MANY_FROM_ADDRESS
-        return None
 
     def _note_refusal(self, why: Refusal, address: str) -> None:
         """A flood of refusals must not become a flood of log lines."""
@@ -199,7 +195,7 @@ class Listener:
         self._refused_unlogged += 1
         if trio.current_time() >= self._refusals_logged_at + REFUSALS_LOGGED_EVERY_S:
             logger.warning(
-                "%s: %d connections refused, the last from %s: %s",
+                "%s: %d connections or requests refused, the last from %s: %s",
                 self._config.name,
                 self._refused_unlogged,
                 address,
@@ -230,13 +226,12 @@ class Listener:
     def _forget(self, connection: Connection, ending: Ending) -> None:
         self._connections.discard(connection)
         address = connection.peer[0]
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        self._places.give_connection_back(address, connection)
         self._metrics.closed(self._config.name, ending.why)
         self._departures.unpark_all()
         if ending.why.is_peers_fault or (ending.why is End.DRAINED and ending.detail):
-            logger.warning(
+            self._sparing_log.warning(
+                str(ending.why),
                 "%s: the connection from %s was ended: %s",
                 self._config.name,
                 address,

@@ -15,7 +15,7 @@ class ConnectionMetrics(Protocol):
         """A taken connection is gone, with everything that ran on its behalf."""
 
     def refused(self, listener: str, why: Refusal) -> None:
-        """A socket was closed unread because a cap was reached, or its address is not allowed."""
+        """A socket was closed unread, or a request refused unseen: a cap was reached, or its address is not allowed."""
 
 
 class NoMetrics:

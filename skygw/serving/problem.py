@@ -3,14 +3,14 @@
 import json
 
 
-def refusal_body(detail: str, *, code: str = "invalid") -> bytes:
-    """Contract §3: nothing was sent anywhere, and the same request will never be taken."""
+def refusal_body(detail: str, *, code: str = "invalid", retry: str = "never") -> bytes:
+    """Contract §3: nothing was sent anywhere. Unless told otherwise, the same request will never be taken."""
     return json.dumps(
         {
             "detail": detail,
             "code": code,
             "outcome": "not_sent",
-            "retry": "never",
+            "retry": retry,
             "hop": "gateway",
             "reached": None,
             "requestId": None,

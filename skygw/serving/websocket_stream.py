@@ -37,7 +37,7 @@ class WebSocketStream:
         scope: Scope,
         key: bytes,
         send: Callable[[StreamEvent], Awaitable[None]],
-        upgrade: Callable[[], WebSocket],
+        upgrade: Callable[[], Awaitable[WebSocket]],
     ) -> None:
         self.closed = False
         """The exchange is over; Hypercorn's protocol looks at this."""
@@ -121,7 +121,7 @@ class WebSocketStream:
             answer.append((b"sec-websocket-protocol", subprotocol.encode()))
         await self._send(Response(stream_id=STREAM_ID, status_code=101, headers=[*answer, *headers]))
         if not self.closed:
-            self._socket = self._upgrade()
+            self._socket = await self._upgrade()
             self._decided.set()
 
     async def _deny(self, message: Message) -> None:

@@ -1,9 +1,8 @@
 """The latest snapshot of every resource, newest by (session epoch, `live_seq`), never by anybody's clock."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from skygw.ids import Epoch, InstallId
 from skygw.protocol.node_frames import PublishSnapshot, SnapshotStream
@@ -17,8 +16,7 @@ MAX_INSTALLATIONS = 10_000
 """× a few dozen KiB. Beyond it the one that has been silent longest is forgotten, as one that left for good is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retained:
+class Retained(NamedTuple):
     """One snapshot. `data` is the text as it came; `max_silence_s` is what the node promised."""
 
     stream: SnapshotStream
@@ -30,43 +28,61 @@ class Retained:
     order: tuple[Epoch, int]
 
 
+class _Installation:
+    """What is held of one installation, the size of its texts, and when it was last heard, in snapshots of all."""
+
+    __slots__ = ("heard", "size", "snapshots")
+
+    def __init__(self) -> None:
+        self.snapshots: dict[tuple[SnapshotStream, str], Retained] = {}
+        self.size = 0
+        self.heard = 0
+
+
 class RetainedSnapshots:
     """In memory. One installation's snapshots cannot crowd out another's. `refused` is told of each one not taken."""
 
     def __init__(self, *, refused: Callable[[], None] = lambda: None) -> None:
-        self._held: OrderedDict[InstallId, dict[tuple[SnapshotStream, str], Retained]] = OrderedDict()
-        self._bytes: dict[InstallId, int] = {}
+        self._held: dict[InstallId, _Installation] = {}
+        self._heard = 0
         self._refused = refused
 
     def offer(self, install_id: InstallId, epoch: Epoch, frame: PublishSnapshot) -> None:
         """Keeps a snapshot unless a newer one is held. One without a `uid`, or beyond the limits, is counted."""
-        uid = frame.data.value.get("uid")
+        data = frame.data
+        uid = data.value.get("uid")
         if not isinstance(uid, str) or not 1 <= len(uid) <= 64:
             self._refused()
             return
-        held = self._of_the_latest(install_id)
+        held = self._held.get(install_id) or self._new(install_id)
+        self._heard += 1
+        held.heard = self._heard
         key = (frame.stream, uid)
-        before = held.get(key)
+        before = held.snapshots.get(key)
         order = (epoch, frame.live_seq)
-        if before is not None and before.order >= order:
-            return
-        size = self._bytes.get(install_id, 0) + len(frame.data.text) - (0 if before is None else len(before.data))
-        if (before is None and len(held) >= MAX_RESOURCES_PER_INSTALLATION) or size > MAX_BYTES_PER_INSTALLATION:
+        size = held.size + len(data.text)
+        if before is not None:
+            if before.order >= order:
+                return
+            size -= len(before.data)
+        elif len(held.snapshots) >= MAX_RESOURCES_PER_INSTALLATION:
             self._refused()
             return
-        self._bytes[install_id] = size
-        held[key] = Retained(
-            frame.stream, uid, frame.data.text, frame.observed_at, datetime.now(UTC), frame.max_silence_s, order
+        if size > MAX_BYTES_PER_INSTALLATION:
+            self._refused()
+            return
+        held.size = size
+        held.snapshots[key] = Retained(
+            frame.stream, uid, data.text, frame.observed_at, datetime.now(UTC), frame.max_silence_s, order
         )
 
-    def _of_the_latest(self, install_id: InstallId) -> dict[tuple[SnapshotStream, str], Retained]:
-        held = self._held.setdefault(install_id, {})
-        self._held.move_to_end(install_id)
-        while len(self._held) > MAX_INSTALLATIONS:
-            silent, _ = self._held.popitem(last=False)
-            self._bytes.pop(silent, None)
+    def _new(self, install_id: InstallId) -> _Installation:
+        if len(self._held) >= MAX_INSTALLATIONS:
+            del self._held[min(self._held, key=lambda one: self._held[one].heard)]
+        held = self._held[install_id] = _Installation()
         return held
 
     def of(self, install_id: InstallId) -> Iterator[Retained]:
         """Everything held of one installation."""
-        return iter(list(self._held.get(install_id, {}).values()))
+        held = self._held.get(install_id)
+        return iter(() if held is None else list(held.snapshots.values()))

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -38,7 +38,7 @@ MAX_PONG_BYTES: Final = 4 * 1024
 """Pongs that wait for a write: thirty of the largest size."""
 
 LOOKS_AFTER_EVERY_S: Final = 3.0
-"""How soon `keep` notices that the app is busy elsewhere."""
+"""How soon `keep` notices that the app is busy elsewhere; sooner where the rhythm is a fast one."""
 
 
 class Fault(Enum):
@@ -93,8 +93,10 @@ class WebSocket:
         "_asked",
         "_control",
         "_is_client",
+        "_looks_every_s",
         "_max_message_bytes",
         "_messages",
+        "_parting",
         "_reader",
         "_reading",
         "_rhythm",
@@ -123,15 +125,18 @@ class WebSocket:
         rhythm: Rhythm,
         violation_code: int | None = None,
         unread: bytes = b"",
+        parting: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
         """`unread` came right behind the handshake. `violation_code` is said on broken framing in place of RFC 6455's
-        1002 and 1007.
+        1002 and 1007. `parting` is awaited when reading finds the link lost, before anybody is told.
         """
         self._transport = transport
         self._is_client = is_client
         self._max_message_bytes = max_message_bytes
         self._rhythm = rhythm
+        self._looks_every_s = min(LOOKS_AFTER_EVERY_S, rhythm.ping_after_s / 3)
         self._violation_code = violation_code
+        self._parting = parting
         self._reader = FrameReader(masked=not is_client, max_message_bytes=max_message_bytes)
         self._messages: deque[str | bytes] = deque()
         self._waiting_bytes = 0
@@ -183,6 +188,8 @@ class WebSocket:
         return message
 
     async def _until_one_comes(self) -> None:
+        if self._control and not self._writing:
+            await self._write_control()  # a ping or a goodbye came with the handshake
         while not self._messages:
             if self.ended.is_set() or self._reader.is_over:
                 await trio.lowlevel.checkpoint()
@@ -206,6 +213,7 @@ class WebSocket:
                 with trio.CancelScope(deadline=until) as waiting:
                     data = await self._transport.receive()
                 if waiting.cancelled_caught:
+                    self._arrival.unpark_all()  # whoever waits for messages reads by itself from now on
                     return
         except ConnectionLost:
             data = b""
@@ -216,10 +224,18 @@ class WebSocket:
             self._asked = False
             self._take(data)
         else:
-            self._end(None, "")
+            await self._part()
         self._arrival.unpark_all()
         if self._control and not self._writing:
             await self._write_control()
+
+    async def _part(self) -> None:
+        self._reading = True  # nobody else need find out
+        try:
+            await self._parting()
+        finally:
+            self._reading = False
+        self._end(None, "")
 
     def _take(self, data: bytes) -> None:
         for event in self._reader.feed(data):
@@ -338,7 +354,7 @@ class WebSocket:
         elsewhere. Returns when the link has ended.
         """
         while not self.ended.is_set():
-            with trio.move_on_after(LOOKS_AFTER_EVERY_S):
+            with trio.move_on_after(self._looks_every_s):
                 await self.ended.wait()
             if not self._reading and self.last_received_at == self._seen_at and not self._reader.is_over:
                 await self._read_ahead()
@@ -347,7 +363,7 @@ class WebSocket:
                 await self._mind_silence()
 
     async def _read_ahead(self) -> None:
-        until = trio.current_time() + LOOKS_AFTER_EVERY_S
+        until = trio.current_time() + self._looks_every_s
         while not (self._app_waits or self._reader.is_over or self.ended.is_set()) and trio.current_time() < until:
             if self._waiting_bytes >= READ_AHEAD_BYTES or len(self._messages) >= READ_AHEAD_MESSAGES:
                 self._silent_since = trio.current_time()  # it is we who do not listen

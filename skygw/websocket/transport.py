@@ -28,12 +28,31 @@ class ConnectionLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a write may take. A peer that takes nothing for `stalled_s` is given up; so is one that, after as long,
-    has taken less than `min_bytes_per_s` of that write on the average.
+    """How long writes may take. A peer that takes nothing for `stalled_s` is given up; so is one that is as far behind
+    a pace of `min_bytes_per_s`, over all the writes for which it let us wait: many small ones are no way out.
     """
 
     stalled_s: float = 10.0
     min_bytes_per_s: float = 1024.0
+
+
+class _Pace:
+    """How far a peer is behind, in seconds: the time it let us wait, less what the bytes it took have earned."""
+
+    __slots__ = ("_patience", "behind_s")
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self.behind_s = 0.0
+
+    def deadline(self, *, began: float, moved: float, taken: int) -> float:
+        """Of a write that began then, and of which `taken` bytes were taken, the last of them when it last `moved`."""
+        stalled_s = self._patience.stalled_s
+        earned = began + stalled_s - self.behind_s + taken / self._patience.min_bytes_per_s
+        return min(moved + stalled_s, earned)
+
+    def took(self, size: int, *, waited_s: float) -> None:
+        self.behind_s = max(0.0, self.behind_s + waited_s - size / self._patience.min_bytes_per_s)
 
 
 class Transport(Protocol):
@@ -82,11 +101,11 @@ class PlainTransport:
     socket objects cost a checkpoint and half a dozen calls per segment.
     """
 
-    __slots__ = ("_has_more", "_patience", "_sends", "_socket", "begun", "handed_over")
+    __slots__ = ("_has_more", "_pace", "_sends", "_socket", "begun", "handed_over")
 
     def __init__(self, sock: socket.socket, patience: Patience) -> None:
         self._socket = sock
-        self._patience = patience
+        self._pace = _Pace(patience)
         self._has_more = False
         self._sends = 0
         self.handed_over = self.begun = 0
@@ -113,6 +132,8 @@ class PlainTransport:
         if sent < len(data):
             await self._send_the_rest(data, sent)
             return
+        if self._pace.behind_s:
+            self._pace.took(sent, waited_s=0.0)
         self._sends += 1
         if self._sends >= SENDS_WITHOUT_A_PAUSE:
             self._sends = 0
@@ -120,18 +141,17 @@ class PlainTransport:
 
     async def _send_the_rest(self, data: bytes, sent: int) -> None:
         view = memoryview(data)
-        patience = self._patience
-        began = trio.current_time()
-        moved = began
+        began = moved = trio.current_time()
         while sent < len(data):
-            earned = began + patience.stalled_s + sent / patience.min_bytes_per_s
-            with trio.CancelScope(deadline=min(moved + patience.stalled_s, earned)) as waiting:
+            deadline = self._pace.deadline(began=began, moved=moved, taken=sent)
+            with trio.CancelScope(deadline=deadline) as waiting:
                 await self._wait(trio.lowlevel.wait_writable)
             if waiting.cancelled_caught:
                 raise _not_reading(sent, len(data), trio.current_time() - began)
             if taken := self._send_some(view[sent:]):
                 sent += taken
                 moved = trio.current_time()
+        self._pace.took(sent, waited_s=moved - began)
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:
@@ -144,9 +164,13 @@ class PlainTransport:
         return sent
 
     async def _wait(self, ready: "_Wait") -> None:
+        if self._socket.fileno() == -1:
+            # Trio would enter -1 among what it watches, fail, and call the next one to ask busy.
+            await trio.lowlevel.checkpoint()
+            raise ConnectionLost("closed here")
         try:
             await ready(self._socket)
-        except (trio.ClosedResourceError, OSError, ValueError) as error:  # ValueError: closed before, fileno is -1
+        except (trio.ClosedResourceError, OSError) as error:
             raise ConnectionLost("closed here") from error
 
     async def send_end(self) -> None:
@@ -173,12 +197,12 @@ class _Wait(Protocol):
 class TlsTransport:
     """TLS over a socket, through Trio's own stream. Of a record that could not be finished nothing is known."""
 
-    __slots__ = ("_bare", "_patience", "_stream", "begun", "handed_over")
+    __slots__ = ("_bare", "_pace", "_stream", "begun", "handed_over")
 
     def __init__(self, stream: "trio.SSLStream[trio.SocketStream]", patience: Patience) -> None:
         self._stream = stream
         self._bare = stream.transport_stream  # which the stream forgets once TLS has ended
-        self._patience = patience
+        self._pace = _Pace(patience)
         self.handed_over = self.begun = 0
 
     @classmethod
@@ -203,12 +227,11 @@ class TlsTransport:
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         view = memoryview(data)
-        patience = self._patience
-        began = trio.current_time()
+        began = moved = trio.current_time()
         for start in range(0, len(data), TLS_PIECE_BYTES):
             piece = view[start : start + TLS_PIECE_BYTES]
-            earned = began + patience.stalled_s + start / patience.min_bytes_per_s
-            with trio.CancelScope(deadline=min(trio.current_time() + patience.stalled_s, earned)) as waiting:
+            deadline = self._pace.deadline(began=began, moved=moved, taken=start)
+            with trio.CancelScope(deadline=deadline) as waiting:
                 self.begun = self.handed_over + len(piece)
                 try:
                     await self._stream.send_all(piece)
@@ -217,6 +240,8 @@ class TlsTransport:
             if waiting.cancelled_caught:
                 raise _not_reading(start, len(data), trio.current_time() - began)
             self.handed_over = self.begun
+            moved = trio.current_time()
+        self._pace.took(len(data), waited_s=moved - began)
 
     async def send_end(self) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # left, or goes on sending: not clean then

@@ -1,11 +1,14 @@
-"""How much one run measures: enough to tell a change from noise, or just enough to see that everything works."""
+"""How much of everything a run does, and which parts there are."""
 
 from dataclasses import dataclass
 
-PAYLOAD_BYTES = 1_024
-"""What is echoed, and what a node answers with."""
+PARTS = ("echo", "get", "connects", "memory", "rpc", "snapshots", "out")
 
-CALLERS = (1, 32)
+MESSAGE_BYTES = 200
+"""The text of an echoed message."""
+
+PIPELINED_SOCKETS, PIPELINED = 32, 16
+"""The echo in which each socket sends 16 messages in one write and waits for all of them."""
 
 
 @dataclass(frozen=True)
@@ -14,13 +17,24 @@ class Plan:
 
     repetitions: int
     load_s: float
+    sockets: tuple[int, ...]
+    callers: tuple[int, ...]
     connects: int
-    idle_connections: int
-    at_most_s: float
-    """The run is given up after this."""
+    idle_sockets: int
+    nodes: int
 
 
-FULL = Plan(repetitions=5, load_s=3.0, connects=300, idle_connections=300, at_most_s=240.0)
-QUICK = Plan(repetitions=2, load_s=0.8, connects=100, idle_connections=100, at_most_s=40.0)
-TINY = Plan(repetitions=1, load_s=0.05, connects=3, idle_connections=3, at_most_s=40.0)
+FULL = Plan(
+    repetitions=5,
+    load_s=2.0,
+    sockets=(1, 32, 256, 2_000),
+    callers=(1, 32),
+    connects=400,
+    idle_sockets=400,
+    nodes=100,
+)
+QUICK = Plan(
+    repetitions=2, load_s=0.6, sockets=(1, 32, 256), callers=(1, 32), connects=100, idle_sockets=100, nodes=100
+)
+TINY = Plan(repetitions=1, load_s=0.05, sockets=(1, 2), callers=(1,), connects=3, idle_sockets=3, nodes=2)
 """For the smoke test: its numbers mean nothing."""

@@ -7,27 +7,13 @@ from urllib.parse import urlsplit
 
 import trio
 
-TEXT, BINARY, CLOSE = 0x1, 0x2, 0x8
+from tests.benchmarks.wire import CLOSE, PING, PONG, message, upgrade
+
 RECEIVE_BYTES = 64 * 1024
-MASKED = 0x80
-NO_MASK = bytes(4)
-"""A key of zeros leaves the payload as it is; the server unmasks it all the same."""
 
 
 class WebSocketEnded(Exception):
     """The server refused, closed, or went away."""
-
-
-def message(opcode: int, payload: bytes) -> bytes:
-    """One unfragmented message from a client."""
-    size = len(payload)
-    if size < 126:
-        head = struct.pack("!BB", 0x80 | opcode, MASKED | size)
-    elif size < 65_536:
-        head = struct.pack("!BBH", 0x80 | opcode, MASKED | 126, size)
-    else:
-        head = struct.pack("!BBQ", 0x80 | opcode, MASKED | 127, size)
-    return head + NO_MASK + payload
 
 
 class RawWebSocket:
@@ -42,21 +28,27 @@ class RawWebSocket:
         await self._stream.send_all(data)
 
     async def receive(self) -> bytes:
-        """The payload of the next message. Raises `WebSocketEnded`."""
+        """The payload of the next message; pings on the way are answered. Raises `WebSocketEnded`."""
+        while True:
+            opcode, payload = await self._frame()
+            if opcode == PING:
+                await self.send(message(PONG, payload))
+            elif opcode == CLOSE:
+                raise WebSocketEnded(f"closed: {payload[2:].decode()}")
+            elif opcode != PONG:
+                return payload
+
+    async def _frame(self) -> tuple[int, bytes]:
         first, second = await self._exactly(2)
         size = second & 0x7F
         if size == 126:
             (size,) = struct.unpack("!H", await self._exactly(2))
         elif size == 127:
             (size,) = struct.unpack("!Q", await self._exactly(8))
-        payload = await self._exactly(size)
-        if first & 0x0F == CLOSE:
-            raise WebSocketEnded(f"closed: {payload[2:].decode()}")
-        return payload
+        return first & 0x0F, await self._exactly(size)
 
-    async def upgrade(self, head: str) -> None:
-        """Raises `WebSocketEnded` unless the server switches protocols."""
-        await self._stream.send_all(head.encode())
+    async def upgraded(self) -> None:
+        """Waits for the answer to `wire.upgrade`. Raises `WebSocketEnded` unless the server switches protocols."""
         while (end := self._unread.find(b"\r\n\r\n")) < 0:
             await self._more()
         answer = self._unread[:end].decode()
@@ -83,14 +75,11 @@ async def raw_websocket(url: str, *, token: str | None = None) -> AsyncIterator[
     """Connects to a `ws://` address, as a node if it has a token; drops the connection when left."""
     parts = urlsplit(url)
     assert parts.hostname is not None
-    as_node = f"authorization: Bearer {token}\r\nsec-websocket-protocol: skynet.node.v1\r\n" if token else ""
     stream = await trio.open_tcp_stream(parts.hostname, parts.port or 80)
     try:
         socket = RawWebSocket(stream)
-        await socket.upgrade(
-            f"GET {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-            f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{as_node}\r\n"
-        )
+        await socket.send(upgrade(parts.path, token=token))
+        await socket.upgraded()
         yield socket
     finally:
         await trio.aclose_forcefully(stream)

@@ -81,11 +81,14 @@ class GatewayProcess:
 
 
 @asynccontextmanager
-async def gateway_process(data_dir: Path, **settings: str | float) -> AsyncIterator[GatewayProcess]:
+async def gateway_process(
+    data_dir: Path, core: int | None = None, /, **settings: str | float
+) -> AsyncIterator[GatewayProcess]:
     """Runs `skygw serve` on free ports until the block is left, and then drains it.
 
     `settings` are the gateway's own, by name; everything else is its default. Its log is `<data_dir>.log`, begun anew
     by each start. Raises `RuntimeError` when it ends before it is ready, or not after it was told to.
+    With `core` it runs on this processor core alone, and so does its PostgreSQL.
     """
     log = data_dir.with_name(f"{data_dir.name}.log")
     env = {name: value for name, value in os.environ.items() if not name.upper().startswith("SKYGW_")}
@@ -96,6 +99,8 @@ async def gateway_process(data_dir: Path, **settings: str | float) -> AsyncItera
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "skygw.cli.main", "serve"], env=env, stdout=subprocess.PIPE, stderr=stderr
         )
+    if core is not None:
+        os.sched_setaffinity(process.pid, {core})
     try:
         ready = await _ready_line(process)
         if ready is None:

@@ -15,8 +15,9 @@ import trio
 from skygw.auth.development import load_or_make
 from skygw.protocol.chunks import Chunk, pack_chunk
 from skygw.protocol.gateway_frames import DirectCancel, DirectCredit, DirectRequest
-from tests.fakes.gateway_process import GatewayProcess, gateway_process
+from tests.fakes.gateway_process import gateway_process
 from tests.fakes.postgres import PostgresServer
+from tests.fakes.process_memory import ProcessMemory
 from tests.gateway.test_hostile_peers import upgrade
 from tests.gateway.world import PATIENCE_S, AnyWorld, ScriptedNode, start_of, world_of
 
@@ -37,27 +38,6 @@ SETTINGS = {
     "max_in_flight_bytes_per_node": CALLERS * 8 * KIB,
 }
 """So that all callers may wait at once, with little under way to each: what is judged is everything else."""
-
-
-class Memory:
-    """The resident memory of a process, from /proc."""
-
-    def __init__(self, process: GatewayProcess) -> None:
-        self._folder = Path(f"/proc/{process.pid}")
-
-    def forget_peak(self) -> None:
-        (self._folder / "clear_refs").write_text("5")
-
-    def now(self) -> int:
-        return self._line("VmRSS")
-
-    def peak(self) -> int:
-        return self._line("VmHWM")
-
-    def _line(self, name: str) -> int:
-        lines = (self._folder / "status").read_text().splitlines()
-        [size] = [int(line.split()[1]) * KIB for line in lines if line.startswith(f"{name}:")]
-        return size
 
 
 def frame(payload: bytes, *, first_byte: int) -> bytes:
@@ -162,7 +142,7 @@ async def test_memory_does_not_rise(
 ) -> None:
     data_dir = tmp_path / "hub"
     async with gateway_process(data_dir, database_url=postgres.gateway_url, **SETTINGS) as process:
-        memory = Memory(process)
+        memory = ProcessMemory(process.pid)
         key = load_or_make(data_dir)
         async with world_of(AnyWorld, process, key, postgres.owner_url) as world, world.bystander() as bystander:
             async with upgraded(world):

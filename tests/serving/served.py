@@ -47,6 +47,11 @@ class CountingMetrics:
             while self.closed_by[why] < count:
                 await self._changes.park()
 
+    async def until_all_closed(self) -> None:
+        with trio.fail_after(PATIENCE_S):
+            while self.closed_by.total() < self.opened_count:
+                await self._changes.park()
+
 
 class Peer:
     """A client that sends exactly the bytes it is told to."""
@@ -127,12 +132,12 @@ class Served:
             await sock.bind((source, 0))
         if receive_buffer is not None:
             sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
-        await sock.connect(self.listener.address)
-        transport = trio.SocketStream(sock)
-        stream: trio.abc.Stream = transport
-        if tls is not None:
-            stream = trio.SSLStream(transport, tls, server_hostname="localhost", https_compatible=True)
         try:
+            await sock.connect(self.listener.address)
+            transport = trio.SocketStream(sock)
+            stream: trio.abc.Stream = transport
+            if tls is not None:
+                stream = trio.SSLStream(transport, tls, server_hostname="localhost", https_compatible=True)
             yield Peer(stream, transport)
         finally:
             sock.close()

@@ -14,6 +14,8 @@ from skygw.serving import (
 )
 from skygw.serving.binding import listening_socket
 from skygw.serving.connection import Connection
+from skygw.serving.places import Places
+from skygw.turnstile import Turnstile
 from tests.serving.apps import UPGRADE, EchoApp, greets
 from tests.serving.served import PATIENCE_S, serving
 
@@ -71,7 +73,10 @@ async def test_a_connection_killed_before_it_ran_ends_quietly() -> None:
     async with await trio.open_tcp_stream(*listening.getsockname()):
         await trio.lowlevel.wait_readable(listening)
         accepted, _ = listening.accept()
-        connection = Connection(accepted, peer=("127.0.0.1", 1), config=config(), tls=None)
+        places = Places(config(), refused=lambda _why, _client: None)
+        connection = Connection(
+            accepted, peer=("127.0.0.1", 1), config=config(), tls=None, places=places, partings=Turnstile(pause_turns=0)
+        )
         connection.end_if_idle()
         await connection.run(greets, context=WorkerContext(max_requests=None), state={})
         assert connection.ending.why is End.DRAINED

@@ -1,9 +1,12 @@
 """What a listener does with ordinary connections, and with too many of them."""
 
 import logging
+import socket
 from ipaddress import ip_network
+from itertools import pairwise
 
 import pytest
+import trio
 
 from skygw.serving import (
     BodyLimit,
@@ -12,8 +15,9 @@ from skygw.serving import (
     Refusal,
 )
 from skygw.serving.hypercorn_seam import Http11
+from skygw.serving.listener import ACCEPTED_AT_ONCE
 from tests.serving.apps import EchoApp, greets
-from tests.serving.served import serving
+from tests.serving.served import PATIENCE_S, serving
 
 
 async def test_a_pure_asgi_app_without_lifespan_is_served() -> None:
@@ -62,15 +66,6 @@ async def test_a_fault_of_ours_ends_its_connection_alone(
     assert errors[0].exc_info
 
 
-async def test_over_the_cap_a_connection_is_closed_unread_and_counted() -> None:
-    async with serving(EchoApp(), max_connections=1) as served, served.peer() as first:
-        assert await first.ask() == (200, b"hello")
-        async with served.peer() as second:
-            assert await second.read_to_end() == b""
-        assert served.metrics.refused_by == {Refusal.TOO_MANY: 1}
-        assert await first.ask() == (200, b"hello")
-
-
 async def test_a_stranger_takes_no_place_and_is_counted() -> None:
     networks = (ip_network("127.0.0.1/32"),)
     async with serving(EchoApp(), allowed_networks=networks, max_connections=1) as served:
@@ -95,26 +90,6 @@ def test_who_is_let_in_is_said_by_networks(peer: str, *, is_let_in: bool) -> Non
     networks = (ip_network("10.0.0.0/8"), ip_network("fe80::/64"))
     config = ListenerConfig(name="internal", host="::", port=0, allowed_networks=networks)
     assert config.lets_in(peer) is is_let_in
-
-
-async def test_one_address_cannot_take_all_connections() -> None:
-    async with serving(EchoApp(), max_connections_per_address=1) as served:
-        async with served.peer() as first:
-            assert await first.ask() == (200, b"hello")
-            async with served.peer() as second:
-                assert await second.read_to_end() == b""
-            assert served.metrics.refused_by == {Refusal.TOO_MANY_FROM_ADDRESS: 1}
-        await served.metrics.until_closed(End.PEER_LEFT)
-        assert len(served.listener._by_address) == 0
-        async with served.peer() as third:
-            assert await third.ask() == (200, b"hello")
-
-
-async def test_behind_a_proxy_its_one_address_is_not_capped() -> None:
-    settings = {"max_connections_per_address": 1, "behind_tls_proxy": True}
-    async with serving(EchoApp(), **settings) as served, served.peer() as first, served.peer() as second:
-        assert await first.ask() == (200, b"hello")
-        assert await second.ask() == (200, b"hello")
 
 
 async def test_continue_is_sent_when_the_app_asks_for_the_body() -> None:
@@ -146,3 +121,25 @@ async def test_a_whole_url_as_target_reaches_the_same_path() -> None:
     async with serving(app) as served, served.peer() as peer:
         assert await peer.ask("http://here:5002/v1/nodes/me?a=b") == (200, b"hello")
         assert (app.scopes[0]["path"], app.scopes[0]["query_string"]) == ("/v1/nodes/me", b"a=b")
+
+
+async def test_a_storm_of_connects_is_taken_in_order_a_few_at_a_time() -> None:
+    """What waits is in the kernel: between two steps of whoever is connected already, only a handful comes in."""
+    most = ACCEPTED_AT_ONCE
+    counts: list[int] = []
+    async with serving(EchoApp()) as served, served.peer() as connected:
+        assert await connected.ask() == (200, b"hello")
+        sockets = [socket.create_connection(served.listener.address) for _ in range(10 * ACCEPTED_AT_ONCE)]
+        try:
+            with trio.fail_after(PATIENCE_S):
+                while not counts or counts[-1] < len(sockets) + 1:
+                    counts.append(served.listener.connection_count)
+                    await trio.lowlevel.checkpoint()
+            taken = [later - earlier for earlier, later in pairwise(counts)]
+            assert max(taken) <= most
+            assert await connected.ask() == (200, b"hello")
+            first = [connection.peer for connection in served.listener._connections]
+            assert {sock.getsockname() for sock in sockets} < set(first)
+        finally:
+            for sock in sockets:
+                sock.close()

@@ -1,11 +1,14 @@
 """Requests and frames with random damage: whatever comes, no fault of ours, and a bystander goes on."""
 
+import os
 import random
 
 import pytest
 import trio
+import trio.testing
 
 from skygw.serving import End
+from tests.hazards.peers import Op, frame, goodbye
 from tests.serving.apps import UPGRADE, EchoApp
 from tests.serving.served import PATIENCE_S, Served, serving
 
@@ -26,7 +29,27 @@ FRAMES = (
     b"\x01\x81\x00\x00\x00\x00a\x80\x81\x00\x00\x00\x00b",
     b"\x82\xfe\x01\x00\x01\x02\x03\x04" + b"z" * 256,
 )
-ROUNDS = 150
+ROUNDS = int(os.environ.get("SKYGW_TEST_FUZZ_ROUNDS", "150"))
+SEED = int(os.environ.get("SKYGW_TEST_FUZZ_SEED", "1"))
+
+SAID = (
+    frame(Op.TEXT, b"hello")
+    + frame(Op.BINARY)
+    + frame(Op.TEXT, "\u20ac \U0001f52d".encode()[:2], is_last=False)
+    + frame(Op.PING, b"?")
+    + frame(Op.CONTINUATION, "\u20ac \U0001f52d".encode()[2:6], is_last=False)
+    + frame(Op.CONTINUATION, is_last=False)
+    + frame(Op.CONTINUATION, "\u20ac \U0001f52d".encode()[6:])
+    + frame(Op.BINARY, b"z" * 126)
+)
+HEARD = (
+    b"\x81\x05hello",
+    b"\x82\x00",
+    b"\x8a\x01?",
+    b"\x81\x08\xe2\x82\xac \xf0\x9f\x94\xad",
+    b"\x82\x7e\x00\x7e" + b"z" * 126,
+)
+"""The answers to it. The pong may stand elsewhere among the others."""
 
 
 def damaged(data: bytes, chance: random.Random) -> bytes:
@@ -60,7 +83,7 @@ async def attack(served: Served, chance: random.Random) -> None:
         await peer.read_to_end()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [SEED, SEED + 1])
 async def test_no_damage_is_a_fault_of_ours(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     async with serving(EchoApp()) as served, served.peer() as bystander:
@@ -72,3 +95,34 @@ async def test_no_damage_is_a_fault_of_ours(seed: int) -> None:
                 await trio.lowlevel.checkpoint()
         assert served.metrics.closed_by.total() == ROUNDS
         assert served.metrics.closed_by[End.FAULT] == 0
+
+
+async def conversation(served: Served, pieces: list[bytes]) -> bytes:
+    """All that is heard when this is said, each piece in a segment of its own that has been taken before the next."""
+    async with served.peer() as peer:
+        await peer.send(UPGRADE + b"\r\n")
+        await peer.read_until(b"\r\n\r\n")
+        for piece in pieces:
+            await peer.send(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        heard = await peer.read_exactly(sum(map(len, HEARD)))
+        await peer.send(goodbye(4242))
+        return heard + await peer.read_to_end()
+
+
+def is_heard(answer: bytes) -> bool:
+    """Whether these are the answers to `SAID` and to a goodbye: all of them, and nothing else."""
+    heard = b"".join(one for one in HEARD if one in answer)
+    return len(answer) == len(heard) + 4 == sum(map(len, HEARD)) + 4 and answer.endswith(b"\x88\x02\x10\x92")
+
+
+async def test_frames_that_are_cut_in_two_say_the_same_wherever_it_is() -> None:
+    async with serving(EchoApp()) as served:
+        answers = [await conversation(served, [SAID[:cut], SAID[cut:]]) for cut in range(1, len(SAID))]
+    assert [cut for cut, answer in enumerate(answers, 1) if not is_heard(answer)] == []
+
+
+async def test_frames_that_come_byte_by_byte_say_the_same() -> None:
+    async with serving(EchoApp()) as served:
+        answer = await conversation(served, [SAID[at : at + 1] for at in range(len(SAID))])
+    assert is_heard(answer)

@@ -71,6 +71,18 @@ async def test_an_app_that_sends_on_after_the_peer_left_does_not_freeze_the_othe
                 await trio.lowlevel.checkpoint()
 
 
+async def test_an_endless_answer_to_head_does_not_freeze_the_others() -> None:
+    app = EchoApp()
+    async with serving(app) as served, served.peer() as bystander:
+        async with served.peer() as peer:
+            await peer.send(b"HEAD /flood HTTP/1.1\r\nHost: a\r\n\r\n")
+            await peer.read_until(b"\r\n\r\n")
+            assert await bystander.ask("/other") == (200, b"hello")
+            app.scopes.reverse()  # the app looks at the last one to see whether it is still open
+        with trio.fail_after(PATIENCE_S):
+            await app.flooded.wait()
+
+
 async def test_a_response_that_is_cut_never_ends_cleanly() -> None:
     async with serving(EchoApp()) as served, served.peer() as peer:
         await peer.send(b"GET /cut HTTP/1.0\r\n\r\n")

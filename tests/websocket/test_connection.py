@@ -159,6 +159,16 @@ async def test_a_flood_of_pings_fills_nothing_and_its_last_one_is_answered() -> 
     assert transport.handed_over <= MAX_PONG_BYTES + 200
 
 
+async def test_a_ping_and_a_goodbye_right_behind_the_handshake_are_answered() -> None:
+    transport = MemoryTransport()
+    unread = frame(PING, b"early", MASK) + frame(CLOSE, close_payload(1_000, ""), MASK)
+    socket = opened(transport, unread=unread)
+    with pytest.raises(LinkClosed):
+        await socket.receive()
+    assert transport.said == [Pong(b"early"), Close(1_000, "")]
+    assert socket.ended.is_set()
+
+
 async def test_the_peers_goodbye_is_answered_and_told_with_its_code_after_the_last_message() -> None:
     transport = MemoryTransport()
     socket = opened(transport)
@@ -406,4 +416,23 @@ async def test_whoever_receives_again_gets_what_was_read_ahead_and_then_reads_it
         assert await socket.receive() == ["first"]
         transport.say(text("second"))
         assert await socket.receive() == ["second"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_app_that_waits_while_it_is_read_for_hears_what_comes_after_that_has_ended(
+    autojump_clock: Clock,
+) -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+
+    async def say_late() -> None:
+        await trio.sleep(LOOKS_AFTER_EVERY_S * 2)
+        transport.say(text("late"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.keep)
+        await trio.sleep(LOOKS_AFTER_EVERY_S * 1.5)  # by now it reads for us, for so long again
+        nursery.start_soon(say_late)
+        with trio.fail_after(LOOKS_AFTER_EVERY_S * 3):
+            assert await socket.receive() == ["late"]
         nursery.cancel_scope.cancel()

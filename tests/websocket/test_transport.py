@@ -90,6 +90,52 @@ async def test_a_peer_that_takes_too_little_is_given_up_though_it_never_stalls()
             nursery.cancel_scope.cancel()
 
 
+async def test_a_peer_that_takes_each_small_write_in_time_and_all_of_them_too_slowly_is_given_up() -> None:
+    """At about 0.8 MB/s where ten times as much is asked for."""
+    with sockets() as (sending, reading), trio.fail_after(30):
+        sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        ours = PlainTransport(sending, Patience(stalled_s=0.5, min_bytes_per_s=8e6))
+        written = 0
+
+        async def sip() -> None:
+            while True:
+                await trio.lowlevel.wait_readable(reading)
+                reading.recv(16 * 1024)
+                await trio.sleep(0.02)  # the peer's pace
+
+        async def send_without_end() -> None:
+            nonlocal written
+            while True:
+                await ours.send(BULK[: 16 * 1024])
+                written += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sip)
+            with pytest.raises(NotReading):
+                await send_without_end()
+            nursery.cancel_scope.cancel()
+        assert written > 1
+
+
+async def test_a_peer_that_pauses_and_catches_up_is_kept() -> None:
+    with transports(Patience(stalled_s=0.5)) as (ours, theirs):
+
+        async def pause_and_drain() -> None:
+            for _ in range(3):
+                await trio.sleep(0.2)  # its pauses, each within the patience and all of them beyond
+                for _ in range(16):
+                    await theirs.receive()
+            await read_to_end(theirs)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pause_and_drain)
+            for _ in range(4):
+                await ours.send(BULK)
+            await ours.send_end()
+        assert ours.handed_over == 4 * len(BULK)
+
+
 async def test_a_cancelled_write_says_how_far_it_came() -> None:
     with transports() as (ours, _):
         with trio.move_on_after(0.1):
@@ -132,6 +178,15 @@ async def test_an_abort_wakes_whoever_reads_and_writes() -> None:
             await ours.receive()
         with pytest.raises(ConnectionLost):
             await ours.send(b"x")
+
+
+async def test_connections_that_were_closed_here_say_so_to_whoever_comes_late() -> None:
+    """More than one of them: Trio's own wait fails on the first and calls the others busy."""
+    for _ in range(2):
+        with transports() as (ours, _):
+            ours.close()
+            with pytest.raises(ConnectionLost):
+                await ours.receive()
 
 
 async def test_a_reset_by_the_peer_is_a_lost_connection() -> None:

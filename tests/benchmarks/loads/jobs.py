@@ -1,0 +1,148 @@
+"""The load generator, in a process of its own: takes jobs as lines of JSON on stdin, answers each with one line."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from tests.benchmarks.loads.asking import ask, learn
+from tests.benchmarks.loads.cpu import cpu_seconds
+from tests.benchmarks.loads.dialing import Dial, Link, LoadBroken, connect, dial, hang_up
+from tests.benchmarks.loads.nodes import AnsweringNode, node_dial, text
+from tests.benchmarks.loads.streaming import count, publish
+from tests.benchmarks.wire import TEXT, message, upgrade
+
+
+@contextmanager
+def dialled(port: int, dials: list[Dial]) -> Iterator[list[Link]]:
+    links, _ = dial(port, dials)
+    try:
+        yield links
+    finally:
+        hang_up(links)
+
+
+@contextmanager
+def connected(port: int, count: int) -> Iterator[list[Link]]:
+    links = [connect(port) for _ in range(count)]
+    try:
+        yield links
+    finally:
+        hang_up(links)
+
+
+def echo_dial(path: str, size: int) -> Dial:
+    text = b"x" * size
+    return Dial(upgrade(path), message(TEXT, text), lambda first: first == text)
+
+
+def echoed(size: int) -> bytes:
+    """What a server sends back for a message of `size` bytes."""
+    sent = message(TEXT, b"x" * size)
+    return bytes((sent[0], sent[1] & 0x7F)) + sent[2 : -4 - size] + sent[-size:]
+
+
+def echo(job: dict[str, Any]) -> dict[str, float]:
+    """`at_once` messages are sent in one write on each socket, and the next when all of them are back."""
+    size, at_once = job["bytes"], job["at_once"]
+    with dialled(job["port"], [echo_dial("/echo", size)] * job["sockets"]) as links:
+        sent, answer = message(TEXT, b"x" * size) * at_once, echoed(size) * at_once
+        figures = ask(links, sent, answer=answer, seconds=job["seconds"], server=job["server"])
+    return {**figures, "per_s": figures["per_s"] * at_once, "cpu_us": figures["cpu_us"] / at_once}
+
+
+def get(job: dict[str, Any]) -> dict[str, float]:
+    request = f"GET {job['path']} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
+    with connected(job["port"], job["connections"]) as links:
+        answer = learn(links[0], request)
+        return ask(links, request, answer=answer, seconds=job["seconds"], server=job["server"])
+
+
+def connects(job: dict[str, Any], held: list[Link]) -> dict[str, float]:
+    """Opens sockets and leaves them open in `held`: nodes until they are welcomed, others until they are echoed to."""
+    if "nodes" in job:
+        dials = [node_dial(*node) for node in job["nodes"]]
+    else:
+        dials = [echo_dial("/echo", job["bytes"])] * job["sockets"]
+    began = cpu_seconds(job["server"])
+    links, took = dial(job["port"], dials)
+    held += links
+    return {"per_s": len(links) / took, "cpu_us": (cpu_seconds(job["server"]) - began) / len(links) * 1_000_000}
+
+
+def http_request(method: str, path: str, token: str, body: bytes = b"") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {token}\r\n"
+    if body:
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + body
+
+
+def rpc(job: dict[str, Any]) -> dict[str, float]:
+    """Callers ask one node, which is answered for in this process too."""
+    install_id, token = job["node"]
+    body = json.dumps({"operation": "device.read", "params": {"deviceUid": install_id}}).encode()
+    request = http_request("POST", f"/internal/nodes/{install_id}/direct", job["token"], body)
+    with (
+        dialled(job["port"], [node_dial(install_id, token)]) as (link,),
+        connected(job["http_port"], job["callers"]) as callers,
+    ):
+        node = {link.fd: AnsweringNode(link, in_one_frame=job["in_one_frame"]).read}
+        answer = learn(callers[0], request, others=node)
+        return ask(callers, request, answer=answer, seconds=job["seconds"], server=job["server"], others=node)
+
+
+def snapshots(job: dict[str, Any]) -> dict[str, float]:
+    """Nodes publish; at the end the gateway must show the last snapshot of one of them as its latest."""
+    install_id, _ = job["nodes"][0]
+    with dialled(job["port"], [node_dial(*job["nodes"][0])]) as first:
+        with dialled(job["port"], [node_dial(*node) for node in job["nodes"][1:]]) as others:
+            figures, last = publish([*first, *others], seconds=job["seconds"], server=job["server"])
+        with connected(job["http_port"], 1) as (caller,):
+            shown = learn(caller, http_request("GET", f"/internal/nodes/{install_id}", job["token"]))
+    if last not in shown:
+        raise LoadBroken(f"the last snapshot, of {last!r}, is not what is kept: {shown[-2_000:]!r}")
+    return figures
+
+
+def deliveries(job: dict[str, Any]) -> dict[str, float]:
+    """One node publishes, and subscribers count what they are delivered."""
+    ping = Dial(upgrade("/internal/ws/stream"), text({"kind": "ping", "id": "1"}), lambda first: b'"pong"' in first)
+    with (
+        dialled(job["port"], [node_dial(*job["node"])]) as (publisher,),
+        dialled(job["port"], [ping] * job["sockets"]) as links,
+    ):
+        return count(links, publisher, seconds=job["seconds"], server=job["server"])
+
+
+def puts(job: dict[str, Any]) -> dict[str, float]:
+    """Nodes that count what the server sends them, and answer nothing. This server has a path for each of them."""
+    dials = [replace(node_dial(*node), upgrade=upgrade(f"/node/{node[0]}", token="none")) for node in job["nodes"]]
+    with dialled(job["port"], dials) as links:
+        return count(links, None, seconds=job["seconds"], server=job["server"])
+
+
+LOADS = {"echo": echo, "get": get, "rpc": rpc, "snapshots": snapshots, "deliveries": deliveries, "puts": puts}
+
+
+def done(job: dict[str, Any], held: list[Link]) -> dict[str, float]:
+    if job["do"] == "connect":
+        return connects(job, held)
+    if job["do"] == "release":
+        hang_up(held)
+        held.clear()
+        return {}
+    return LOADS[job["do"]](job)
+
+
+def main() -> None:
+    """Until stdin ends. What `connect` opened is held until `release`."""
+    held: list[Link] = []
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(done(json.loads(line), held)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
