@@ -87,6 +87,15 @@ def fuzz(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def line(session: nox.Session) -> None:
+    """Half an hour of stops behind 1 Mbit/s, 300 ms and eight uploads; prints how long they took."""
+    session.run(
+        *(sys.executable, "-m", "pytest", "tests/fleet/test_slow_line.py", "--timeout=2400", *session.posargs),
+        env={**os.environ, "SKYGW_TEST_LINE_S": "1800"},
+    )
+
+
 @nox.session(venv_backend="venv")
 def newest(session: nox.Session) -> None:
     """The tests with the newest versions of everything the lower bounds allow."""

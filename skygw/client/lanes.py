@@ -124,9 +124,11 @@ class Lanes:
         self._wake = trio.Event()
 
     def take(self) -> list[str | bytes]:
-        """What to write next: as much as fits `BATCH_BYTES`, and at least one message; empty when every lane is."""
+        """What to write next: as much as fits `BATCH_BYTES`, on a slow uplink the size of a piece, and at least one
+        message; empty when every lane is.
+        """
         batch: list[str | bytes] = []
-        room = BATCH_BYTES
+        room = min(BATCH_BYTES, self.pieces.bytes)
         while room > 0:
             message = self._next(room if batch else None)
             if message is None:

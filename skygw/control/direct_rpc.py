@@ -29,7 +29,7 @@ from skygw.nodes.outbox import Lane
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import DirectCancel, DirectCredit, DirectRequest
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import DirectResponseEnd, DirectResponseStart
+from skygw.protocol.node_frames import DirectResponseStart
 
 REMEMBER_S = 60.0
 """How long what became of a call can be asked."""

@@ -114,8 +114,8 @@ class Call:
         return len(self._buffer)
 
     async def piece(self, *, at_most: int) -> bytes | DirectResponseEnd:
-        """Waits for more bytes, or for the end. Raises what became of the answer. Lets nobody else run if bytes are here,
-        which are never more than the credit, but notices that it was cancelled.
+        """Waits for more bytes, or for the end. Raises what became of the answer. If bytes are here nobody else gets to
+        run (there are never more than the credit), but a cancelled caller notices.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._buffer:

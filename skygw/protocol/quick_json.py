@@ -141,9 +141,12 @@ class _Kind(Generic[FrameT]):
         return frame
 
 
-def read_body(model: type[ModelT], text: str) -> ModelT | None:
+def read_body(model: type[ModelT], raw: bytes) -> ModelT | None:
     """The model of a document that is one object, an HTTP body."""
-    raw = text.encode()
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
     wide = _may_hold_infinity(text, raw)
     members = None if wide is None else _members_of(raw, wide)
     shape = shape_of(model)

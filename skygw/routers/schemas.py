@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from skygw.control.ledger import CommandState
 from skygw.errors import Hop, Invalid, Outcome, Reached
 from skygw.ids import CommandId, DeviceUid, InstanceUid, TelescopeUid
+from skygw.protocol import quick_json
 from skygw.protocol.frame import Counter, OpaqueObject, Sha256, read_model
 from skygw.protocol.json_text import BrokenJson, JsonObject, Opaque, read_object
 from skygw.protocol.limits import KIB, MAX_TEXT_BYTES
@@ -254,7 +255,7 @@ class DrainView(View):
 
 def read_body(model: type[BodyT], raw: bytes) -> BodyT:
     """Validates a JSON body. Raises `Invalid`, which names the fields."""
-    return validated(model, read_json(raw))
+    return quick_json.read_body(model, raw) or validated(model, read_json(raw))
 
 
 def read_json(raw: bytes) -> JsonObject:

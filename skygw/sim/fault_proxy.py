@@ -2,17 +2,22 @@
 
 import struct
 from collections.abc import Iterable
+from functools import partial
 
 import trio
 
 from skygw.sim.fault_plan import Fault, plan
-from skygw.sim.line import BOTH, Line, Way
+from skygw.sim.line import BOTH, Course, Line, Way
 from skygw.sim.mishaps import Mishaps
 from skygw.sim.pipe import End, Pipe
 from skygw.sim.traffic import Counts, Traffic
 
-KERNEL_BYTES = 4 * 1024
-"""Of each of our sockets' buffers: what waits should wait here, where it is counted. The kernel doubles it."""
+SEND_BYTES = 64 * 1024
+LEAST_RECEIVE_BYTES, MOST_RECEIVE_BYTES = 4 * 1024, 64 * 1024
+RECEIVE_S = 0.03
+"""Of each of our sockets' buffers: what waits should wait here, where it is counted. So little is received ahead as
+still feeds the line, since a window far below loopback's segments of 64 KiB slows TCP down. The kernel doubles it.
+"""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing sends a RST (socket(7))."""
@@ -90,13 +95,19 @@ class FaultProxy:
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Listens on a free loopback port, which is what it is started with; until cancelled. Then all ends are cut."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        for listener in listeners:
-            _keep_small(listener.socket)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_plan)
-            task_status.started(listeners[0].socket.getsockname()[1])
-            await trio.serve_listeners(self._forward, listeners)
+            await self.carry_to(self._host, self._port, task_status=task_status)
+
+    async def carry_to(
+        self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """As `run`, beside it: what else a site sends to others, on the same line."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        for listener in listeners:
+            _keep_small(listener.socket, self._line.up)
+        task_status.started(listeners[0].socket.getsockname()[1])
+        await trio.serve_listeners(partial(self._forward, host, port), listeners)
 
     async def _follow_plan(self) -> None:
         began = trio.current_time()
@@ -112,11 +123,11 @@ class FaultProxy:
                 case Fault.HALF_OPEN:
                     self.half_open()
 
-    async def _forward(self, site: trio.SocketStream) -> None:
+    async def _forward(self, host: str, port: int, site: trio.SocketStream) -> None:
         self.counts.connections += 1
         number = self.counts.connections
         try:
-            gateway = await _dial(self._host, self._port)
+            gateway = await _dial(host, port, self._line.down)
         except OSError:
             site.socket.close()
             return
@@ -206,13 +217,13 @@ class _Connection:
             self.end(reset=True)
 
 
-async def _dial(host: str, port: int) -> trio.SocketStream:
+async def _dial(host: str, port: int, receives: Course) -> trio.SocketStream:
     """Connects with small buffers, which must be asked for before. Raises `OSError`."""
     problem = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM):
         socket = trio.socket.socket(family, kind, protocol)
         try:
-            _keep_small(socket)
+            _keep_small(socket, receives)
             await socket.connect(address)
         except OSError as error:
             socket.close()
@@ -225,6 +236,7 @@ async def _dial(host: str, port: int) -> trio.SocketStream:
     raise problem
 
 
-def _keep_small(socket: trio.socket.SocketType) -> None:
-    for option in (trio.socket.SO_RCVBUF, trio.socket.SO_SNDBUF):
-        socket.setsockopt(trio.socket.SOL_SOCKET, option, KERNEL_BYTES)
+def _keep_small(socket: trio.socket.SocketType, receives: Course) -> None:
+    received = int(min(max(LEAST_RECEIVE_BYTES, receives.bytes_per_s * RECEIVE_S), MOST_RECEIVE_BYTES))
+    socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, received)
+    socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BYTES)

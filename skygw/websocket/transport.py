@@ -89,11 +89,11 @@ class Transport(Protocol):
         ...
 
 
-def tune(sock: socket.socket) -> None:
+def tune(sock: socket.socket, *, unsent_bytes: int = UNSENT_BYTES) -> None:
     """Small messages leave at once, and little waits in the kernel."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent_bytes)
 
 
 class PlainTransport:

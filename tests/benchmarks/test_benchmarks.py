@@ -1,12 +1,18 @@
 """The benchmarks run and yield every figure; no number is judged."""
 
+from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from tests.benchmarks import frames
 from tests.benchmarks.__main__ import run
 from tests.benchmarks.plan import PARTS, TINY
 from tests.benchmarks.report import OURS
+from tests.wire.samples import FILES, name_of
 
 
+@pytest.mark.timeout(300)  # ten processes, one after the other on one core
 async def test_a_run_yields_every_figure_for_our_servers_and_the_others(tmp_path: Path) -> None:
     report = await run(TINY, set(PARTS), tmp_path / "hub")
 
@@ -29,3 +35,10 @@ async def test_a_run_yields_every_figure_for_our_servers_and_the_others(tmp_path
         assert one_sided or (OURS in subjects and len(subjects) > 1)
     assert all(f"| {figure} |" in report.markdown() for figure in report.values)
     assert len(list(report.rows())) == sum(len(subjects) for subjects in report.values.values())
+
+
+def test_every_golden_frame_has_a_cost_to_read_and_one_to_write() -> None:
+    costs = frames.measure(turns=1)
+    assert {cost.name for cost in costs} >= {name_of(path) for path in FILES}
+    assert Counter(cost.direction for cost in costs) == {"read": len(costs) // 2, "write": len(costs) // 2}
+    assert all(cost.ours > 0 and cost.json > 0 and cost.pydantic > 0 for cost in costs)

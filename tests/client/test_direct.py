@@ -7,7 +7,7 @@ import trio
 
 from skygw.client.direct import DirectCall, OperationRefused
 from skygw.client.node import NodeClient
-from skygw.client.piece_size import FIRST, SMALLEST
+from skygw.client.piece_size import SMALLEST
 from skygw.protocol.chunks import Chunk
 from skygw.protocol.gateway_frames import DirectCancel, DirectCredit, DirectRequest
 from skygw.protocol.limits import MAX_CHUNK_PAYLOAD
@@ -47,7 +47,7 @@ async def test_a_response_is_started_cut_into_chunks_and_ended_with_its_digest(
     chunks = chunks_of(session)
     assert (start.content_type, start.total_size) == ("image/fits", len(data))
     assert [chunk.seq for chunk in chunks] == list(range(end.chunks))
-    assert len(chunks[0].payload) == FIRST
+    assert len(chunks[0].payload) == SMALLEST
     assert all(SMALLEST <= len(chunk.payload) <= MAX_CHUNK_PAYLOAD for chunk in chunks[:-1])
     assert b"".join(chunk.payload for chunk in chunks) == data
     assert (end.total_size, end.sha256) == (len(data), hashlib.sha256(data).hexdigest())

@@ -1,37 +1,48 @@
-"""How large the pieces of a response are, by how long the last writes took."""
+"""Chunks are as large as the uplink's pace allows, and small until that is known."""
 
-from skygw.client.piece_size import FIRST, LONGEST_S, SMALLEST, PieceSize
+from skygw.client.piece_size import LONGEST_S, QUICK_S, QUICK_WRITES, SMALLEST, PieceSize
 from skygw.protocol.limits import MAX_CHUNK_PAYLOAD
 
 
-def written(pieces: PieceSize, *, bytes_per_s: float, times: int) -> PieceSize:
+def write(size: PieceSize, *, took_s: float, times: int = 1) -> None:
     for _ in range(times):
-        pieces.wrote(pieces.bytes, took_s=pieces.bytes / bytes_per_s)
-    return pieces
+        size.wrote(size.bytes, took_s=took_s)
 
 
-def test_no_piece_holds_a_slow_uplink_for_long_and_none_is_too_small_to_be_worth_its_head() -> None:
-    mobile = written(PieceSize(), bytes_per_s=1e6 / 8, times=10)
-
-    assert mobile.bytes / (1e6 / 8) <= LONGEST_S
-    assert written(PieceSize(), bytes_per_s=1_000, times=10).bytes == SMALLEST
+def test_the_first_pieces_are_the_smallest() -> None:
+    assert PieceSize().bytes == SMALLEST
 
 
-def test_pieces_grow_on_a_fast_uplink_up_to_the_largest() -> None:
-    pieces = PieceSize()
-    assert pieces.bytes == FIRST
-    assert written(pieces, bytes_per_s=1e8, times=10).bytes == MAX_CHUNK_PAYLOAD
+def test_a_fast_line_gets_the_largest_pieces_within_a_megabyte() -> None:
+    size = PieceSize()
+    written = 0
+    while size.bytes < MAX_CHUNK_PAYLOAD:
+        written += size.bytes
+        write(size, took_s=0.0)
+    assert written <= 1024 * 1024 + SMALLEST
+    write(size, took_s=0.0, times=QUICK_WRITES)
+    assert size.bytes == MAX_CHUNK_PAYLOAD
 
 
-def test_a_small_message_that_went_out_fast_says_nothing_of_the_pace() -> None:
-    pieces = PieceSize()
-    pieces.wrote(100, took_s=0.0)
+def test_a_few_quick_writes_into_empty_buffers_prove_nothing() -> None:
+    size = PieceSize()
+    write(size, took_s=0.0, times=QUICK_WRITES - 1)
+    write(size, took_s=QUICK_S * 2)
+    write(size, took_s=0.0, times=QUICK_WRITES - 1)
+    assert size.bytes == SMALLEST
 
-    assert pieces.bytes == FIRST
+
+def test_small_messages_prove_nothing_about_large_ones() -> None:
+    size = PieceSize()
+    for _ in range(100):
+        size.wrote(200, took_s=0.0)
+    assert size.bytes == SMALLEST
 
 
-def test_an_uplink_of_one_pace_has_pieces_of_one_size() -> None:
-    pieces = written(PieceSize(), bytes_per_s=1e6, times=20)
-    size = pieces.bytes
-
-    assert written(pieces, bytes_per_s=1e6, times=20).bytes == size
+def test_a_line_that_slows_down_gets_smaller_pieces_down_to_the_smallest() -> None:
+    size = PieceSize()
+    write(size, took_s=0.0, times=100)
+    write(size, took_s=2 * LONGEST_S)
+    assert size.bytes == MAX_CHUNK_PAYLOAD // 2
+    write(size, took_s=2 * LONGEST_S, times=20)
+    assert size.bytes == SMALLEST

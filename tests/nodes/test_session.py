@@ -347,6 +347,8 @@ async def test_frames_behind_the_one_that_ended_the_session_move_nothing(
     link = await gateway.connect(site)
     session = gateway.session(site)
     link.stall()
+    session.put(Lane.CONTROL, some_data(1))
+    await trio.testing.wait_all_tasks_blocked()  # the writer has it, and takes no other
     while LANE_BYTES[Lane.CONTROL] - session.queued_bytes(Lane.CONTROL) > 300:
         session.put(Lane.CONTROL, some_data(1))
     link.say("[" + ",".join([encode(Ping())] * 3 + [encode(snapshot(live_seq=1))]) + "]")

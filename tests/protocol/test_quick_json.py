@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from skygw.protocol.codec import BadFrame, Read, from_gateway, from_node
 from skygw.protocol.frame import Frame
 from skygw.protocol.json_text import BrokenJson, Opaque, read_objects
 from skygw.protocol.limits import MAX_FRAMES_PER_MESSAGE, MAX_JSON_DEPTH, MAX_JSON_VALUES
-from skygw.protocol.quick_json import QuickReader
+from skygw.protocol.quick_json import QuickReader, read_body
+from skygw.routers.schemas import DirectBody, read_json, validated
 from tests.protocol.json_values import objects, writers
 from tests.wire.samples import DIRECTIONS, FILES, name_of, text_of
 
@@ -287,3 +290,67 @@ def test_a_gateway_frame_is_read_by_the_same_rules() -> None:
     message = '{"kind":"direct_credit","id":"0f8fad5b-d9cb-469f-a165-70867728950e","bytes":1.0}'
     assert quickly("from_gateway", message) is None
     assert isinstance(from_gateway.decode(message)[0], BadFrame)
+
+
+BODY_VALUES = st.sampled_from(
+    [
+        "{}",
+        '{"a": 1.10}',
+        "[]",
+        "null",
+        '"x"',
+        "5",
+        "5.5",
+        "-1",
+        "true",
+        '{"a":1,"a":1}',
+        '{"a":1e999}',
+        r'{"a":"\u0000"}',
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["operation", "params", "timeoutS", "timeout_s", "offset", "requestId", "request_id", "actor", "x"]
+        ),
+        BODY_VALUES,
+        max_size=5,
+    )
+)
+def test_a_body_is_taken_only_if_the_strict_reader_takes_it_and_is_the_same_then(members: dict[str, str]) -> None:
+    text = ",".join(f'"{name}":{value}' for name, value in {"operation": '"log.tail"', **members}.items())
+    raw = f"{{{text}}}".encode()
+    quick = read_body(DirectBody, raw)
+    if quick is not None:
+        assert vars(quick) == vars(validated(DirectBody, read_json(raw)))
+
+
+def test_an_ordinary_body_is_read_quickly_and_keeps_the_text_of_what_is_carried() -> None:
+    body = read_body(
+        DirectBody, b'{"operation":"device.read","params":{"snake_key": 1.10},"timeoutS":5,"requestId":"a"}'
+    )
+    assert body is not None
+    assert (body.params.text, body.timeout_s, body.request_id) == ('{"snake_key": 1.10}', 5.0, "a")
+
+
+def test_a_body_that_is_not_utf_8_is_left_to_the_strict_reader() -> None:
+    assert read_body(DirectBody, b'{"operation":"\xff"}') is None
+
+
+def test_without_the_compiled_parsers_every_frame_is_read_strictly() -> None:
+    """As on a node, which need not have them."""
+    program = (
+        "import sys; sys.modules['jiter'] = None\n"
+        "from skygw.protocol.codec import encode, from_node\n"
+        "print(*[encode(read.frame) for read in from_node.decode(sys.argv[1])])\n"
+        "print('skygw.protocol.quick_json' in sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program, '[{"kind": "ping", "id": "a"}, {"kind": "pong"}]'],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert said.stdout.split() == [b'{"kind":"ping","id":"a"}', b'{"kind":"pong"}', b"False"]

@@ -68,8 +68,8 @@ def odd_app() -> Any:
         return "hello"
 
     @app.post("/echo")
-    async def echo_body() -> bytes:
-        return bytes(await quart.request.get_data(as_text=False))
+    async def echo_body() -> quart.Response:
+        return quart.Response(await quart.request.get_data(as_text=False))
 
     @app.get("/flood")
     async def flood() -> quart.Response:
