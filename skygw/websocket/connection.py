@@ -159,6 +159,11 @@ class WebSocket:
 
     # --- in
 
+    @property
+    def is_waiting(self) -> bool:
+        """Somebody waits for the connection's next bytes, and has not noticed yet if the link has ended."""
+        return self._reading
+
     async def receive(self) -> list[str | bytes]:
         """The messages that have come: at least one, at most `MESSAGES_AT_ONCE`. A checkpoint; cancelling loses none.
 
@@ -354,7 +359,7 @@ class WebSocket:
         elsewhere. Returns when the link has ended.
         """
         while not self.ended.is_set():
-            with trio.move_on_after(self._looks_every_s):
+            with trio.move_on_at(min(trio.current_time() + self._looks_every_s, self._gone_at())):
                 await self.ended.wait()
             if not self._reading and self.last_received_at == self._seen_at and not self._reader.is_over:
                 await self._read_ahead()
@@ -363,16 +368,19 @@ class WebSocket:
                 await self._mind_silence()
 
     async def _read_ahead(self) -> None:
-        until = trio.current_time() + self._looks_every_s
+        until = min(trio.current_time() + self._looks_every_s, self._gone_at())
         while not (self._app_waits or self._reader.is_over or self.ended.is_set()) and trio.current_time() < until:
             if self._waiting_bytes >= READ_AHEAD_BYTES or len(self._messages) >= READ_AHEAD_MESSAGES:
                 self._silent_since = trio.current_time()  # it is we who do not listen
                 return
             await self._read_some(until=until)
 
+    def _gone_at(self) -> float:
+        return self._silent_since + self._rhythm.gone_after_s
+
     async def _mind_silence(self) -> None:
         silent_s = trio.current_time() - self._silent_since
-        if silent_s >= self._rhythm.gone_after_s:
+        if trio.current_time() >= self._gone_at():
             self._give_up(Fault.GONE, f"nothing came for {silent_s:.0f} s")
         elif silent_s >= self._rhythm.ping_after_s and not (self._asked or self._writing or self._said_goodbye):
             self._asked = True

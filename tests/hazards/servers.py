@@ -30,7 +30,7 @@ class Kind(StrEnum):
     STOCK = "stock"
 
 
-PATIENCE_S = {Kind.OURS: 15.0, Kind.STOCK: 1.0}
+PATIENCE_S = {Kind.OURS: 15.0, Kind.STOCK: 0.7}
 """How long a good answer is waited for. The stock stack is expected to give none, so that this is what it costs."""
 
 SERVE: dict[Kind, Callable[[Limits, Callable[[int], None]], Coroutine[Any, Any, None]]] = {

@@ -17,7 +17,7 @@ from tests.hazards.servers import Bystander, Kind, Server, bystander, new_key
 MAY_RISE_BYTES = 8 * MIB
 SMALL_BUFFER = 4096
 FLOOD_BYTES = int(os.environ.get("SKYGW_TEST_FLOOD_MIB", "2")) * MIB
-FLOOD_S = FLOOD_BYTES / (2 * MIB)
+FLOOD_S = FLOOD_BYTES / (4 * MIB)
 """How long one lasts at most; what the server makes wait is not waited for."""
 SOCKETS = 40
 

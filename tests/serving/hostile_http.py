@@ -219,7 +219,7 @@ TABLE = [
     Hostile("HTTP/2 by prior knowledge", PREFACE, 505, "9113 §3.3"),
     Hostile(
         "an offer of h2c",
-        fields(b"Host: a", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: ????"),
+        fields(b"Host: a", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAAA"),
         TAKEN,
         "9110 §7.8: it is ignored",
     ),

@@ -111,8 +111,9 @@ async def test_a_write_that_is_cancelled_halfway_resets_the_connection() -> None
         if scope["type"] == "lifespan":
             raise NotImplementedError
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        with trio.move_on_after(0.2):
-            await send({"type": "http.response.body", "body": b"x" * 50_000_000, "more_body": True})
+        body = b"x" * 20_000_000
+        with trio.move_on_after(1.0):  # by then the kernel has taken some of it
+            await send({"type": "http.response.body", "body": body, "more_body": True})
         given_up.set()
 
     async with serving(impatient) as served, served.peer(receive_buffer=4096) as deaf:
@@ -144,29 +145,3 @@ async def test_abort_ends_a_quart_handler_whose_send_is_stuck() -> None:
         with trio.fail_after(PATIENCE_S):
             await left.wait()
         await served.metrics.until_closed(End.ABORTED)
-
-
-async def test_unread_messages_do_not_keep_the_disconnect_from_the_app() -> None:
-    read_on = trio.Event()
-    told: list[str] = []
-    handles: list[ConnectionHandle] = []
-
-    async def reads_late(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            raise NotImplementedError
-        handles.append(scope["extensions"][EXTENSION])
-        await receive()
-        await send({"type": "websocket.accept"})
-        await read_on.wait()
-        while not told or told[-1] != "websocket.disconnect":
-            told.append((await receive())["type"])
-
-    async with serving(reads_late) as served, served.peer() as peer:
-        await peer.send(UPGRADE + b"\r\n")
-        await peer.read_until(b"\r\n\r\n")
-        await peer.send(b"\x81\x85\x00\x00\x00\x00hello" * 1000)
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        handles[0].abort()
-        read_on.set()
-        await served.metrics.until_closed(End.ABORTED)
-        assert 0 < len(told) < 100
