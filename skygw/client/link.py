@@ -27,8 +27,8 @@ from skygw.websocket import (
 )
 
 UNSENT_BYTES = 4 * KIB
-"""What may wait in the kernel before it is sent. An uplink is slow, and shared: of 1 Mbit/s with four uploads beside
-the socket this is a sixth of a second, which the proof of a stop waits. A fast one is only asked for more sooner.
+"""What may wait in the kernel before it is sent: of 1 Mbit/s with four uploads beside the socket a sixth of a second,
+which the proof of a stop waits too.
 """
 
 REFUSAL_S = 2.0

@@ -66,7 +66,7 @@ class Parcel:
         self.cost = size + PARCEL_OVERHEAD
         self.state = ParcelState.WAITING
         self.on_settled: Callable[[Parcel], None] | None = None
-        self._settled = trio.Event()
+        self._settled: trio.Event | None = None  # made by the first who waits: most have nobody
 
     @property
     def surely_not_sent(self) -> bool:
@@ -81,13 +81,19 @@ class Parcel:
     def settle(self, state: ParcelState) -> None:
         self.state = state
         if state is not ParcelState.WRITING:
-            self._settled.set()
+            if self._settled is not None:
+                self._settled.set()
             if self.on_settled is not None:
                 self.on_settled(self)
 
     async def settled(self) -> ParcelState:
         """Waits until it is written, withdrawn or in doubt. Cancelling changes nothing."""
-        await self._settled.wait()
+        if self.state in (ParcelState.WAITING, ParcelState.WRITING):
+            if self._settled is None:
+                self._settled = trio.Event()
+            await self._settled.wait()
+        else:
+            await trio.lowlevel.checkpoint()
         return self.state
 
 
@@ -144,9 +150,9 @@ class Outbox:
 
     async def next(self, *, at_most: int = BATCH_BYTES) -> list[Parcel]:
         """What to write next: the most urgent first, as much as fits `at_most` and at least one; empty when closed and
-        nothing waits. A checkpoint; cancelling loses nothing.
+        nothing waits. Lets others run only while nothing waits: the write that follows does. Cancelling loses nothing.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             batch = self._take(at_most)
             if batch or self._closed:

@@ -24,7 +24,8 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _UP, _DOWN = 2, 0
 _BRACKETS_AS_STEPS = bytes.maketrans(b"{[}]", bytes([_UP, _UP, _DOWN, _DOWN]))
-_NO_BRACKETS = bytes(set(range(256)) - set(b"{[}]"))
+_NO_MARKS = bytes(set(range(256)) - set(b"{[}],"))
+_NEITHER_MARKS_NOR_QUOTES = bytes(set(range(256)) - set(b'{[}],"'))
 
 
 compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -213,10 +214,13 @@ def _unstorable(value: Any) -> str | None:
     return None
 
 
-def _without_strings(document: str) -> str:
+def _marks_outside_strings(document: str) -> bytes:
+    """The brackets and commas that are structure."""
     if "\\" in document:
-        return _STRING.sub("", document)
-    return "".join(document.split('"')[::2])
+        return _STRING.sub("", document).encode(errors="replace").translate(None, _NO_MARKS)
+    marks_and_quotes = document.encode(errors="replace").translate(None, _NEITHER_MARKS_NOR_QUOTES)
+    # Two quotes with nothing between them: an empty string, or two strings that become one. Few are left to be split.
+    return b"".join(marks_and_quotes.replace(b'""', b"").split(b'"')[::2])
 
 
 def measured(document: str) -> str | None:
@@ -226,10 +230,16 @@ def measured(document: str) -> str | None:
         len(document) <= MAX_JSON_VALUES or openings + document.count(",") <= MAX_JSON_VALUES
     ):
         return None
-    bare = _without_strings(document)
-    if bare.count(",") + bare.count("{") + bare.count("[") > MAX_JSON_VALUES:
+    marks = _marks_outside_strings(document)
+    brackets = marks.replace(b",", b"")
+    if len(marks) - len(brackets) + brackets.count(b"{") + brackets.count(b"[") > MAX_JSON_VALUES:
         raise BrokenJson(f"more than {MAX_JSON_VALUES} values in one document")
-    steps = bare.encode(errors="replace").translate(_BRACKETS_AS_STEPS, _NO_BRACKETS)
+    inner = brackets
+    for _ in range(MAX_JSON_DEPTH // 2):  # each time two levels at most
+        inner = inner.replace(b"[]", b"").replace(b"{}", b"")
+        if not inner:
+            return None
+    steps = brackets.translate(_BRACKETS_AS_STEPS)
     deepest = max(accumulate(steps, lambda depth, step: depth + step - 1, initial=0))
     if deepest > MAX_JSON_DEPTH_READ:
         raise BrokenJson(f"nested {deepest} deep, and {MAX_JSON_DEPTH} is the limit")

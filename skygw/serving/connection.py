@@ -30,6 +30,7 @@ from skygw.websocket import (
     tune,
 )
 
+SLOW_AFTER_S = 1.0
 LINGER_READS = 64  # at 64 KiB each, 4 MiB are read and forgotten after our last byte
 
 _ENDS = {Fault.BROKE_A_RULE: End.PROTOCOL, Fault.DOES_NOT_READ: End.NOT_READING, Fault.GONE: End.GONE}
@@ -253,11 +254,15 @@ class Connection:
 
     async def _receive(self, protocol: Http11) -> bytes:
         began = trio.current_time()
+        data: bytes | None = None
         with trio.CancelScope(deadline=self._read_deadline(protocol)) as self._waiting:
             data = await self._transport.receive()
             self._last_received_at = trio.current_time()
             if protocol.awaiting is Awaiting.BODY:
                 self._body_waited_s += trio.current_time() - began
+        if self._is_slow(protocol):
+            await self._places.turn()
+        if data is not None:
             return data
         if protocol.awaiting is Awaiting.BODY:
             await protocol.refuse(408, "The body comes too slowly.", why=End.SLOW_BODY)
@@ -265,6 +270,13 @@ class Connection:
             await protocol.refuse(408, "The request head comes too slowly.", why=End.SLOW_HEADER)
         self._end(Ending(End.IDLE))
         return b""
+
+    def _is_slow(self, protocol: Http11) -> bool:
+        """Its request has taken longer to come than a whole one takes on any line."""
+        if protocol.awaiting is Awaiting.BODY:
+            return self._body_waited_s > SLOW_AFTER_S
+        began_at = self._head_deadline - self._config.header_timeout_s
+        return self._head_begun and trio.current_time() > began_at + SLOW_AFTER_S
 
     def _read_deadline(self, protocol: Http11) -> float:
         """In trio's clock. A WebSocket's silence is its session's affair, an answer's time the app's."""

@@ -4,8 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import trio
+
 from skygw.serving.config import ListenerConfig
 from skygw.serving.ends import Refusal
+
+SLOW_AT_ONCE = 8
+"""Of those who wait for their turn, in each round of the event loop."""
 
 
 class GivesWay(Protocol):
@@ -27,6 +32,7 @@ class Places:
         self._taken = 0
         self._by_client: Counter[str] = Counter()
         self._resting: dict[GivesWay, None] = {}  # the longest at rest comes first
+        self._turns = trio.CapacityLimiter(SLOW_AT_ONCE)
 
     def take_connection(self, peer: str) -> bool:
         """A place for a connection that was accepted; False if there is none, and `refused` has heard why."""
@@ -69,6 +75,13 @@ class Places:
     def works(self, connection: GivesWay) -> None:
         """A request has come."""
         self._resting.pop(connection, None)
+
+    async def turn(self) -> None:
+        """Wait behind the others who let us wait: a thousand whose next bytes come at once are taken a few at a time,
+        and whoever comes whole is served between them.
+        """
+        async with self._turns:
+            await trio.lowlevel.checkpoint()
 
     def _has_room(self, client: str) -> bool:
         cap = self._config.max_connections_per_address

@@ -7,13 +7,17 @@ from functools import partial
 import trio
 
 from skygw.sim.fault_plan import Fault, plan
-from skygw.sim.line import BOTH, Line, Way
+from skygw.sim.line import BOTH, Course, Line, Way
 from skygw.sim.mishaps import Mishaps
 from skygw.sim.pipe import End, Pipe
 from skygw.sim.traffic import Counts, Traffic
 
-KERNEL_BYTES = 4 * 1024
-"""Of each of our sockets' buffers: what waits should wait here, where it is counted. The kernel doubles it."""
+SEND_BYTES = 64 * 1024
+LEAST_RECEIVE_BYTES, MOST_RECEIVE_BYTES = 4 * 1024, 64 * 1024
+RECEIVE_S = 0.03
+"""Of each of our sockets' buffers: what waits should wait here, where it is counted. So little is received ahead as
+still feeds the line, since a window far below loopback's segments of 64 KiB slows TCP down. The kernel doubles it.
+"""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing sends a RST (socket(7))."""
@@ -101,7 +105,7 @@ class FaultProxy:
         """As `run`, beside it: what else a site sends to others, on the same line."""
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         for listener in listeners:
-            _keep_small(listener.socket)
+            _keep_small(listener.socket, self._line.up)
         task_status.started(listeners[0].socket.getsockname()[1])
         await trio.serve_listeners(partial(self._forward, host, port), listeners)
 
@@ -123,7 +127,7 @@ class FaultProxy:
         self.counts.connections += 1
         number = self.counts.connections
         try:
-            gateway = await _dial(host, port)
+            gateway = await _dial(host, port, self._line.down)
         except OSError:
             site.socket.close()
             return
@@ -213,13 +217,13 @@ class _Connection:
             self.end(reset=True)
 
 
-async def _dial(host: str, port: int) -> trio.SocketStream:
+async def _dial(host: str, port: int, receives: Course) -> trio.SocketStream:
     """Connects with small buffers, which must be asked for before. Raises `OSError`."""
     problem = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM):
         socket = trio.socket.socket(family, kind, protocol)
         try:
-            _keep_small(socket)
+            _keep_small(socket, receives)
             await socket.connect(address)
         except OSError as error:
             socket.close()
@@ -232,6 +236,7 @@ async def _dial(host: str, port: int) -> trio.SocketStream:
     raise problem
 
 
-def _keep_small(socket: trio.socket.SocketType) -> None:
-    for option in (trio.socket.SO_RCVBUF, trio.socket.SO_SNDBUF):
-        socket.setsockopt(trio.socket.SOL_SOCKET, option, KERNEL_BYTES)
+def _keep_small(socket: trio.socket.SocketType, receives: Course) -> None:
+    received = int(min(max(LEAST_RECEIVE_BYTES, receives.bytes_per_s * RECEIVE_S), MOST_RECEIVE_BYTES))
+    socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, received)
+    socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BYTES)

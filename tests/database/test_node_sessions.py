@@ -6,10 +6,12 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 import trio
+import trio.testing
 
 from skygw.database.migrate import prepare_development
 from skygw.database.node_sessions import LARGEST_LEAP, NodeSessions
 from skygw.database.pool import Database, open_database
+from skygw.errors import StoreFailed
 from skygw.ids import InstallId, InstanceUid
 from tests.fakes.postgres import PostgresServer
 
@@ -87,6 +89,68 @@ async def test_claims_at_the_same_time_get_different_epochs(sessions: NodeSessio
         for turn in range(10):
             nursery.start_soon(run, list(fences) if turn % 2 else list(reversed(fences)))
     assert sorted(epochs) == list(range(1, 11))
+
+
+async def test_claims_of_many_at_the_same_time_are_each_above_the_ledger_and_the_node(
+    sessions: NodeSessions, postgres: PostgresServer
+) -> None:
+    new, known, ahead, raising = (InstallId(uuid4()) for _ in range(4))
+    resource = uuid4()
+    for install_id in (known, ahead):
+        await claim(sessions, install_id)
+    claimed: dict[InstallId, int] = {}
+
+    async def run(install_id: InstallId, last_epoch: int, fences: dict[UUID, int]) -> None:
+        claimed[install_id] = await claim(sessions, install_id, last_epoch=last_epoch, fences=fences)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, new, 0, {})
+        nursery.start_soon(run, known, 0, {})
+        nursery.start_soon(run, ahead, 9, {})
+        nursery.start_soon(run, raising, 5, {resource: 3})
+    assert claimed == {new: 1, known: 2, ahead: 10, raising: 6}
+    assert fence_of(postgres, resource) == 3
+
+
+async def test_a_claim_that_waits_for_somebodys_lock_keeps_no_other_waiting(
+    sessions: NodeSessions, postgres: PostgresServer
+) -> None:
+    locked, free = InstallId(uuid4()), InstallId(uuid4())
+    await claim(sessions, locked)
+    claimed: list[tuple[InstallId, int]] = []
+
+    async def run(install_id: InstallId) -> None:
+        claimed.append((install_id, await claim(sessions, install_id)))
+
+    with psycopg.connect(postgres.gateway_url) as rival:
+        rival.execute("UPDATE skygw.node_session SET epoch = 7 WHERE install_id = %s", [locked])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, locked)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(3):
+                await run(free)
+            assert claimed == [(free, 1), (free, 2), (free, 3)]
+            rival.commit()
+    assert claimed[-1] == (locked, 8)
+
+
+async def test_a_claim_that_cannot_be_stored_fails_no_other(sessions: NodeSessions) -> None:
+    good, bad = InstallId(uuid4()), InstallId(uuid4())
+    claimed: dict[InstallId, int] = {}
+    refused: list[InstallId] = []
+
+    async def run(install_id: InstallId, last_epoch: int) -> None:
+        try:
+            claimed[install_id] = await claim(sessions, install_id, last_epoch=last_epoch)
+        except StoreFailed:
+            refused.append(install_id)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, InstallId(uuid4()), 0)
+        nursery.start_soon(run, bad, 2**70)
+        nursery.start_soon(run, good, 4)
+    assert refused == [bad]
+    assert claimed[good] == 5
 
 
 async def test_fences_rise_to_what_the_node_remembers_and_never_fall(

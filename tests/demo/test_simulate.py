@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -12,12 +13,13 @@ from skygw.cli.main import run
 from skygw.testing.gateway import TestGateway
 
 
-async def test_a_fleet_is_provisioned_and_connected_and_counted(gateway: TestGateway, tmp_path: Path) -> None:
+async def simulated(gateway: TestGateway, *arguments: str) -> tuple[int | None, dict[str, Any]]:
+    """The exit code of a fleet of five, and what it counted at its end."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SKYGW_")}
     ran = await trio.run_process(
         [
             *(sys.executable, "-m", "skygw.cli.main", "simulate", "--nodes", "5", "--url", gateway.node_url),
-            *("--duration-s", "4", "--journals", str(tmp_path / "journals"), "--json"),
+            *("--json", *arguments),
         ],
         env={
             **ours,
@@ -28,10 +30,28 @@ async def test_a_fleet_is_provisioned_and_connected_and_counted(gateway: TestGat
         capture_stderr=True,
         check=False,
     )
-    assert (ran.returncode, ran.stderr) == (0, b"")
-    counts = json.loads(ran.stdout.splitlines()[-1])
-    assert (counts["connected"], counts["nodes"], counts["lastTrouble"]) == (5, 5, None)
+    assert ran.stderr == b""
+    return ran.returncode, json.loads(ran.stdout.splitlines()[-1])
+
+
+async def test_a_fleet_is_provisioned_and_connected_and_counted(gateway: TestGateway, tmp_path: Path) -> None:
+    code, counts = await simulated(gateway, "--duration-s", "4", "--journals", str(tmp_path / "journals"))
+    assert (code, counts["connected"], counts["nodes"], counts["lastTrouble"]) == (0, 5, 5, None)
+    assert "lines" not in counts
     assert [path.name for path in (tmp_path / "journals").iterdir()] == ["site-0001.jsonl"]
+
+
+async def test_behind_bad_lines_a_fleet_is_cut_and_comes_back_and_the_faults_are_counted(gateway: TestGateway) -> None:
+    """The plan of these lines stalls and cuts within seconds; whether all are back at the end is left to chance."""
+    _, counts = await simulated(
+        gateway, "--duration-s", "6", "--faults", "lte,stall-every-s=2,stall-s=0.1,cut-every-s=4"
+    )
+    lines = counts["lines"]
+    assert lines["connections"] >= 5
+    assert counts["reconnects"] > 0
+    assert lines["cuts"] > 0
+    assert lines["stalls"] > 0
+    assert lines["bytesUp"] > 0
 
 
 @pytest.mark.parametrize(
@@ -40,6 +60,8 @@ async def test_a_fleet_is_provisioned_and_connected_and_counted(gateway: TestGat
         (["--nodes", "1"], "--nodes is 1, but should be from 2"),
         (["--url", "ftp://here"], "should look like ws://127.0.0.1:5002"),
         (["--tokens", "/nowhere.json"], "cannot be read"),
+        (["--faults", "isdn"], "there is no line “isdn”: known are lte, satellite, dsl, and key=value pairs"),
+        (["--faults", "lte,speed=9"], "a line has no “speed”: it has up-kbit, down-kbit"),
         ([], "start it with “skygw serve”"),
     ],
 )

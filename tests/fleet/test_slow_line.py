@@ -27,7 +27,7 @@ from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fleet.fleet import installations, make_known
 
 LONG_S = float(os.environ.get("SKYGW_TEST_LINE_S", "0"))
-"""How long it is kept up, with a stop each second; `nox -s line`: for 30 minutes. Zero is a few stops only."""
+"""How long it is kept up; `nox -s line` keeps it up for 30 minutes. Zero is a few stops only."""
 
 STOPS = 3
 PAUSE_S = 1.0 if LONG_S else 0.2
@@ -46,7 +46,7 @@ LINE = Line(
 AT_NODE_S, PROOF_S = 1.0, 2.0
 """After the caller's request."""
 GENEROUS = 4
-"""A machine with other work to do is not the line: so many times as long is asserted, what is seen is printed."""
+"""A machine with other work to do is not the line: asserted is so many times as long, and what is seen is printed."""
 PATIENCE_S = 60.0
 """The bound of every wait here."""
 

@@ -7,9 +7,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import trio
+from trio_websocket import wrap_client_stream
 
 from tests.fakes.postgres import PostgresServer
-from tests.gateway.world import PATIENCE_S, World, gateway
+from tests.gateway.world import PATIENCE_S, World, bearer, gateway
 
 MEMBERS = {"detail", "code", "outcome", "retry", "hop", "reached", "requestId"}
 
@@ -245,3 +247,47 @@ async def test_a_misspelt_query_parameter_is_refused_and_named(postgres: Postgre
             answer = await world.ask("GET", f"{path}?{name}=1")
             assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
             assert answer.json()["detail"][0]["loc"] == ["query", name]
+
+
+async def test_a_client_behind_a_proxy_that_has_too_much_under_way_may_still_stop(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    proxied = {"internal_trusted_proxies": ["127.0.0.1/32"], "internal_networks": ["127.0.0.0/8", "198.51.100.0/24"]}
+    async with gateway(postgres, tmp_path, max_connections_per_address=1, **proxied) as world:
+        busy, other = {"x-forwarded-for": "198.51.100.7"}, {"x-forwarded-for": "198.51.100.8"}
+        head = f"POST {world.direct_path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 198.51.100.7\r\nContent-Length: 9\r\n"
+        token = f"Authorization: Bearer {world.service_token()}\r\nExpect: 100-continue\r\n\r\n"
+        stream = await trio.open_tcp_stream("127.0.0.1", world.internal_port)
+        try:
+            await stream.send_all((head + token).encode())
+            with trio.fail_after(PATIENCE_S):
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 100")
+            refused = await world.ask("GET", "/internal/nodes", headers=busy)
+            assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+            assert refused.headers["retry-after"] == "5"
+            cancel = await world.ask("POST", f"/internal/commands/{uuid4()}/cancel", headers=busy)
+            assert cancel.status_code == 404
+            assert (await world.ask("GET", "/internal/nodes", headers=other)).status_code == 200
+        finally:
+            stream.socket.close()
+
+
+async def test_nodes_behind_one_proxy_are_counted_apart(postgres: PostgresServer, tmp_path: Path) -> None:
+    proxied = {"node_trusted_proxies": ["127.0.0.1/32"], "max_connections_per_address": 1}
+    async with gateway(postgres, tmp_path, **proxied) as world:
+        known, headers = world.node_token(), {"x-forwarded-for": "198.51.100.7"}
+        async with world.socket(), trio.open_nursery() as nursery:  # of no named client: the proxy's own
+            stream = await trio.open_tcp_stream("127.0.0.1", world.node_port)
+            try:
+                more = [*bearer(known), (b"x-forwarded-for", b"198.51.100.7")]
+                await wrap_client_stream(
+                    nursery, stream, "a", "/v1/ws/node", subprotocols=["skynet.node.v1"], extra_headers=more
+                )
+                rejected = await world.rejection(headers=more)
+                assert (rejected.status, rejected.headers["retry-after"]) == (503, "5")
+                healthz = f"{world.running.node_url}/healthz"
+                assert (await world.ask("GET", healthz, headers=headers)).status_code == 429
+                assert (await world.ask("GET", healthz)).status_code == 200
+            finally:
+                nursery.cancel_scope.cancel()
+                stream.socket.close()

@@ -14,7 +14,7 @@ from tests.gateway.world import gateway
 
 async def run(data_dir: Path) -> None:
     async with gateway(None, data_dir) as world:
-        sys.stdout.write(json.dumps({"internal": world.running.internal_url}) + "\n")
+        sys.stdout.write(json.dumps({"internal": world.running.internal_url, "token": world.service_token()}) + "\n")
         sys.stdout.flush()
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             await anext(aiter(signals))

@@ -447,4 +447,40 @@ async def test_an_app_that_waits_while_it_is_read_for_hears_what_comes_after_tha
         nursery.start_soon(say_late)
         with trio.fail_after(LOOKS_AFTER_EVERY_S * 3):
             assert await socket.receive() == ["late"]
+
+
+async def test_whoever_receives_is_told_of_a_lost_link_in_its_turn(autojump_clock: Clock) -> None:
+    transport = MemoryTransport()
+    turn = trio.Event()
+    socket = opened(transport, parting=turn.wait)
+    told_at: list[float] = []
+
+    async def receive() -> None:
+        with pytest.raises(LinkClosed):
+            await socket.receive()
+        told_at.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.keep)
+        nursery.start_soon(receive)
+        transport.hang_up()
+        await trio.sleep(2 * LOOKS_AFTER_EVERY_S)
+        assert (told_at, socket.ended.is_set(), transport.reads) == ([], False, 1)
+        now = trio.current_time()
+        turn.set()
+    assert told_at == [now]
+
+
+async def test_whoever_sends_is_told_of_a_lost_link_at_once() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport, parting=trio.sleep_forever)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        transport.hang_up()
+        transport.aborted = True
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(LinkClosed):
+            await socket.send(["a command"])
+        assert socket.ended.is_set()
         nursery.cancel_scope.cancel()
