@@ -160,9 +160,9 @@ class WebSocket:
     # --- in
 
     @property
-    def is_waiting(self) -> bool:
-        """Somebody waits for the connection's next bytes, and has not noticed yet if the link has ended."""
-        return self._reading
+    def is_in_use(self) -> bool:
+        """Somebody reads or writes the connection, and has not noticed yet if the link has ended."""
+        return self._reading or self._writing
 
     async def receive(self) -> list[str | bytes]:
         """The messages that have come: at least one, at most `MESSAGES_AT_ONCE`. A checkpoint; cancelling loses none.
