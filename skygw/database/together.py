@@ -13,7 +13,7 @@ from skygw.errors import GatewayError, StoreFailed
 AT_MOST = 64
 """Questions in one statement: as many as come in the time of one on a busy machine, and short beside its time limit."""
 
-SPACING_S = 0.02
+SPACING_S = 0.05
 """From the beginning of one statement to that of the next: in a storm, questions are gathered for that long. The first
 one after a pause is asked at once.
 """

@@ -8,7 +8,7 @@ import trio
 
 from skygw.errors import RoutingUnavailable
 from skygw.ids import Epoch
-from skygw.nodes.arrivals import ArrivalLine
+from skygw.nodes.arrivals import PAUSE_TURNS, ArrivalLine
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
 from skygw.nodes.link import NodeLink, say_goodbye
 from skygw.nodes.ports import Binding, Claim, EpochLedger
@@ -16,6 +16,7 @@ from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
 from skygw.protocol.close_codes import CloseCode, fitted_reason
 from skygw.protocol.codec import BadFrame, ProtocolViolation, from_node
 from skygw.protocol.node_frames import Hello
+from skygw.turnstile import Turnstile
 from skygw.websocket import LinkClosed
 
 log = logging.getLogger("skygw.nodes")
@@ -55,6 +56,7 @@ class NodeDoor:
         self._draining = False
         self.handshakes = ArrivalLine()
         """Where a node stands until its token is looked at."""
+        self._welcomes = Turnstile(pause_turns=PAUSE_TURNS)
 
     @property
     def draining(self) -> bool:
@@ -129,7 +131,8 @@ class NodeDoor:
             acked_seq = await self._ports.reports.acked_seq(binding.install_id, hello.outbox_uid)
         except RoutingUnavailable:
             claim, acked_seq = self._claim_from_memory(hello)
-        # While the database was asked, another machine may have come in.
+        await self._welcomes.passed()  # those who were claimed for together would all begin, and take over, at once
+        # Meanwhile another machine may have come in.
         self._refuse_rival(hello)
         if self._draining:
             raise _TurnedAway(CloseCode.DRAINING, "the gateway is draining")
