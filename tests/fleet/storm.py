@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -150,22 +151,19 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two calls of each witness")
     arguments = parser.parse_args()
 
-    async def both(folder: Path) -> list[tuple[str, str]]:
-        nodes, witnesses = arguments.nodes, arguments.witnesses
-        back, stayed = await cut_by_the_way(folder / "cut", nodes=nodes, witnesses=witnesses, every_s=arguments.every)
-        again = await cut_by_the_gateway(folder / "killed", nodes=nodes)
-        return [
-            ("The way to the gateway breaks", ""),
-            *back.figures(),
-            *stayed.figures(),
-            ("", ""),
-            ("The gateway is killed and started again", ""),
-            *again.figures(),
-        ]
-
+    nodes, witnesses, every_s = arguments.nodes, arguments.witnesses, arguments.every
     with tempfile.TemporaryDirectory(prefix="skygw-storm-") as name:
-        for what, how_much in trio.run(both, Path(name)):
-            sys.stdout.write(f"{what:46}{how_much}".rstrip() + "\n")
+        cut = partial(cut_by_the_way, Path(name, "cut"), nodes=nodes, witnesses=witnesses, every_s=every_s)
+        back, stayed = trio.run(cut)
+        _show("The way to the gateway breaks", [*back.figures(), *stayed.figures()])
+        again = trio.run(partial(cut_by_the_gateway, Path(name, "killed"), nodes=nodes))
+        _show("The gateway is killed and started again", again.figures())
+
+
+def _show(title: str, figures: list[tuple[str, str]]) -> None:
+    lines = [f"{what:46}{how_much}" for what, how_much in figures]
+    sys.stdout.write("\n".join([title, *lines, "", ""]))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
