@@ -78,8 +78,7 @@ class NodeDoor:
                 Refusal(datetime.now(UTC), int(refusal.code), refusal.reason, arrival.address),
             )
             log.info("node turned away", extra={"code": int(refusal.code), "reason": refusal.reason})
-            if not await say_goodbye(arrival.link, int(refusal.code), fitted_reason(refusal.reason)):
-                arrival.link.abort()
+            await say_goodbye(arrival.link, int(refusal.code), fitted_reason(refusal.reason))
             return
         except LinkClosed:
             return

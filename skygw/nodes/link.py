@@ -1,6 +1,7 @@
 """The seam between a session and its socket: four verbs, so that a session can be run without one."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -43,15 +44,11 @@ class NodeLink(Protocol):
         ...
 
 
-async def say_goodbye(link: NodeLink, code: int, reason: str) -> bool:
-    """Closes with a close frame; returns whether that was handed over. A link that does not take it within
-    `LAST_WORDS_S` is aborted.
+async def say_goodbye(link: NodeLink, code: int, reason: str) -> None:
+    """Closes with a close frame. A link that does not take it within `LAST_WORDS_S` is aborted; one that has ended by
+    itself is left alone, since its own last frame may still be on its way.
     """
-    with trio.move_on_after(LAST_WORDS_S):
-        try:
-            await link.close(code, reason)
-        except LinkClosed:
-            return False
-        return True
-    link.abort()
-    return False
+    with trio.move_on_after(LAST_WORDS_S) as patience, suppress(LinkClosed):
+        await link.close(code, reason)
+    if patience.cancelled_caught:
+        link.abort()

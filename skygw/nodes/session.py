@@ -247,7 +247,7 @@ class NodeSession:
     async def run(self) -> Ending:
         """Runs until the socket ends, whoever ends it. Cancelled from outside, the connection is dropped."""
         self._greet()
-        said_goodbye = False
+        ended_in_order = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
@@ -258,9 +258,10 @@ class NodeSession:
                 finally:
                     self.ending = self.ending_or_lost()
                     nursery.cancel_scope.cancel()
-            said_goodbye = await self._close()
+            await self._close()
+            ended_in_order = True
         finally:
-            if not said_goodbye:  # after a close frame, aborting would take it back
+            if not ended_in_order:  # after a close frame, of whichever side, aborting would take it back
                 self._link.abort()
             self._outbox.abandon()
             ending = self.ending_or_lost()
@@ -282,11 +283,10 @@ class NodeSession:
         if self.ending is None:  # a task of ours returned: that is our fault too
             self.end(CloseCode.INTERNAL_ERROR, "internal error")
 
-    async def _close(self) -> bool:
-        """Whether a close frame was handed over; a peer that does not take it in time is dropped."""
-        if self.ending is None or self.ending.by_node or self.ending.code is None:
-            return False  # a link that was given up for a fault refuses the goodbye by itself
-        return await say_goodbye(self._link, self.ending.code, self.ending.reason)
+    async def _close(self) -> None:
+        """Says what it ended with, unless the node's side ended it."""
+        if self.ending is not None and not self.ending.by_node and self.ending.code is not None:
+            await say_goodbye(self._link, self.ending.code, self.ending.reason)
 
     def _greet(self) -> None:
         """`welcome` takes the safing lane, because nothing may overtake it."""
@@ -335,7 +335,7 @@ class NodeSession:
         if closed.fault is Fault.DOES_NOT_READ:
             queued = sum(self._outbox.queued_bytes(lane) for lane in Lane)
             log.warning("node does not read", extra={"why": closed.reason, "queued_bytes": queued})
-        by_node = closed.fault is None
+        by_node = closed.fault is None and closed.code != CloseCode.SERVICE_RESTART  # that, the listener said
         self._finish(Ending(code, fitted_reason(closed.reason), by_node=by_node, at=datetime.now(UTC)))
 
     async def _read(self) -> None:

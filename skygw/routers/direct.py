@@ -80,7 +80,12 @@ class DirectRouter:
         return scope["type"] == "http" and PATH.fullmatch(scope["path"]) is not None
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """One request. Cancelling it cancels the call at the node."""
+        """One request. Cancelling it, as its caller's leaving does at any moment, cancels the call at the node."""
+        handle: ConnectionHandle = scope["extensions"][EXTENSION]
+        with trio.CancelScope() as handle.cancel_when_peer_leaves:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await _refuse_method(send, scope["method"])
             return
@@ -110,9 +115,7 @@ class DirectRouter:
             request_id=RequestId(request_id),
             traceparent=Trace.parent(next(iter(headers_of(scope, b"traceparent")), None)).traceparent,
         )
-        handle: ConnectionHandle = scope["extensions"][EXTENSION]
-        with trio.CancelScope() as handle.cancel_when_peer_leaves:
-            await self._carry(order, scope, send)
+        await self._carry(order, scope, send)
 
     async def _install_id(self, scope: AsgiScope) -> InstallId:
         match = PATH.fullmatch(scope["path"])

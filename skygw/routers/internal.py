@@ -28,6 +28,7 @@ from skygw.routers.command_bodies import read_cancel, read_command
 from skygw.routers.gates import InternalGate
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
+from skygw.routers.quart_http import outlive_the_caller
 from skygw.routers.schemas import MAX_PAGE_SIZE, Receipt, TransferBody, invalid, read_body
 from skygw.routers.views import call_view, command_view, node_view, receipt
 from skygw.telemetry.retained import RetainedSnapshots
@@ -179,7 +180,8 @@ class InternalRouter:
     # Commands.
 
     async def command_submit(self) -> Response:
-        """`POST /internal/commands` (`nodes:command`)."""
+        """`POST /internal/commands` (`nodes:command`). Goes on when its caller leaves (contract §6, `onCallerGone`)."""
+        outlive_the_caller()
         principal = await self._gate.service(request.scope)
         principal.require_for_safing(Scope.NODES_COMMAND)
         body = read_command(await body_bytes())
@@ -228,6 +230,7 @@ class InternalRouter:
 
     async def command_cancel(self, command_id: str) -> Response:
         """`POST /internal/commands/{id}/cancel` (`nodes:command`): safing; answers with a receipt."""
+        outlive_the_caller()
         (await self._gate.service(request.scope)).require_for_safing(Scope.NODES_COMMAND)
         body = read_cancel(await body_bytes())
         wanted = _command_id(command_id)

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
+from quart import request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers.request import TrioBody, TrioRequest
@@ -56,14 +57,23 @@ class DirectHttpConnection(TrioASGIHTTPConnection):
     """Quart-Trio's without a nursery and a second task; here too a handler is cancelled when its peer leaves."""
 
     async def __call__(self, receive: Any, send: Any) -> None:
-        request = self._create_request_from_scope(send)
-        body = cast("PulledBody", request.body)
+        asked = self._create_request_from_scope(send)
+        body = cast("PulledBody", asked.body)
         body.receive = receive
         handle = cast("ConnectionHandle", self.scope["extensions"][EXTENSION])
         with trio.CancelScope() as body.handler:
             handle.cancel_when_peer_leaves = body.handler
-            response = await self.app.handle_request(request)
+            response = await self.app.handle_request(asked)
             await self._send_response(send, response)
+
+
+def outlive_the_caller() -> None:
+    """Called by a handler that must do what it was asked even if nobody waits for the answer: a stop, say.
+
+    A body that has not come whole still ends it: nothing was asked then.
+    """
+    handle: ConnectionHandle = cast("Any", request.scope)["extensions"][EXTENSION]
+    handle.cancel_when_peer_leaves = None
 
 
 def use_direct_requests(app: QuartTrio) -> None:

@@ -27,7 +27,6 @@ from skygw.websocket import (
     Rhythm,
     TlsTransport,
     WebSocket,
-    tune,
 )
 
 SLOW_AFTER_S = 1.0
@@ -56,7 +55,6 @@ class Connection:
         """`sock` is accepted and does not block, and has one of `places`. A WebSocket whose peer has gone ends when it
         has passed `partings`.
         """
-        tune(sock)
         patience = Patience(stalled_s=config.send_timeout_s, min_bytes_per_s=config.send_min_bytes_per_s)
         self._transport: PlainTransport | TlsTransport = (
             PlainTransport(sock, patience) if tls is None else TlsTransport.serving(sock, tls, patience)

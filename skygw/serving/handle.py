@@ -46,7 +46,7 @@ class ConnectionHandle:
     @property
     def last_received_at(self) -> float:
         """When the last bytes came, of whatever kind, on trio's clock."""
-        return self._last_received_at()
+        return self._last_received_at() if self.websocket is None else self.websocket.last_received_at
 
     def abort(self) -> None:
         """Reset the connection at once: a send that is stuck returns, and the app is told of the disconnect.

@@ -48,6 +48,7 @@ from skygw.websocket import WebSocket
 
 SAID_ALL = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
 RETRY_AFTER = b"5"  # seconds
+MAX_EARLY_BYTES = 256 * 1024  # frames that came while the 101 was being written
 LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
 _QUOTED = re.compile(r"[:,]? ?(?:bytearray\(|b['\"])")
 
@@ -261,6 +262,8 @@ class Http11(H11Protocol):
                 if not cast("WebSocketStream", self.stream).is_accepting:
                     await self.refuse(400, "A frame came before the upgrade was answered.")
                 self.early += event.data
+                if len(self.early) > MAX_EARLY_BYTES:
+                    raise PeerFaultError(End.PROTOCOL, "WebSocket: too much came before the upgrade was answered")
 
     def _check(self, request: h11.Request) -> None:
         """Raise `MalformedError`."""

@@ -20,14 +20,13 @@ from skygw.serving.metrics import ConnectionMetrics
 from skygw.serving.places import Places
 from skygw.serving.sparing_log import SparingLog
 from skygw.turnstile import Turnstile
+from skygw.websocket import tune
 
 logger = logging.getLogger("skygw.serving")
 
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 OUT_OF_FILES_PAUSE_S = 0.1
-GONE_BEFORE_ACCEPT = frozenset(
-    {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
-)
+BROKEN_LISTENER = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EFAULT})
 ACCEPTED_AT_ONCE = 8
 LONGEST_PAUSE_S = 0.05
 PARTING_PAUSE_TURNS = 2  # between the ends of two WebSockets whose peers have gone, which may be all of them at once
@@ -159,13 +158,13 @@ class Listener:
                 except BlockingIOError:
                     break
                 except OSError as error:
-                    if error.errno in GONE_BEFORE_ACCEPT:
-                        continue
-                    if error.errno not in OUT_OF_FILES:
+                    if error.errno in BROKEN_LISTENER:
                         raise
-                    logger.error("%s: cannot accept: %s", self._config.name, error.strerror)  # noqa: TRY400
-                    await trio.sleep(OUT_OF_FILES_PAUSE_S)
-                    break
+                    if error.errno in OUT_OF_FILES:
+                        logger.error("%s: cannot accept: %s", self._config.name, error.strerror)  # noqa: TRY400
+                        await trio.sleep(OUT_OF_FILES_PAUSE_S)
+                        break
+                    continue  # an error of that connection, which Linux hands to whoever accepts it (accept(2))
                 sock.setblocking(False)
                 connection = self._admit(sock)
                 if connection is not None:
@@ -177,6 +176,7 @@ class Listener:
     def _admit(self, sock: socket.socket) -> Connection | None:
         try:
             peer = sock.getpeername()[:2]
+            tune(sock)
         except OSError:
             sock.close()  # left again before it was looked at
             return None

@@ -34,6 +34,13 @@ READ_AHEAD_BYTES: Final = 256 * 1024
 READ_AHEAD_MESSAGES: Final = 1_024
 """Where reading pauses for an app that is busy elsewhere: until there, pings are answered and a goodbye is seen."""
 
+TAKEN_BYTES: Final = 8 * 1024
+MANY_EVENTS: Final = 100
+"""Frames out of `TAKEN_BYTES`: whoever sends so small ones is not read on before others had their turn."""
+
+TURNS_TO_READ: Final = 2
+"""In which bytes that lie in the kernel reach whoever reads."""
+
 MAX_PONG_BYTES: Final = 4 * 1024
 """Pongs that wait for a write: thirty of the largest size."""
 
@@ -220,30 +227,35 @@ class WebSocket:
                 if waiting.cancelled_caught:
                     self._arrival.unpark_all()  # whoever waits for messages reads by itself from now on
                     return
+            if data:
+                self.last_received_at = self._silent_since = trio.current_time()
+                self._asked = False
+                await self._take_all(data)
+            else:
+                await self._lose()
         except ConnectionLost:
-            data = b""
+            await self._lose()
         finally:
             self._reading = False
-        if data:
-            self.last_received_at = self._silent_since = trio.current_time()
-            self._asked = False
-            self._take(data)
-        else:
-            await self._part()
         self._arrival.unpark_all()
         if self._control and not self._writing:
             await self._write_control()
 
-    async def _part(self) -> None:
-        self._reading = True  # nobody else need find out
-        try:
-            await self._parting()
-        finally:
-            self._reading = False
+    async def _lose(self) -> None:
+        await self._parting()
         self._end(None, "")
 
-    def _take(self, data: bytes) -> None:
-        for event in self._reader.feed(data):
+    async def _take_all(self, data: bytes) -> None:
+        """64 KiB may be ten thousand empty frames: others get their turn between them."""
+        for start in range(0, len(data), TAKEN_BYTES):
+            count = self._take(data[start : start + TAKEN_BYTES])
+            if count > MANY_EVENTS and start + TAKEN_BYTES < len(data):
+                await trio.lowlevel.cancel_shielded_checkpoint()  # what was read must not be lost
+
+    def _take(self, data: bytes) -> int:
+        """Returns how many frames came of it."""
+        events = self._reader.feed(data)
+        for event in events:
             if isinstance(event, str | bytes):
                 self._messages.append(event)
                 self._waiting_bytes += len(event)
@@ -259,6 +271,7 @@ class WebSocket:
                 self._hear_goodbye(code, event.reason, answer=close_payload(code, event.reason))
             else:
                 assert isinstance(event, Pong)  # noqa: S101 - as any byte, it was life; nothing else is asked of it
+        return len(events)
 
     def _hear_goodbye(self, code: int, reason: str, *, answer: bytes) -> None:
         if self._said_goodbye:
@@ -301,9 +314,16 @@ class WebSocket:
             raise self._closed()
         if self._said_goodbye:
             return
+        before = self._transport.begun
         self._said_goodbye = True
         self.close_code, self.close_reason = code, reason
-        await self._write(self._frame(CLOSE, close_payload(code, reason)))
+        try:
+            await self._write(self._frame(CLOSE, close_payload(code, reason)))
+        except trio.Cancelled:
+            if self._transport.begun == before and not self.ended.is_set():  # not said after all
+                self._said_goodbye = False
+                self.close_code, self.close_reason = None, ""
+            raise
 
     def abort(self) -> None:
         """Resets the connection now; whoever waits here is told. Idempotent, from any task."""
@@ -373,16 +393,24 @@ class WebSocket:
 
     async def _read_ahead(self) -> None:
         until = min(trio.current_time() + self._looks_every_s, self._gone_at())
-        while not (self._app_waits or self._reader.is_over or self.ended.is_set()) and trio.current_time() < until:
+        while not self._is_read_otherwise() and trio.current_time() < until:
             if self._waiting_bytes >= READ_AHEAD_BYTES or len(self._messages) >= READ_AHEAD_MESSAGES:
                 self._silent_since = trio.current_time()  # it is we who do not listen
                 return
             await self._read_some(until=until)
 
+    def _is_read_otherwise(self) -> bool:
+        """By the app, which may have come back while a pong was being written; or there is nothing more to read."""
+        return self._app_waits or self._reading or self._reader.is_over or self.ended.is_set()
+
     def _gone_at(self) -> float:
         return self._silent_since + self._rhythm.gone_after_s
 
     async def _mind_silence(self) -> None:
+        if trio.current_time() >= self._gone_at():
+            # The process itself may have stood still: what has come meanwhile is read before anybody is blamed.
+            for _ in range(TURNS_TO_READ):
+                await trio.lowlevel.checkpoint()
         silent_s = trio.current_time() - self._silent_since
         if trio.current_time() >= self._gone_at():
             self._give_up(Fault.GONE, f"nothing came for {silent_s:.0f} s")

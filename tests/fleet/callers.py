@@ -67,7 +67,7 @@ class Service:
         return Told(ask, status, body, outcome or asked, asked)
 
     async def _outcome(self, request_id: str) -> str:
-        """What the gateway says when it is asked. It remembers no request that found no node: nothing became of that."""
+        """What the gateway says when it is asked. It remembers no request that found no node: that was not sent."""
         async with http_connection(self._url, token=self._token) as connection:
             answer = await connection.request("GET", f"/internal/calls/{request_id}")
         return "not_sent" if answer.status == 404 else str(answer.json()["outcome"])

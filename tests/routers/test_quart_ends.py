@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from quart import Response, request, websocket
 from quart_trio import QuartTrio
 
-from skygw.routers.quart_http import use_direct_requests
+from skygw.routers.quart_http import outlive_the_caller, use_direct_requests
 from skygw.routers.quart_socket import use_direct_sockets
 from skygw.routers.ws import current_websocket
 from skygw.websocket.frames import BINARY, TEXT, frame
@@ -100,6 +101,34 @@ async def test_a_handler_is_cancelled_when_its_peer_leaves(*, reads: bool) -> No
                 await working.wait()
         with trio.fail_after(PATIENCE_S):
             await cancelled.wait()
+
+
+async def test_a_handler_that_must_outlive_its_caller_does() -> None:
+    working, done = trio.Event(), trio.Event()
+    go_on = trio.Event()
+
+    def prepare(app: QuartTrio) -> None:
+        @app.post("/stop")
+        async def stop() -> str:
+            outlive_the_caller()
+            await request.get_data()
+            working.set()
+            await go_on.wait()
+            await trio.lowlevel.checkpoint()
+            done.set()
+            return "stopped"
+
+    async with quart(prepare) as served:
+        async with served.peer() as peer:
+            await peer.send(b"POST /stop HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+            with trio.fail_after(PATIENCE_S):
+                await working.wait()
+            handle = next(iter(served.listener._connections))._handle
+        with trio.fail_after(PATIENCE_S):
+            while handle is not None and handle.is_open:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            go_on.set()
+            await done.wait()
 
 
 async def test_a_handler_that_has_answered_is_not_cancelled_by_its_own_answer() -> None:
