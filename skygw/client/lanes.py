@@ -178,4 +178,5 @@ class _Lane(Generic[ItemT]):
 
     def pop(self) -> None:
         self._items.popleft()
-        self._waiting.unpark()
+        if self._waiting:
+            self._waiting.unpark()

@@ -124,11 +124,15 @@ class DirectRouter:
         started = False
         try:
             async with self._rpc.call(order) as answer:
-                await send(_head(order, answer))
-                started = True
                 async with aclosing(answer.pieces()) as pieces:  # the caller may leave in the middle of one
                     async for piece in pieces:
+                        if not started:  # what fails before its first byte is still answered with the reason
+                            started = True
+                            await send(_head(order, answer))
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if not started:
+                    started = True
+                    await send(_head(order, answer))
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except GatewayError as error:
             if started:

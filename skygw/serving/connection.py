@@ -224,8 +224,8 @@ class Connection:
             await self._keep(self._websocket)
         self._is_open = False
         await protocol.handle(Closed())  # tells the app
-        if protocol.answer_is_cut or (self._websocket is not None and self._websocket.is_waiting):
-            self._transport.abort()  # which wakes who waits: a connection that ended under them has no last words
+        if protocol.answer_is_cut or (self._websocket is not None and self._websocket.is_in_use):
+            self._transport.abort()  # which wakes its users: a connection that ended under them has no last words
         else:
             await self._leave()
 

@@ -160,9 +160,9 @@ class WebSocket:
     # --- in
 
     @property
-    def is_waiting(self) -> bool:
-        """Somebody waits for the connection's next bytes, and has not noticed yet if the link has ended."""
-        return self._reading
+    def is_in_use(self) -> bool:
+        """Somebody reads or writes the connection, and has not noticed yet if the link has ended."""
+        return self._reading or self._writing
 
     async def receive(self) -> list[str | bytes]:
         """The messages that have come: at least one, at most `MESSAGES_AT_ONCE`. A checkpoint; cancelling loses none.
@@ -315,11 +315,15 @@ class WebSocket:
             await self._turns.park()
 
     async def _write(self, data: bytes) -> None:
-        """Only while nobody else writes. What waits in `_control` goes first; what comes there meanwhile, next."""
+        """Only while nobody else writes. What waits in `_control` goes first, and what comes there meanwhile next; what
+        comes during that is left, or a peer that pings without end would hold the writer.
+        """
         transport = self._transport
         self._writing = True
         try:
-            while data or self._control:
+            for _ in range(2):
+                if not (data or self._control):
+                    break
                 control, self._control = self._control, b""
                 before = transport.begun
                 try:
@@ -339,7 +343,7 @@ class WebSocket:
             raise self._closed() from None
         finally:
             self._writing = False
-            self._turns.unpark()
+            self._turns.unpark_all()  # all: one that finds the link closed wakes no other
         if self._said_goodbye and self._reader.is_over:
             self._end(self.close_code, self.close_reason)
 

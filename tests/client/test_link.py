@@ -11,10 +11,10 @@ import trio
 import trustme
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-from skygw.client.link import LinkEnded, open_link
+from skygw.client.link import UNSENT_BYTES, LinkEnded, open_link
 from skygw.protocol.schemas import SUBPROTOCOL
 from skygw.websocket import Fault, LinkClosed
-from skygw.websocket.transport import UNSENT_BYTES, PlainTransport
+from skygw.websocket.transport import PlainTransport
 
 
 @asynccontextmanager

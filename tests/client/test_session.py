@@ -82,23 +82,6 @@ async def test_no_more_durable_frames_are_on_their_way_than_the_gateway_takes(
     assert [frame.seq for frame in rest] == [4, 5]
 
 
-async def test_an_ack_of_what_was_not_sent_loses_nothing(gateway: FakeGateway, make_config: MakeConfig) -> None:
-    client = NodeClient(make_config(), chance=lambda: 0.0)
-    async with running(client):
-        for number in range(3):
-            await client.publish_event({"number": number})
-        session = await gateway.accept()
-        await session.welcome(limits=Limits(unacked_frames=1))
-        await session.durable(1)
-        await session.say(Ack(seq=3, outbox_uid=session.hello.outbox_uid))
-        rest = await session.durable(1)
-        await until(lambda: client._outbox is not None and client._outbox.acked > 0)
-        acked = client._outbox and client._outbox.acked
-
-    assert [frame.seq for frame in rest] == [2]
-    assert acked == 1
-
-
 async def test_a_nack_moves_the_window_on_once_those_before_it_are_acknowledged(
     gateway: FakeGateway, make_config: MakeConfig
 ) -> None:

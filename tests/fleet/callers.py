@@ -63,8 +63,14 @@ class Service:
             else:
                 status = answer.status
                 body, outcome = (answer.body, "succeeded") if status == 200 else (None, answer.json()["outcome"])
-        asked = await self.get(f"/internal/calls/{ask.nonce}")
-        return Told(ask, status, body, outcome or asked["outcome"], asked["outcome"])
+        asked = await self._outcome(ask.nonce)
+        return Told(ask, status, body, outcome or asked, asked)
+
+    async def _outcome(self, request_id: str) -> str:
+        """What the gateway says when it is asked. It remembers no request that found no node: nothing became of that."""
+        async with http_connection(self._url, token=self._token) as connection:
+            answer = await connection.request("GET", f"/internal/calls/{request_id}")
+        return "not_sent" if answer.status == 404 else str(answer.json()["outcome"])
 
     async def call_all(self, asks: Collection[Ask]) -> list[Told]:
         """All of them at the same time."""

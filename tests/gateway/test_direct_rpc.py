@@ -7,6 +7,7 @@ import httpx
 import pytest
 import trio
 
+from skygw.control.direct_rpc import HELD_BYTES
 from skygw.ids import CallId
 from skygw.protocol.chunks import Chunk, pack_chunk
 from skygw.protocol.gateway_frames import DirectCancel, DirectCredit, DirectRequest
@@ -153,19 +154,20 @@ async def test_a_caller_that_leaves_midway_cancels_it_at_the_node(postgres: Post
 async def test_an_answer_that_fails_midway_never_ends_cleanly(
     fault: str, sized: bool, postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    payload = b"x" * 2_000
+    half = 2 * HELD_BYTES
+    payload = b"x" * 2 * half
     async with gateway(postgres, tmp_path) as world, world.node() as node, trio.open_nursery() as nursery:
         heard = trio.Event()
 
         async def play() -> None:
             request = await node.hear(DirectRequest)
-            chunks = [pack_chunk(Chunk(request.id, seq, payload[:1_000])) for seq in range(4)]
-            await node.say(start_of(request.id, 2_000 if sized else None), chunks[0])
+            chunks = [pack_chunk(Chunk(request.id, seq, payload[:half])) for seq in range(4)]
+            await node.say(start_of(request.id, len(payload) if sized else None), chunks[0])
             with trio.fail_after(PATIENCE_S):
                 await node.hear(DirectCredit)  # the caller's side has taken it
             match fault:
                 case "digest":
-                    await node.say(chunks[1], end_of(request.id, b"y" * 2_000, chunks=2))
+                    await node.say(chunks[1], end_of(request.id, b"y" * len(payload), chunks=2))
                 case "length":
                     await node.say(end_of(request.id, payload, chunks=1))
                 case "order":
@@ -173,7 +175,7 @@ async def test_an_answer_that_fails_midway_never_ends_cleanly(
                 case "overrun":
                     for chunk in chunks[1:]:
                         await node.say(chunk)
-                        if not sized or chunk is chunks[1]:
+                        if not sized:  # else all that was announced has come, and no more is asked for
                             await node.hear(DirectCredit)  # each is a piece of its own
                     await node.say(end_of(request.id, payload, chunks=4))
                 case "link":
@@ -190,6 +192,23 @@ async def test_an_answer_that_fails_midway_never_ends_cleanly(
         expected = {"link": "link_lost", "error": "node_failed"}.get(fault, "bad_response")
         assert record["reason"] == expected
         assert record["outcome"] == ("failed" if fault == "error" else "unknown")
+
+
+async def test_an_answer_that_fails_before_its_first_byte_was_passed_on_is_a_problem_with_its_reason(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """What is not longer than what is held back is verified whole before anything of it is said."""
+    async with gateway(postgres, tmp_path) as world, world.node() as node, trio.open_nursery() as nursery:
+
+        async def play() -> None:
+            request = await node.hear(DirectRequest)
+            chunk = pack_chunk(Chunk(request.id, 0, b"x" * HELD_BYTES))
+            await node.say(start_of(request.id, None), chunk, end_of(request.id, b"y" * HELD_BYTES, chunks=1))
+
+        nursery.start_soon(play)
+        answer = await world.direct()
+        assert answer.status_code == 502
+        assert (answer.json()["code"], answer.json()["outcome"]) == ("bad_response", "unknown")
 
 
 async def test_a_link_cut_before_the_answer_is_said_with_the_doubt(postgres: PostgresServer, tmp_path: Path) -> None:

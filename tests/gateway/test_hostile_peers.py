@@ -45,9 +45,11 @@ async def test_every_row_of_hostile_http_gets_its_answer(
 ) -> None:
     async with gateway(postgres, tmp_path) as world, world.bystander() as bystander:
         port = world.node_port if listener == "node" else world.internal_port
-        for row in TABLE:
+        for number, row in enumerate(TABLE):
             status, body, _ = await answer_to(("127.0.0.1", port), row)
             # What is taken is the app's to answer: it may know no such path or method there, and say so at once.
             expected = {TAKEN: {200, 404, 405}, CLOSED: {CLOSED, 405}}.get(row.answer, {row.answer})
             assert status in expected, (row.name, status, body)
-            assert await bystander.is_served(), row.name
+            if number % 10 == 0:
+                assert await bystander.is_served(), row.name
+        assert await bystander.is_served()

@@ -44,7 +44,7 @@ WHOLE = (
     b"POST /echo HTTP/1.1\r\nHost: here\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
     b"GET /flood HTTP/1.1\r\nHost: here\r\n\r\n",
     b"GET /ponder HTTP/1.1\r\nHost: here\r\n\r\n",
-    *(upgrade(f"/ws/{name}") for name in ("echo", "flood", "ponder", "impatient", "deny", "leave", "nowhere")),
+    *(upgrade(f"/ws/{name}") for name in ("echo", "flood", "spout", "ponder", "impatient", "deny", "leave", "nowhere")),
     frame(Op.TEXT, b"hello"),
     frame(Op.BINARY, bytes(40_000)),
     frame(Op.TEXT, b"hel", is_last=False),
@@ -116,6 +116,10 @@ def odd_app() -> Any:
                 while True:
                     await talk.send((bytes(8_192), "text"))
 
+    async def spout(talk: Any) -> None:
+        while True:
+            await talk.send((bytes(8_192),))
+
     async def ponder_first(talk: Any) -> None:
         await trio.sleep(0.7)
         await echo(talk)
@@ -133,6 +137,7 @@ def odd_app() -> Any:
 
     add("echo", echo)
     add("flood", flood_messages)
+    add("spout", spout)
     add("ponder", ponder_first)
     add("impatient", impatient)
     add("leave", leave)
@@ -254,3 +259,16 @@ async def test_the_first_frame_is_read_however_soon_behind_the_101_it_comes(
         for number in range(SOON):
             nursery.start_soon(talk, served, number)
     assert sorted(echoed) == [b"\x81\x03%03d" % number for number in range(SOON)]
+
+
+@pytest.mark.parametrize("over", ["clear", "tls"])
+async def test_a_peer_that_vanishes_under_a_stuck_write_is_given_up_and_nobody_is_blamed(
+    over: str, authority: trustme.CA, tmp_path: Path
+) -> None:
+    files, client = tls_of(authority, tmp_path) if over == "tls" else (None, None)
+    patient = {**IMPATIENT, "send_timeout_s": 60.0}
+    async with serving(odd_app(), tls=files, **patient) as served, served.peer(tls=client, receive_buffer=4096) as peer:
+        await peer.send(upgrade("/ws/spout"))
+        await peer.read_until(b"\r\n\r\n")
+        vanish(peer.transport)
+        await served.metrics.until_closed(End.GONE)

@@ -8,7 +8,8 @@ import trio
 import trio.testing
 
 from skygw.auth.networks import client_address
-from skygw.serving import End, Refusal
+from skygw.serving import End, ListenerConfig, Refusal
+from skygw.serving.places import SLOW_AT_ONCE, Places
 from tests.serving.apps import UPGRADE, EchoApp
 from tests.serving.served import PATIENCE_S, Peer, Served, serving
 
@@ -175,3 +176,23 @@ async def test_a_client_whose_address_is_none_is_one_client_like_others() -> Non
         await first.send(request("/hang", forwarded_for="nobody"))
         await app.until_called(1)
         assert (await told(second, request(forwarded_for="somebody")))[0] == 429
+
+
+async def test_who_comes_in_pieces_is_taken_a_few_at_a_time() -> None:
+    config = ListenerConfig(name="node", host="127.0.0.1", port=0)
+    places = Places(config, refused=lambda _why, _client: None)
+    done: list[int] = []
+
+    async def one_of_many(number: int) -> None:
+        await places.turn()
+        done.append(number)
+
+    in_each_round: list[int] = []
+    async with trio.open_nursery() as nursery:
+        for number in range(10 * SLOW_AT_ONCE):
+            nursery.start_soon(one_of_many, number)
+        while len(done) < 10 * SLOW_AT_ONCE:
+            before = len(done)
+            await trio.lowlevel.checkpoint()
+            in_each_round.append(len(done) - before)
+    assert max(in_each_round) <= SLOW_AT_ONCE

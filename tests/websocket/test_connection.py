@@ -307,6 +307,38 @@ async def test_a_pong_that_is_due_while_a_write_stalls_goes_out_right_after_it(a
     assert transport.said == [Pong(b"now"), "data"]
 
 
+async def test_all_who_wait_for_a_write_that_ends_the_link_are_told(autojump_clock: Clock) -> None:
+    transport = MemoryTransport(room=0)
+    socket = opened(transport)
+    told = 0
+
+    async def send() -> None:
+        nonlocal told
+        with pytest.raises(LinkClosed):
+            await socket.send(["x"])
+        told += 1
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(send)
+    assert told == 3
+
+
+async def test_a_peer_that_pings_without_end_does_not_hold_the_writer() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    write = transport.send
+
+    async def send_and_be_pinged(data: bytes) -> None:
+        await write(data)
+        socket._take(frame(PING, b"again", MASK))
+
+    transport.send = send_and_be_pinged  # type: ignore[method-assign]
+    await socket.send(["data"])
+    assert transport.said == ["data", Pong(b"again")]
+
+
 async def test_our_goodbye_is_said_once_and_the_peers_ends_the_link() -> None:
     transport = MemoryTransport()
     socket = opened(transport)

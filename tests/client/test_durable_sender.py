@@ -1,0 +1,44 @@
+"""What an ack can mean: nothing about a report that was not given to the writer yet."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import trio
+
+from skygw.client.durable_sender import DurableSender
+from skygw.client.lanes import Lanes, Snapshots
+from skygw.client.outbox import Outbox
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.limits import MIB, Limits
+from skygw.protocol.node_frames import PublishLog
+
+
+@pytest.mark.parametrize("word", ["ack", "nack"])
+async def test_neither_ack_nor_nack_takes_a_report_that_was_not_sent(tmp_path: Path, word: str) -> None:
+    outbox = await Outbox.open(tmp_path, max_bytes=MIB)
+    for number in range(2):
+        await outbox.append(PublishLog(seq=1, data=Opaque.of({"number": number}), observed_at=datetime.now(UTC)))
+    lanes = Lanes(Snapshots())
+    sender = DurableSender(outbox, lanes, Limits(), hub_has=0)
+
+    def answer() -> None:
+        for seq in (1, 2):
+            if word == "ack":
+                sender.acked(seq)
+            else:
+                sender.nacked(seq, "never")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.run)
+        with trio.fail_after(5):
+            await lanes.wait()
+            answer()
+            early = [len(lanes.take()), sender._confirmed]
+            answer()
+            while outbox.acked < 2:  # noqa: ASYNC110 - the outbox tells nobody that it was cleared
+                await trio.sleep(0.005)
+        nursery.cancel_scope.cancel()
+    await outbox.close()
+
+    assert early == [2, 0]
