@@ -10,10 +10,10 @@ import trio
 
 from skygw.errors import GatewayError, StoreFailed
 
-AT_MOST = 64
-"""Questions in one statement: as many as come in the time of one on a busy machine, and short beside its time limit."""
+AT_MOST = 16
+"""Questions in one statement: more would save little, and those who are answered together go on in any order."""
 
-SPACING_S = 0.05
+SPACING_S = 0.03
 """From the beginning of one statement to that of the next: in a storm, questions are gathered for that long. The first
 one after a pause is asked at once.
 """

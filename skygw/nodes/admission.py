@@ -8,7 +8,7 @@ import trio
 
 from skygw.errors import RoutingUnavailable
 from skygw.ids import Epoch
-from skygw.nodes.arrivals import PAUSE_TURNS, ArrivalLine
+from skygw.nodes.arrivals import AT_ONCE, PAUSE_TURNS, ArrivalLine
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
 from skygw.nodes.link import NodeLink, say_goodbye
 from skygw.nodes.ports import Binding, Claim, EpochLedger
@@ -56,7 +56,7 @@ class NodeDoor:
         self._draining = False
         self.handshakes = ArrivalLine()
         """Where a node stands until its token is looked at."""
-        self._welcomes = Turnstile(pause_turns=PAUSE_TURNS)
+        self._welcomes = Turnstile(pause_turns=PAUSE_TURNS, at_once=AT_ONCE)
 
     @property
     def draining(self) -> bool:

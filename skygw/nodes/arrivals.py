@@ -1,4 +1,4 @@
-"""Handshakes begin one by one and in order, so that those who are connected do not feel a storm of them."""
+"""Handshakes begin a few at a time and in order, so that those who are connected do not feel a storm of them."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,10 @@ import trio
 from skygw.errors import LinkLost, RoutingUnavailable
 from skygw.turnstile import Turnstile
 
+AT_ONCE = 8
 PAUSE_TURNS = 4
-"""Turns of the event loop between two handshakes. A direct request needs a dozen turns: the fewer steps of handshakes
+"""So many handshakes begin in so many turns of the event loop: no fewer than the listener accepts, or those who give up
+and come again would keep the line from moving. A direct request needs a dozen turns: the fewer steps of handshakes
 there are in each, the sooner it is through.
 """
 
@@ -25,7 +27,7 @@ class ArrivalLine:
     """
 
     def __init__(self, *, wait_s: float = WAIT_S) -> None:
-        self._turnstile = Turnstile(pause_turns=PAUSE_TURNS)
+        self._turnstile = Turnstile(pause_turns=PAUSE_TURNS, at_once=AT_ONCE)
         self._wait_s = wait_s
 
     async def turn(self, is_here: Callable[[], bool]) -> None:

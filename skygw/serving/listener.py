@@ -29,7 +29,8 @@ OUT_OF_FILES_PAUSE_S = 0.1
 BROKEN_LISTENER = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EFAULT})
 ACCEPTED_AT_ONCE = 8
 LONGEST_PAUSE_S = 0.05
-PARTING_PAUSE_TURNS = 2  # between the ends of two WebSockets whose peers have gone, which may be all of them at once
+PARTING_AT_ONCE = 4
+PARTING_PAUSE_TURNS = 2  # so many WebSockets whose peers have gone end in so many turns: it may be all of them at once
 REFUSALS_LOGGED_EVERY_S = 10.0
 LAST_WORDS_S = 1.0  # what a session may use to say its own goodbye to its WebSocket
 KILLED_GONE_S = 1.0  # what an app may still use for its clean-up after it was cancelled
@@ -58,7 +59,7 @@ class Listener:
         self._is_accepting = False
         self._connections: set[Connection] = set()
         self._places = Places(config, refused=self._note_refusal)
-        self._partings = Turnstile(pause_turns=PARTING_PAUSE_TURNS)
+        self._partings = Turnstile(pause_turns=PARTING_PAUSE_TURNS, at_once=PARTING_AT_ONCE)
         self._departures = trio.lowlevel.ParkingLot()
         self._context = WorkerContext(max_requests=None)
         self._sparing_log = SparingLog(logger)

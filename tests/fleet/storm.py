@@ -45,8 +45,17 @@ class Back:
     @property
     def overtaken_by(self) -> int:
         """How many nodes that asked later were welcomed before the one that was overtaken most."""
+        return max(self._late())
+
+    @property
+    def out_of_order(self) -> float:
+        """By how many places of all a node was early or late, on average: 0 is in order, a third is as it comes."""
+        late = self._late()
+        return sum(abs(places) for places in late) / len(late) ** 2
+
+    def _late(self) -> list[int]:
         welcomed = sorted(range(len(self.waits)), key=self.waits.__getitem__)
-        return max(place - turn for place, turn in enumerate(welcomed))
+        return [place - turn for place, turn in enumerate(welcomed)]
 
     def figures(self) -> list[tuple[str, str]]:
         nodes, last = len(self.waits), max(self.waits)
@@ -57,6 +66,7 @@ class Back:
             ("welcomes per second", f"{nodes / last:.0f}"),
             ("connections tried", str(self.tries)),
             ("overtaken by, at most", str(self.overtaken_by)),
+            ("out of order (a third is as it comes)", f"{self.out_of_order:.3f}"),
             ("gateway's processor time per node", f"{self.gateway_cpu_s / nodes * 1_000:.2f} ms"),
             *[("a node's trouble", trouble) for trouble in self.troubles],
             *[("the gateway's complaint", complaint) for complaint in self.complaints],

@@ -9,8 +9,8 @@ from tests.fleet.storm import cut_by_the_gateway, cut_by_the_way
 
 NODES = 120
 WITNESSES = 5
-OUT_OF_ORDER = NODES // 2
-"""Far more than the handshakes that overlap, far less than what first-come-last-served would show."""
+ROUGHLY_IN_ORDER = 0.2
+"""A third would be any order; handshakes that are asked for together may be welcomed in any."""
 
 
 async def test_nodes_that_were_cut_at_once_are_all_back_in_order_and_those_who_stayed_were_served(
@@ -18,7 +18,7 @@ async def test_nodes_that_were_cut_at_once_are_all_back_in_order_and_those_who_s
 ) -> None:
     back, stayed = await cut_by_the_way(tmp_path / "hub", nodes=NODES, witnesses=WITNESSES, every_s=0.2, calm_s=0.0)
     assert back.epochs == [2] * NODES
-    assert back.overtaken_by < OUT_OF_ORDER
+    assert back.out_of_order < ROUGHLY_IN_ORDER
     assert (back.tries, back.troubles) == (NODES, [])
     assert (stayed.links_ended, stayed.failures) == (0, [])
     assert stayed.stormy
