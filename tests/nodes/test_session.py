@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from skygw.errors import Busy, Forbidden, LinkLost, RoutingUnavailable, Unauthenticated
+from skygw.nodes.admission import Arrival
 from skygw.nodes.link import LAST_WORDS_S
 from skygw.nodes.outbox import LANE_BYTES, Lane, ParcelState
 from skygw.nodes.session import SessionRules
@@ -28,6 +29,9 @@ from skygw.protocol.gateway_frames import (
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import MAX_BINARY_BYTES, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import AuthRefresh, Error, ErrorCode, Ping, Pong, PublishSnapshot, SnapshotStream
+from skygw.websocket import Rhythm, WebSocket
+from skygw.websocket.frames import CLOSE, TEXT, Close, close_payload, frame
+from tests.fakes.memory_transport import MemoryTransport
 from tests.fakes.moments import NOW
 from tests.fakes.rooms import Gateway, Site
 
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from skygw.protocol.frame import Frame
 
 Clock = trio.testing.MockClock
+MASK = bytes(4)
 
 
 def stop(gateway: Gateway, site: Site) -> CancelCommand:
@@ -457,3 +462,31 @@ async def test_a_token_renewed_in_the_grace_time_ends_it(autojump_clock: Clock, 
     assert (await link.hear_next(EventToken)).state is TokenState.RENEWED
     gateway.session(site).put(Lane.DATA, DirectCancel(id=uuid4(), reason="passes again"))
     await link.hear_next(DirectCancel)
+
+
+# On a link with a wire.
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [(frame(CLOSE, close_payload(1000, ""), MASK), 1000), (b"\xff\x80" + MASK, 4500)]
+)
+async def test_a_session_does_not_take_back_the_close_frame_that_ended_its_link(
+    autojump_clock: Clock, nursery: trio.Nursery, said: bytes, code: int
+) -> None:
+    """A reset would throw away what waits in the kernel, and on a slow line that is the code."""
+    gateway, site = Gateway(nursery), Site()
+    transport = MemoryTransport()
+    link = WebSocket(
+        transport,
+        is_client=False,
+        max_message_bytes=1 << 20,
+        rhythm=Rhythm(),
+        violation_code=CloseCode.PROTOCOL_VIOLATION,
+    )
+    arrival = Arrival(link=link, binding=site.binding, token_expires_at=inf, address="x")
+    transport.say(frame(TEXT, encode(site.hello(last_epoch=1)).encode(), MASK) + said)
+    await gateway.door.serve(arrival)
+    goodbye = transport.said[-1]
+    assert isinstance(goodbye, Close)
+    assert goodbye.code == code
+    assert not transport.aborted

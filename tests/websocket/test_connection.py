@@ -1,6 +1,7 @@
 """A WebSocket on a connection in memory: who is told what, whoever ends it, and what is known of each message."""
 
-from dataclasses import dataclass, field
+import socket as stdlib
+import time
 
 import pytest
 import trio
@@ -18,72 +19,11 @@ from skygw.websocket.connection import (
     WebSocket,
 )
 from skygw.websocket.frames import CLOSE, PING, PONG, TEXT, Close, FrameReader, Ping, Pong, close_payload, frame
-from skygw.websocket.transport import ConnectionLost, NotReading
+from skygw.websocket.transport import Patience, PlainTransport
+from tests.fakes.memory_transport import MemoryTransport
 
 Clock = trio.testing.MockClock
 MASK = b"\x01\x02\x03\x04"
-
-
-@dataclass
-class MemoryTransport:
-    """The peer's bytes come from `say`; ours are kept. `room` bytes are taken at once, and then the peer stalls."""
-
-    room: float = float("inf")
-    patience_s: float = 10.0
-    handed_over: int = 0
-    begun: int = 0
-    writes: list[bytes] = field(default_factory=list)
-    aborted: bool = False
-    reads: int = 0
-
-    def __post_init__(self) -> None:
-        self._in, self._out = trio.open_memory_channel[bytes](1_000)
-        self._gone = trio.Event()
-
-    def say(self, data: bytes) -> None:
-        self._in.send_nowait(data)
-
-    def hang_up(self) -> None:
-        self._in.close()
-
-    async def receive(self) -> bytes:
-        self.reads += 1
-        try:
-            return await self._out.receive()
-        except trio.EndOfChannel:
-            return b""
-        except trio.ClosedResourceError:
-            raise ConnectionLost("aborted") from None
-
-    async def send(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.aborted:
-            raise ConnectionLost("aborted")
-        taken = int(min(len(data), self.room))
-        self.room -= taken
-        self.writes.append(data[:taken])
-        self.handed_over = self.begun = self.handed_over + taken
-        if taken < len(data):
-            with trio.move_on_after(self.patience_s):
-                await self._gone.wait()
-                raise ConnectionLost("aborted")
-            raise NotReading(f"took {taken} of {len(data)} bytes in {self.patience_s:.1f} s")
-
-    async def send_end(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    def close(self) -> None:
-        self.abort()
-
-    def abort(self) -> None:
-        self.aborted = True
-        self._gone.set()
-        self._out.close()
-
-    @property
-    def said(self) -> list[object]:
-        """The frames that were written to the peer."""
-        return list(FrameReader(masked=False, max_message_bytes=1 << 20).feed(b"".join(self.writes)))
 
 
 def text(message: str) -> bytes:
@@ -516,3 +456,97 @@ async def test_whoever_sends_is_told_of_a_lost_link_at_once() -> None:
             await socket.send(["a command"])
         assert socket.ended.is_set()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_ping_that_finds_the_app_back_leaves_the_reading_to_one_of_them(autojump_clock: Clock) -> None:
+    class OneReader(MemoryTransport):
+        """As a socket: two who read at once are an error."""
+
+        readers = 0
+
+        async def receive(self) -> bytes:
+            self.readers += 1
+            assert self.readers == 1
+            try:
+                return await super().receive()
+            finally:
+                self.readers -= 1
+
+    transport = OneReader()
+    socket = opened(transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.keep)
+        await trio.sleep(LOOKS_AFTER_EVERY_S * 1.5)  # by now it reads for us
+        got = await gather(nursery, socket)
+        transport.say(frame(PING, b"", MASK))
+        await trio.sleep(1)
+        transport.say(text("x"))
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert got == ["x"]
+
+
+async def gather(nursery: trio.Nursery, socket: WebSocket) -> list[str | bytes]:
+    """What the next `receive` brings, once it has."""
+    got: list[str | bytes] = []
+
+    async def receive() -> None:
+        got.extend(await socket.receive())
+
+    nursery.start_soon(receive)
+    await trio.testing.wait_all_tasks_blocked()
+    return got
+
+
+async def test_bytes_that_came_while_the_process_stood_still_are_life() -> None:
+    """Timers and readers wake in the same turn then, in any order."""
+    near, far = stdlib.socketpair()
+    with near, far:
+        near.setblocking(False)
+        rhythm = Rhythm(ping_after_s=0.1, gone_after_s=0.2)
+        transport = PlainTransport(near, Patience())
+        socket = WebSocket(transport, is_client=False, max_message_bytes=100, rhythm=rhythm)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(socket.keep)
+            got = await gather(nursery, socket)
+            for _ in range(8):
+                far.send(text("alive"))
+                time.sleep(0.25)  # noqa: ASYNC251 - it is the whole process that stands still
+                await trio.testing.wait_all_tasks_blocked()
+                assert not socket.ended.is_set()
+                assert got.pop() == "alive"
+                got = await gather(nursery, socket)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_goodbye_cancelled_before_its_first_byte_was_not_said() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await socket.close(4_001, "draining")
+    assert transport.said == []
+    await socket.send(["still here"])
+    await socket.close(4_002, "silent")
+    assert transport.said == ["still here", Close(4_002, "silent")]
+
+
+async def test_a_flood_of_empty_frames_lets_others_have_their_turn() -> None:
+    transport = MemoryTransport()
+    socket = opened(transport)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    transport.say(text("") * (64 * 1024 // 6))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await trio.lowlevel.checkpoint()
+        before = turns
+        await socket.receive()
+        nursery.cancel_scope.cancel()
+    assert turns - before >= 64 // 8
