@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     dead_after_s: Seconds = _is("Silence after which a node socket is cut; more than two heartbeats", 25.0)
     hello_timeout_s: Seconds = _is("How long a node socket may wait before its `hello`", 10.0)
     drain_s: Seconds = _is("Longest time a shutdown takes", 10.0)
-    send_timeout_s: Seconds = _is("How long a node may take nothing of what is sent before it is cut", 25.0)
+    send_timeout_s: Seconds = _is("How long a peer may take nothing of what it is sent before it is cut", 10.0)
     link_loss_policy: Literal["finish", "stop", "safe_shutdown"] = _is(
         "What a node does when the link stays away", "safe_shutdown"
     )

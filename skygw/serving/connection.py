@@ -317,7 +317,7 @@ class Connection:
         if not is_idle:
             self._places.works(self)
         else:
-            self._places.rests(self)
+            self._places.rests(self, self._peer[0])
             # The reader may already be waiting, with the patience of the exchange that has just ended.
             self._head_deadline = trio.current_time() + self._config.keep_alive_timeout_s
             self._waiting.deadline = self._head_deadline

@@ -188,6 +188,7 @@ class Listener:
             sock, peer=peer, config=self._config, tls=self._tls, places=self._places, partings=self._partings
         )
         self._connections.add(connection)
+        self._places.rests(connection, peer[0])  # it has asked nothing yet
         return connection
 
     def _note_refusal(self, why: Refusal, address: str) -> None:

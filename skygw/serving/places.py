@@ -1,7 +1,7 @@
 """Who holds how many of a listener's places, and who gives way when there are none left."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import trio
@@ -31,7 +31,8 @@ class Places:
         self._refused = refused
         self._taken = 0
         self._by_client: Counter[str] = Counter()
-        self._resting: dict[GivesWay, None] = {}  # the longest at rest comes first
+        self._resting: dict[GivesWay, str] = {}  # with the peer's address; the longest at rest comes first
+        self._resting_of: dict[str, dict[GivesWay, None]] = {}
         self._turns = trio.CapacityLimiter(SLOW_AT_ONCE)
 
     def take_connection(self, peer: str) -> bool:
@@ -39,9 +40,9 @@ class Places:
         is_proxy = self._config.is_proxy(peer)
         if not self._config.lets_in(peer):
             return self._refuse(Refusal.STRANGER, peer)
-        if not is_proxy and not self._has_room(peer):
+        if not is_proxy and not self._has_room(peer) and not self._make_room(self._resting_of.get(peer, {})):
             return self._refuse(Refusal.TOO_MANY_FROM_ADDRESS, peer)
-        if self._taken >= self._config.max_connections and not self._make_room():
+        if self._taken >= self._config.max_connections and not self._make_room(self._resting):
             return self._refuse(Refusal.TOO_MANY, peer)
         self._taken += 1
         if not is_proxy:
@@ -51,7 +52,7 @@ class Places:
     def give_connection_back(self, peer: str, connection: GivesWay) -> None:
         """Once for each connection that was taken."""
         self._taken -= 1
-        self._resting.pop(connection, None)
+        self.works(connection)
         if not self._config.is_proxy(peer):
             self.give_back(peer)
 
@@ -68,13 +69,19 @@ class Places:
         if not self._by_client[client]:
             del self._by_client[client]
 
-    def rests(self, connection: GivesWay) -> None:
-        """It has answered a request and waits for the next."""
-        self._resting[connection] = None
+    def rests(self, connection: GivesWay, peer: str) -> None:
+        """It waits for a request: its first, or the next after an answer. Who asks nothing gives way to who does."""
+        self._resting[connection] = peer
+        self._resting_of.setdefault(peer, {})[connection] = None
 
     def works(self, connection: GivesWay) -> None:
-        """A request has come."""
-        self._resting.pop(connection, None)
+        """A request has come, or it has ended."""
+        peer = self._resting.pop(connection, None)
+        if peer is not None:
+            of_peer = self._resting_of[peer]
+            del of_peer[connection]
+            if not of_peer:
+                del self._resting_of[peer]
 
     async def turn(self) -> None:
         """Wait behind the others who let us wait: a thousand whose next bytes come at once are taken a few at a time,
@@ -91,11 +98,11 @@ class Places:
         self._refused(why, client)
         return False
 
-    def _make_room(self) -> bool:
+    def _make_room(self, resting: Mapping[GivesWay, object]) -> bool:
         """Whoever only rests must not keep those out who want something, a stop say."""
-        while self._resting:
-            longest_at_rest = next(iter(self._resting))
-            del self._resting[longest_at_rest]
+        while resting:
+            longest_at_rest = next(iter(resting))
+            self.works(longest_at_rest)
             if longest_at_rest.give_way():
                 return True
         return False

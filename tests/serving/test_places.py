@@ -1,9 +1,11 @@
 """Nobody takes all places of a listener: not one address, not one client behind a proxy, not those who only rest."""
 
 import json
+from contextlib import AsyncExitStack
 from ipaddress import ip_network
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
@@ -62,6 +64,20 @@ async def test_who_has_rested_longest_gives_way_to_who_comes() -> None:
         assert served.metrics.refused_by == {}
 
 
+@pytest.mark.parametrize("cap", ["max_connections", "max_connections_per_address"])
+async def test_those_who_have_asked_nothing_keep_nobody_out(cap: str) -> None:
+    """Else a thousand silent connections would hold a stop up for as long as a head may take."""
+    async with serving(EchoApp(), **{cap: 3}) as served, AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(served.peer()) for _ in range(3)]
+        await served.metrics.until_opened(3)
+        await trio.testing.wait_all_tasks_blocked()
+        async with served.peer() as asking:
+            assert await asking.ask() == (200, b"hello")
+        assert await silent[0].read_to_end() == b""
+        assert served.metrics.closed_by[End.GAVE_WAY] == 1
+        assert served.metrics.refused_by == {}
+
+
 async def test_who_has_begun_to_ask_does_not_give_way() -> None:
     async with serving(EchoApp(), max_connections=1) as served, served.peer() as first:
         assert await first.ask() == (200, b"hello")
@@ -76,7 +92,8 @@ async def test_who_has_begun_to_ask_does_not_give_way() -> None:
 async def test_one_address_cannot_take_all_connections() -> None:
     async with serving(EchoApp(), max_connections_per_address=1) as served:
         async with served.peer() as first:
-            assert await first.ask() == (200, b"hello")
+            await first.send(b"GET / HTTP/1.1\r\n")
+            await trio.testing.wait_all_tasks_blocked(0.02)
             async with served.peer() as second:
                 assert await second.read_to_end() == b""
             assert served.metrics.refused_by == {Refusal.TOO_MANY_FROM_ADDRESS: 1}
@@ -162,9 +179,10 @@ async def test_what_may_be_a_stop_is_never_refused() -> None:
 
 async def test_what_a_stranger_says_of_its_address_does_not_count() -> None:
     settings = {**BEHIND_A_PROXY, "trusted_proxies": (ip_network("192.0.2.0/24"),)}
-    async with serving(EchoApp(), **settings) as served, served.peer() as first:
-        await first.send(request(forwarded_for="198.51.100.7"))
-        assert await first.response() == (200, b"hello")
+    app = EchoApp()
+    async with serving(app, **settings) as served, served.peer() as first:
+        await first.send(request("/hang", forwarded_for="198.51.100.7"))
+        await app.until_called(1)
         async with served.peer() as second:
             assert await second.read_to_end() == b""
         assert served.metrics.refused_by == {Refusal.TOO_MANY_FROM_ADDRESS: 1}
