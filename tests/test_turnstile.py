@@ -12,9 +12,11 @@ async def passing(turnstile: Turnstile, count: int) -> tuple[list[int], list[int
     """In what order so many passed that came in the order of their numbers, and at which turn of the loop."""
     order: list[int] = []
     turns: list[int] = []
-    turn = 0
+    turn = came = 0
 
     async def come(number: int) -> None:
+        nonlocal came
+        came += 1
         await turnstile.passed()
         order.append(number)
         turns.append(turn)
@@ -22,7 +24,7 @@ async def passing(turnstile: Turnstile, count: int) -> tuple[list[int], list[int
     async with trio.open_nursery() as nursery:
         for number in range(count):
             nursery.start_soon(come, number)
-            while turnstile.waiting < number:
+            while came <= number:
                 await trio.lowlevel.checkpoint()
         while len(order) < count:
             await trio.lowlevel.checkpoint()
