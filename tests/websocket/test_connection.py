@@ -549,4 +549,4 @@ async def test_a_flood_of_empty_frames_lets_others_have_their_turn() -> None:
         before = turns
         await socket.receive()
         nursery.cancel_scope.cancel()
-    assert turns - before >= 64 // 8
+    assert turns - before >= 64 // 8 - 3  # who runs first in a turn is left to chance
