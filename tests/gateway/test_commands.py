@@ -1,7 +1,9 @@
 """Commands through the whole gateway: what accompanies a stop, and what a gateway that died leaves to the next one."""
 
+import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -43,6 +45,26 @@ async def test_a_stop_goes_out_whatever_accompanies_it(postgres: PostgresServer,
             answer = await world.ask("POST", "/internal/commands", stop)
             assert answer.status_code == 202, answer.text
             assert str((await node.hear(EventCommand)).command_id) == stop["commandId"]
+
+
+async def test_a_stop_goes_out_though_its_caller_hangs_up(postgres: PostgresServer, tmp_path: Path) -> None:
+    """Many at once, so that they are met by it in every step of their way."""
+    async with gateway(postgres, tmp_path) as world, world.node() as node:
+        stops = [a_command(world, "mount.stop") for _ in range(20)]
+        internal = urlsplit(world.running.internal_url)
+        assert internal.hostname is not None
+        assert internal.port is not None
+        for stop in stops:
+            body = json.dumps(stop)
+            head = (
+                f"POST /internal/commands HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+                f"authorization: Bearer {world.service_token()}\r\ncontent-length: {len(body)}\r\n\r\n"
+            )
+            stream = await trio.open_tcp_stream(internal.hostname, internal.port)
+            await stream.send_all((head + body).encode())
+            await stream.aclose()
+        heard = {str((await node.hear(EventCommand)).command_id) for _ in stops}
+        assert heard == {stop["commandId"] for stop in stops}
 
 
 @pytest.mark.parametrize(
