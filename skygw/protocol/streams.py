@@ -84,9 +84,9 @@ _Words = Annotated[
 
 
 class StreamFilter(BaseModel):
-    """Which resources: each key is one value or a list, of which one must fit; all keys must. An absent one asks nothing.
+    """Which resources: each key is one value or a list, of which one must fit; all keys must.
 
-    An empty list fits nothing.
+    An absent key asks nothing; an empty list fits nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
