@@ -35,3 +35,11 @@ class Resource:
     @property
     def device_uid(self) -> UUID | None:
         return self.uid if self.kind is ResourceKind.DEVICE else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """Why something published was not taken: a reason for programs and a sentence for people."""
+
+    reason: str
+    message: str
