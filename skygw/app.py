@@ -45,13 +45,14 @@ from skygw.routers.docs import DocsRouter
 from skygw.routers.gates import InternalGate, NodeGate
 from skygw.routers.internal import InternalRouter
 from skygw.routers.node import NodeRouter
+from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
 from skygw.routers.ws import SocketRouter
 from skygw.serving.config import ListenerConfig, TlsFiles
 from skygw.serving.listener import Listener
 from skygw.settings import Listener as ListenerName
 from skygw.settings import Settings
-from skygw.telemetry.retained import RetainedSnapshots
+from skygw.telemetry.hub import StreamHub
 
 log = logging.getLogger("skygw.app")
 
@@ -98,7 +99,7 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        snapshots = RetainedSnapshots(refused=metrics.snapshot_refused)
+        hub = StreamHub(era=await era(database), log=PgEventLog(database))
         commands = CommandService(
             registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
         )
@@ -116,7 +117,7 @@ async def run(
         )
         rules = _rules(settings)
         ports = SessionPorts(
-            reports=NodeReports(database), tokens=node_gate, snapshots=snapshots, results=commands, metrics=metrics
+            reports=NodeReports(database), tokens=node_gate, snapshots=hub.retained, results=commands, metrics=metrics
         )
         door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports)
         draining = trio.Event()
@@ -146,6 +147,7 @@ async def run(
                     node_url=settings.node_public_url,
                     internal_url=settings.internal_public_url,
                 ),
+                StreamRouter(gate=internal_gate, hub=hub),
                 InternalRouter(
                     gate=internal_gate,
                     registry=registry,
@@ -153,7 +155,7 @@ async def run(
                     epochs=epochs,
                     rpc=rpc,
                     commands=commands,
-                    snapshots=snapshots,
+                    snapshots=hub.retained,
                     start_drain=draining.set,
                     default_command_timeout_s=settings.command_timeout_s,
                     max_command_timeout_s=settings.max_command_timeout_s,
@@ -179,6 +181,7 @@ async def run(
             for refresh in refreshing:
                 await nursery.start(refresh)
             nursery.start_soon(commands.run)
+            await nursery.start(hub.feed.run)
             nursery.start_soon(watch_revocations, registry, installations)
             nursery.start_soon(_run_loopback, registry, rules, ports)
             await nursery.start(node_listener.run, node_side)

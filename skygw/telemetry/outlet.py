@@ -31,8 +31,10 @@ class AnswersPileUp(Exception):
 class SubscriberOutlet:
     """One per socket: `next` is for its writer; everything else never waits."""
 
-    def __init__(self, dialect: Dialect, *, max_subscriptions: int = MAX_SUBSCRIPTIONS) -> None:
+    def __init__(self, dialect: Dialect, *, owner: str, max_subscriptions: int = MAX_SUBSCRIPTIONS) -> None:
         self.dialect = dialect
+        self.owner = owner
+        """Who reads here, for the log."""
         self._max_subscriptions = max_subscriptions
         self._subscriptions: dict[str, Subscription] = {}
         self._answers: deque[str] = deque()

@@ -5,6 +5,7 @@ reference per resource, whatever happens; a logged one keeps its events, up to a
 """
 
 import heapq
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,12 +35,16 @@ EVENT_OVERHEAD = 256
 
 RETRY_S = 1.0
 
+log = logging.getLogger("skygw.telemetry")
+
 
 class Outlet(Protocol):
     """Where messages go. Never waits."""
 
     @property
     def dialect(self) -> Dialect: ...
+    @property
+    def owner(self) -> str: ...
 
     def ready(self, subscription: "Subscription") -> None:
         """It has something to say now."""
@@ -157,6 +162,7 @@ class RetainedSubscription(Subscription):
         self._tie = count()
         self._certain = 0
         self._passed_over = 0
+        self._said_slow = False
         self._resumes = False
         self._live_from: int | None = versions.last
 
@@ -180,10 +186,19 @@ class RetainedSubscription(Subscription):
 
     def changed(self, value: Value) -> None:
         if value in self._untold:
-            self._passed_over += 1
+            self._pass_over()
             return
         self._untold[value] = value.version
         self._schedule(value)
+
+    def _pass_over(self) -> None:
+        if self._passed_over == 0 and self._every_s is None and not self._said_slow:
+            self._said_slow = True
+            log.info(
+                "subscriber is slower than what it follows: it is told the latest",
+                extra={"service": self._outlet.owner, "stream": self.stream.value, "untold": len(self._untold)},
+            )
+        self._passed_over += 1
 
     def unchanged(self, value: Value) -> None:
         if self._include_unchanged and value not in self._untold:
@@ -256,6 +271,7 @@ class LoggedSubscription(Subscription):
         self._waiting: deque[LogEvent | int] = deque()
         """Events, and a number where the replay ended: everything up to this position has been told."""
         self._bytes = 0
+        self._waiting_since = 0.0
         self._is_fed = False
         self._room = trio.Event()
         self._certain = after
@@ -305,6 +321,15 @@ class LoggedSubscription(Subscription):
             return
         if self._bytes + len(event.data) + EVENT_OVERHEAD > MAX_WAITING_BYTES:
             self._waiting.clear()
+            log.warning(
+                "subscriber does not keep up",
+                extra={
+                    "service": self._outlet.owner,
+                    "stream": self.stream.value,
+                    "waiting_bytes": self._bytes,
+                    "for_s": round(trio.current_time() - self._waiting_since, 1),
+                },
+            )
             self.end(
                 EndReason.SLOW_CONSUMER,
                 f"{self._bytes} bytes waited for this subscription, and {MAX_WAITING_BYTES} is the limit: read faster, "
@@ -318,6 +343,8 @@ class LoggedSubscription(Subscription):
         self._room.set()
 
     def _append(self, event: LogEvent) -> None:
+        if not self._waiting:
+            self._waiting_since = trio.current_time()
         self._waiting.append(event)
         self._bytes += len(event.data) + EVENT_OVERHEAD
         self._outlet.ready(self)
