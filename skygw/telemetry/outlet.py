@@ -127,17 +127,22 @@ class SubscriberOutlet:
         while self._ready and size < at_most:
             subscription = next(iter(self._ready))
             del self._ready[subscription]
+            taken = len(batch)
             for _ in range(IN_A_ROW):
                 message = subscription.take()
-                if message is None:
-                    if subscription.is_over and self._subscriptions.get(subscription.id) is subscription:
+                if message is not None:
+                    batch.append(message)
+                    size += len(message)
+                if subscription.is_over:  # these were its last words
+                    if self._subscriptions.get(subscription.id) is subscription:
                         del self._subscriptions[subscription.id]
                     break
-                batch.append(message)
-                size += len(message)
+                if message is None:
+                    break
                 if size >= at_most:
                     self._ready[subscription] = None
                     break
             else:
                 self._ready[subscription] = None
+            subscription.metrics.delivered(subscription.stream, len(batch) - taken)
         return batch
