@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from skygw.auth.principals import Scope
 from skygw.control.ledger import CommandState
+from skygw.protocol.schemas import STREAM_SOCKET_PATH
 from skygw.protocol.streams import MAX_RATE_HZ
 from skygw.routers.command_bodies import CancelBody, CommandBody
 from skygw.routers.direct import DIRECT_ROUTE
@@ -29,7 +30,6 @@ from skygw.routers.schemas import (
     Receipt,
     TransferBody,
 )
-from skygw.routers.streams import STREAM_PATH
 
 
 class Access(StrEnum):
@@ -290,7 +290,7 @@ INTERNAL_ROUTES = (
     ),
     _internal(
         "GET",
-        STREAM_PATH,
+        STREAM_SOCKET_PATH,
         "streamSocket",
         "The stream socket, described by its AsyncAPI document",
         Answer(101, "The socket is open"),

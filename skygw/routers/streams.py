@@ -9,6 +9,7 @@ from skygw.auth.principals import Scope, ServicePrincipal
 from skygw.errors import Forbidden, GatewayError
 from skygw.observability.logs import bound_ids
 from skygw.observability.metrics import Door
+from skygw.protocol.schemas import STREAM_SOCKET_PATH
 from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
 from skygw.routers.gates import InternalGate
 from skygw.routers.problems import problem, ws_code_of
@@ -16,8 +17,6 @@ from skygw.routers.ws import current_websocket, upgrade_required
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.subscriber import SubscriberSession
-
-STREAM_PATH = "/internal/ws/stream"
 
 
 class SubscriberMetrics(Protocol):
@@ -37,8 +36,8 @@ class StreamRouter:
         self._metrics = metrics
 
     def add_to(self, app: QuartTrio) -> None:
-        app.add_websocket(STREAM_PATH, "stream_socket", self.stream_socket)
-        app.add_url_rule(STREAM_PATH, "stream_socket_plain", self.stream_socket_plain)
+        app.add_websocket(STREAM_SOCKET_PATH, "stream_socket", self.stream_socket)
+        app.add_url_rule(STREAM_SOCKET_PATH, "stream_socket_plain", self.stream_socket_plain)
 
     async def stream_socket_plain(self) -> Response:
         """A request that does not ask for a WebSocket."""

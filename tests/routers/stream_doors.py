@@ -16,13 +16,14 @@ from skygw.auth.networks import parse_networks
 from skygw.auth.principals import NodePrincipal, Scope, ServicePrincipal
 from skygw.errors import RoutingUnavailable, Unauthenticated
 from skygw.ids import InstallId
+from skygw.protocol.schemas import STREAM_SOCKET_PATH
 from skygw.protocol.streams import StreamName
 from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
 from skygw.resources import Resource, ResourceKind
 from skygw.routers.apps import internal_app
 from skygw.routers.event_streams import EventStreamRouter
 from skygw.routers.gates import InternalGate
-from skygw.routers.streams import STREAM_PATH, StreamRouter
+from skygw.routers.streams import StreamRouter
 from skygw.telemetry.hub import StreamHub
 from tests.fakes.memory_log import MemoryLog, an_event
 from tests.serving.served import PATIENCE_S, Peer, Served, serving
@@ -286,21 +287,19 @@ class StreamDoors:
         token: str = "reader",  # noqa: S107 - a name
         extensions: bool = True,
     ) -> AsyncIterator[StreamSocket]:
-        async with trio.open_nursery() as nursery:
-            stream = await trio.open_tcp_stream(*self.served.listener.address)
+        async with self.served.peer() as peer, trio.open_nursery() as nursery:
             with trio.fail_after(PATIENCE_S):
                 socket = await wrap_client_stream(
                     nursery,
-                    stream,
+                    peer.transport,
                     "here",
-                    STREAM_PATH,
+                    STREAM_SOCKET_PATH,
                     subprotocols=[SUBSCRIBER_SUBPROTOCOL] if extensions else None,
                     extra_headers=[(b"authorization", f"Bearer {token}".encode())],
                     message_queue_size=64,
                 )
             yield StreamSocket(socket)
             nursery.cancel_scope.cancel()
-            stream.socket.close()
 
     @asynccontextmanager
     async def source(self, *, receive_buffer: int | None = None) -> AsyncIterator[EventSource]:
