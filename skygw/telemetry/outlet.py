@@ -130,11 +130,12 @@ class SubscriberOutlet:
             for _ in range(IN_A_ROW):
                 message = subscription.take()
                 if message is None:
-                    if subscription.is_over and self._subscriptions.get(subscription.id) is subscription:
-                        del self._subscriptions[subscription.id]
                     break
                 batch.append(message)
                 size += len(message)
+                if subscription.is_over:  # these were its last words
+                    del self._subscriptions[subscription.id]
+                    break
                 if size >= at_most:
                     self._ready[subscription] = None
                     break
