@@ -35,7 +35,7 @@ class Room:
             self.log.append(LOG, f'{{"n":{number}}}', **about)
         self.hub.feed.poke()
 
-    def reader(self, *, options: object = None, **wanted: object) -> Reader:
+    def reader(self, *, options: object = None, **wanted: Any) -> Reader:
         reader = Reader()
         subscription = self.hub.subscribe(reader.outlet, asks(LOG, options=options, **wanted))
         assert isinstance(subscription, LoggedSubscription)
@@ -227,7 +227,7 @@ async def test_what_only_values_can_do_is_refused_for_events(room: Room, options
         (None, {"telescope_uid": [Site().telescope_uid] * 1_001}),
     ],
 )
-async def test_what_cannot_be_meant_is_refused(room: Room, options: object, wanted: dict[str, object]) -> None:
+async def test_what_cannot_be_meant_is_refused(room: Room, options: object, wanted: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         room.hub.subscribe(Reader().outlet, asks(StreamName.DEVICE_SNAPSHOT, options=options, **wanted))
 
