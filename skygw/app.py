@@ -32,8 +32,10 @@ from skygw.nodes.admission import NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
 from skygw.nodes.outbox import Lane
+from skygw.nodes.ports import SessionPorts
+from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
-from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
+from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
@@ -98,7 +100,7 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        snapshots = RetainedSnapshots(refused=metrics.snapshot_refused)
+        snapshots = RetainedSnapshots()
         commands = CommandService(
             registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
         )
@@ -251,6 +253,8 @@ def _rules(settings: Settings) -> SessionRules:
             settings.max_calls_per_node, settings.max_in_flight_bytes_per_node // settings.direct_credit_bytes
         ),
         call_credit=settings.direct_credit_bytes,
+        frames_per_s=settings.node_frames_per_s,
+        bytes_per_s=settings.node_bytes_per_s,
         link_loss_policy=LinkLossPolicy(settings.link_loss_policy),
     )
 
@@ -374,6 +378,7 @@ async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports
         address="loopback",
         rules=rules,
         ports=ports,
+        rate=InboundRate(frames_per_s=rules.frames_per_s, bytes_per_s=rules.bytes_per_s),
     )
     registry.take_over(session)
     try:

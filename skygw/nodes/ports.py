@@ -9,7 +9,7 @@ from uuid import UUID
 from skygw.ids import DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
 from skygw.protocol.node_frames import NodeType, PublishCommandResult, PublishSnapshot
 from skygw.protocol.streams import StreamName
-from skygw.resources import Resource
+from skygw.resources import Resource, Unwanted
 
 Direction = Literal["in", "out"]
 
@@ -112,7 +112,11 @@ class TokenRenewer(Protocol):
 
 
 class SnapshotSink(Protocol):
-    def offer(self, install_id: InstallId, epoch: Epoch, frame: PublishSnapshot) -> None: ...
+    """Where snapshots go. Never waits."""
+
+    def offer(self, binding: Binding, epoch: Epoch, frame: PublishSnapshot) -> Unwanted | None:
+        """Takes it, or passes over one that is older than what came since, or says why it takes none like it."""
+        ...
 
 
 class ResultSink(Protocol):
@@ -141,6 +145,19 @@ class SessionMetrics(Protocol):
     def message(self, direction: Direction, size: int) -> None: ...
 
     def late_reply(self) -> None: ...
+
+    def snapshot_refused(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPorts:
+    """The rooms a session talks to."""
+
+    reports: ReportStore
+    tokens: TokenRenewer
+    snapshots: SnapshotSink
+    results: ResultSink
+    metrics: SessionMetrics
 
 
 class InstallationRecord(Protocol):

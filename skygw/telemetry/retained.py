@@ -1,11 +1,12 @@
 """The latest snapshot of every resource, newest by (session epoch, `live_seq`), never by anybody's clock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from skygw.ids import Epoch, InstallId
 from skygw.protocol.node_frames import PublishSnapshot, SnapshotStream
+from skygw.resources import Unwanted
 
 MAX_RESOURCES_PER_INSTALLATION = 1_000
 """Of all streams together; a real node has a few dozen of 1 KiB."""
@@ -39,21 +40,27 @@ class _Installation:
         self.heard = 0
 
 
-class RetainedSnapshots:
-    """In memory. One installation's snapshots cannot crowd out another's. `refused` is told of each one not taken."""
+class Publisher(Protocol):
+    """Whose snapshots they are."""
 
-    def __init__(self, *, refused: Callable[[], None] = lambda: None) -> None:
+    @property
+    def install_id(self) -> InstallId: ...
+
+
+class RetainedSnapshots:
+    """In memory. One installation's snapshots cannot crowd out another's."""
+
+    def __init__(self) -> None:
         self._held: dict[InstallId, _Installation] = {}
         self._heard = 0
-        self._refused = refused
 
-    def offer(self, install_id: InstallId, epoch: Epoch, frame: PublishSnapshot) -> None:
-        """Keeps a snapshot unless a newer one is held. One without a `uid`, or beyond the limits, is counted."""
+    def offer(self, binding: Publisher, epoch: Epoch, frame: PublishSnapshot) -> Unwanted | None:
+        """Keeps a snapshot unless a newer one is held. One without a `uid`, or beyond the limits, is refused."""
+        install_id = binding.install_id
         data = frame.data
         uid = data.value.get("uid")
         if not isinstance(uid, str) or not 1 <= len(uid) <= 64:
-            self._refused()
-            return
+            return Unwanted("invalid", "A snapshot needs the `uid` of its resource in `data`.")
         held = self._held.get(install_id) or self._new(install_id)
         self._heard += 1
         held.heard = self._heard
@@ -63,18 +70,17 @@ class RetainedSnapshots:
         size = held.size + len(data.text)
         if before is not None:
             if before.order >= order:
-                return
+                return None
             size -= len(before.data)
         elif len(held.snapshots) >= MAX_RESOURCES_PER_INSTALLATION:
-            self._refused()
-            return
+            return Unwanted("quota_exceeded", "So many resources, or so large snapshots, are not kept for one node.")
         if size > MAX_BYTES_PER_INSTALLATION:
-            self._refused()
-            return
+            return Unwanted("quota_exceeded", "So many resources, or so large snapshots, are not kept for one node.")
         held.size = size
         held.snapshots[key] = Retained(
             frame.stream, uid, data.text, frame.observed_at, datetime.now(UTC), frame.max_silence_s, order
         )
+        return None
 
     def _new(self, install_id: InstallId) -> _Installation:
         if len(self._held) >= MAX_INSTALLATIONS:

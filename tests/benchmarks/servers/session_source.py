@@ -16,8 +16,8 @@ from skygw import __version__
 from skygw.ids import CallId, InstallId
 from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.outbox import Lane
-from skygw.nodes.ports import Binding
-from skygw.nodes.session import NodeSession, SessionPorts
+from skygw.nodes.ports import Binding, SessionPorts
+from skygw.nodes.session import NodeSession
 from skygw.observability.metrics import Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
