@@ -39,7 +39,7 @@ class DurableSender:
         self._outbox = outbox
         self._lanes = lanes
         self._limits = limits
-        self._pace = _Pace(frames_per_s=limits.frames_per_s * SHARE, bytes_per_s=limits.bytes_per_s * SHARE)
+        self._pace = Pace(frames_per_s=limits.frames_per_s * SHARE, bytes_per_s=limits.bytes_per_s * SHARE)
         self._in_flight: deque[Row] = deque()
         self._in_flight_bytes = 0
         self._nacked: set[int] = set()
@@ -121,7 +121,7 @@ class DurableSender:
             await self._moved.wait()
 
 
-class _Pace:
+class Pace:
     """So slow that a night's backlog is no flood, which would cost the link."""
 
     def __init__(self, *, frames_per_s: float, bytes_per_s: float) -> None:
