@@ -381,7 +381,7 @@ class NodeSession:
 
     def _answer_bad(self, bad: BadFrame) -> None:
         if bad.seq is not None and bad.kind is not None:
-            self._committer.take(DurableReport(seq=bad.seq, kind=bad.kind, text="", nacked=bad.message))
+            self._committer.take([DurableReport(seq=bad.seq, kind=bad.kind, text="", nacked=bad.message)])
             return
         self.say(
             Error(code=ErrorCode.INVALID, message=bad.message, id=bad.id, details=Opaque.of({"reason": "invalid"}))
@@ -395,10 +395,10 @@ class NodeSession:
             case DirectResponseStart() | DirectResponseEnd() | DirectResponseChunk() | DirectError():
                 self.calls.on_reply(frame)
             case PublishLog() | PublishEvent() | PublishGap():
-                self._committer.take(DurableReport(seq=frame.seq, kind=frame.kind, text=item.text))
+                self._committer.take([DurableReport(seq=frame.seq, kind=frame.kind, text=item.text)])
             case PublishCommandResult():
                 self._ports.results.result_arrived(self.binding.install_id, frame)
-                self._committer.take(DurableReport(seq=frame.seq, kind=frame.kind, text=item.text, result=frame))
+                self._committer.take([DurableReport(seq=frame.seq, kind=frame.kind, text=item.text, result=frame)])
             case AuthRefresh():
                 self.token.offer(frame.token)
             case Ping():
