@@ -20,6 +20,7 @@ from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
+from skygw.database.event_log import PgEventLog
 from skygw.database.installations import Installations
 from skygw.database.migrate import pending, prepare_development
 from skygw.database.node_reports import NodeReports
@@ -102,9 +103,12 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        hub = StreamHub(era=await era(database), log=PgEventLog(database))
+        hub = StreamHub(era=1, log=PgEventLog(database))
         commands = CommandService(
-            registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
+            registry=registry,
+            ledger=Commands(database, committed=hub.feed.poke),
+            controllers=installations,
+            finished=metrics.command_ended,
         )
         rpc = DirectRpc(registry, metrics=metrics)
 
@@ -120,7 +124,7 @@ async def run(
         )
         rules = _rules(settings)
         ports = SessionPorts(
-            reports=NodeReports(database),
+            reports=NodeReports(database, committed=hub.feed.poke),
             tokens=node_gate,
             snapshots=hub.retained,
             streams=NodeStreams(hub),

@@ -117,12 +117,8 @@ class Intake:
                 if not self._take(item, unit):
                     frames -= 1
                     size -= len(item.text)
-        self._hand_over(unit)
+        self._committer.take(unit)
         self._weigh(frames, size)
-
-    def _hand_over(self, unit: list[DurableReport]) -> None:
-        for report in unit:
-            self._committer.take(report)
 
     def _weigh(self, frames: int, size: int) -> None:
         """What was too much has been taken: so each socket that ends over it has moved the outbox on."""

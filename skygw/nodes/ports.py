@@ -97,7 +97,13 @@ class ReportStore(Protocol):
     async def acked_seq(self, install_id: InstallId, outbox_uid: OutboxUid) -> int: ...
 
     async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
-        """Commits a contiguous run in one transaction; what is there already is passed over. Returns the cursor."""
+        """Commits a contiguous run in one transaction; what is there already is passed over. Returns the cursor.
+        Raises `StoreFailed` about the data if one of these cannot be held: then none is committed.
+        """
+        ...
+
+    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
+        """Whether what is in these cannot be held. Commits nothing."""
         ...
 
 
