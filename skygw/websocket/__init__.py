@@ -1,7 +1,9 @@
 """RFC 6455 over one TCP connection, the same for both ends: knows neither the gateway nor a node."""
 
-from skygw.websocket.connection import Fault, LinkClosed, Rhythm, Sent, WebSocket
+from skygw.websocket.connection import WebSocket
 from skygw.websocket.frames import Code
+from skygw.websocket.keeping import Rhythm
+from skygw.websocket.outcomes import Fault, LinkClosed, Sent
 from skygw.websocket.transport import (
     ConnectionLost,
     NotReading,
