@@ -191,16 +191,72 @@ def test_no_stop_waits_for_the_proof_of_another(gateway: FakeGateway, capsys: py
     assert len(gateway.bodies) == 2
 
 
-@pytest.mark.parametrize("which", [UID, "North dome"])
-def test_a_connected_installation_is_stopped_without_asking_for_the_hubs_records(
-    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], which: str
+def test_a_connected_installation_is_stopped_by_its_uid_without_asking_for_the_hubs_records(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gateway.on("GET /internal/nodes", page(NODE))
     gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
-    assert run(["stop", "--node", which]) == ExitCode.OK
+    assert run(["stop", "--node", UID]) == ExitCode.OK
     looked = [asked for asked in gateway.asked if asked.startswith("GET")]
     assert looked == ["GET /internal/nodes?page=1&size=100&connected=true"]
     assert len(gateway.bodies) == 2
+
+
+TWIN: dict[str, Any] = {**NODE, "uid": str(uuid4()), "telescopes": [str(uuid4())]}
+"""Another installation of the same name."""
+
+
+def test_a_name_that_several_have_stops_them_all_and_says_which(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page(NODE, TWIN))
+    gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
+    assert run(["stop", "--node", "North dome"]) == ExitCode.OK
+    assert sorted(body["telescopeUid"] for body in gateway.bodies) == sorted([TELESCOPE, OTHER, *TWIN["telescopes"]])
+    [note] = capsys.readouterr().err.splitlines()
+    assert note == (
+        "2 installations have the name “North dome”, and all of them are stopped: "
+        f"{UID} (connected, 2 telescopes), {TWIN['uid']} (connected, 1 telescope). One alone is stopped by its uid."
+    )
+
+
+def test_a_stop_by_name_goes_out_before_the_hubs_records_are_known_and_claims_nothing_for_who_is_away(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = {**TWIN, "connected": False}
+    gateway.on("GET /internal/nodes", page(NODE), replace(page(NODE, away), after=4))  # both looks and two stops
+    done = as_json({"outcome": "succeeded", "proof": PROOF})
+    gateway.on(
+        "POST /internal/commands", done, done, as_json({"detail": "The node is offline.", "code": "node_offline"}, 503)
+    )
+    assert run(["stop", "--node", "North dome"]) == ExitCode.FAILED
+    written = capsys.readouterr()
+    assert [body["telescopeUid"] for body in gateway.bodies][2:] == TWIN["telescopes"]
+    assert "The node is offline." in written.out
+    assert f"{TWIN['uid']} (not connected, 1 telescope)" in written.err
+
+
+def test_a_stop_by_name_goes_out_without_the_hubs_records_and_says_what_is_not_known(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page(NODE), as_json({"detail": "The database is away."}, 503))
+    gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
+    assert run(["stop", "--node", "North dome"]) == ExitCode.FAILED
+    written = capsys.readouterr()
+    assert written.out.count("parked") == 2
+    assert written.err.splitlines() == [
+        "skygw: North dome: Whether others that are away have this name is not known: The database is away."
+    ]
+
+
+def test_what_is_no_stop_refuses_a_name_that_several_have_and_lists_their_uids(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page(NODE, TWIN))
+    assert run(["call", "North dome", "device.read"]) == ExitCode.FAILED
+    assert gateway.bodies == []
+    told = capsys.readouterr().err
+    assert f"2 installations have the name “North dome”: {UID}, {TWIN['uid']}. Say which by its uid." in told
 
 
 def test_an_installation_that_is_not_connected_is_looked_up_in_the_hubs_records(
