@@ -4,12 +4,12 @@ from skygw.websocket.connection import WebSocket
 from skygw.websocket.frames import Code
 from skygw.websocket.keeping import Rhythm
 from skygw.websocket.outcomes import Fault, LinkClosed, Sent
+from skygw.websocket.tls_transport import TlsTransport
 from skygw.websocket.transport import (
     ConnectionLost,
     NotReading,
     Patience,
     PlainTransport,
-    TlsTransport,
     Transport,
     tune,
 )
