@@ -54,7 +54,7 @@ def stop(
     Parameters
     ----------
     telescopes
-        Uids of telescopes.
+        Uids of telescopes; “skygw nodes” lists them.
     node
         Every telescope of this installation: number, uid or name. A name that several have stops them all, and says so.
     observatory
@@ -247,5 +247,6 @@ def _uid(text: str, whose: str) -> str:
         return str(UUID(text))
     except ValueError:
         raise StartupError(
-            f"“{text[:80]}” is no {whose}'s uid, which is a UUID; an installation goes with --node"
+            f"“{text[:80]}” is no {whose}'s uid, which is a UUID (“skygw nodes” lists them); an installation goes with "
+            "--node"
         ) from None

@@ -31,6 +31,17 @@ def test_nodes_lists_every_page(gateway: FakeGateway, capsys: pytest.CaptureFixt
     assert gateway.tokens == ["Bearer a-token"] * 2
 
 
+def test_nodes_shows_the_telescopes_as_stop_takes_them(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page(NODE))
+    gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
+    assert run(["nodes"]) == ExitCode.OK
+    shown = capsys.readouterr().out.splitlines()[1].split()[-2:]
+    assert run(["stop", *shown]) == ExitCode.OK
+    assert sorted(body["telescopeUid"] for body in gateway.bodies) == sorted([TELESCOPE, OTHER])
+
+
 def test_a_name_of_a_nodes_own_choice_cannot_steer_the_list(
     gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,15 +58,26 @@ def test_why_answers_with_a_sentence_and_the_next_action(
 ) -> None:
     gateway.on(f"GET /internal/nodes/{which}", as_json({**NODE, "connected": False}))
     assert run(["why", which]) == ExitCode.OK
-    sentence, action = capsys.readouterr().out.splitlines()
+    sentence, action, stop = capsys.readouterr().out.splitlines()
     assert sentence.startswith("North dome has not connected")
     assert action.startswith("Next: ")
+    assert stop == f"To stop what it moves: skygw stop {TELESCOPE} {OTHER}"
 
 
 def test_why_finds_a_node_by_name_and_speaks_json(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
     gateway.on("GET /internal/nodes", page(NODE))
     assert run(["why", "North dome", "--json"]) == ExitCode.OK
-    assert json.loads(capsys.readouterr().out)["healthy"] is True
+    told = json.loads(capsys.readouterr().out)
+    assert told["healthy"] is True
+    assert told["telescopes"] == [TELESCOPE, OTHER]
+
+
+def test_why_says_nothing_of_stopping_where_there_is_no_telescope(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on(f"GET /internal/nodes/{UID}", as_json({**NODE, "telescopes": []}))
+    assert run(["why", UID]) == ExitCode.OK
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_a_name_nobody_has_is_not_found(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
