@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from math import inf
 
 import trio
@@ -22,6 +23,7 @@ from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
 from skygw.database.event_log import PgEventLog
 from skygw.database.installations import Installations
+from skygw.database.log_keeping import keep_log
 from skygw.database.migrate import pending, prepare_development
 from skygw.database.node_reports import NodeReports
 from skygw.database.node_sessions import NodeSessions
@@ -194,6 +196,7 @@ async def run(
                 await nursery.start(refresh)
             nursery.start_soon(commands.run)
             await nursery.start(hub.feed.run)
+            nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(watch_revocations, registry, installations)
             nursery.start_soon(_run_loopback, registry, rules, ports)
             await nursery.start(node_listener.run, node_side)
