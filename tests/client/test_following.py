@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,15 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from skygw.client.arrival import Arrivals
 from skygw.client.blocking import BlockingNode
 from skygw.client.following import ASK_AGAIN_S, MAX_RESOURCES, Following, Followings
 from skygw.client.node import NodeClient
-from skygw.ids import Epoch
-from skygw.protocol.codec import BadFrame, from_node
-from skygw.protocol.gateway_frames import EventDeviceSnapshot
-from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import Error, ErrorCode, NodeFrame
+from skygw.protocol.node_frames import Error, ErrorCode
 from skygw.protocol.streams import (
     EndReason,
     EventLive,
@@ -30,69 +24,12 @@ from skygw.protocol.streams import (
     UnsubscribeStream,
 )
 from tests.client.conftest import MakeConfig, running
+from tests.fakes.following_hub import FollowingHub, told
 from tests.fakes.gateway import PATIENCE_S, FakeGateway, FakeSession
 
 SENSOR = UUID(int=1)
 ROOF = UUID(int=2)
-EPOCH = Epoch(7)
 WEATHER = StreamFilter(device_uid=(SENSOR,))
-
-
-def told(
-    subscription_id: str, *, t_ms: int, age_ms: int = 0, state: str = "safe", uid: UUID = SENSOR, **more: Any
-) -> EventDeviceSnapshot:
-    return EventDeviceSnapshot(
-        subscription_id=subscription_id,
-        uid=uid,
-        data=Opaque.of({"uid": str(uid), "state": state}),
-        observed_at=datetime(2026, 1, 1, tzinfo=UTC),
-        age_ms=age_ms,
-        t_ms=t_ms,
-        **more,
-    )
-
-
-class Hub:
-    """One session as the client's followings see it: what they say, and frames for them. Its clock begins at zero."""
-
-    def __init__(self, nursery: trio.Nursery, followings: Followings) -> None:
-        self.said: list[NodeFrame] = []
-        self.arrivals = Arrivals(highest_epoch=EPOCH, now_ms=own_ms)
-        self._followings = followings
-        self._scope = trio.CancelScope()
-        self._began_ms = own_ms()
-        self.arrivals.measure(0)
-        nursery.start_soon(self._keep)
-
-    async def _keep(self) -> None:
-        with self._scope:
-            await self._followings.keep(self._hear)
-
-    def _hear(self, text: str) -> None:
-        (read,) = from_node.decode(text)
-        assert not isinstance(read, BadFrame)
-        self.said.append(read.frame)
-
-    @property
-    def t_ms(self) -> int:
-        return int(own_ms() - self._began_ms)
-
-    async def asked(self) -> list[SubscribeStream]:
-        await wait_all_tasks_blocked()
-        return [frame for frame in self.said if isinstance(frame, SubscribeStream)]
-
-    async def tell(self, *, late_ms: int = 0, nth: int = -1, **frame: Any) -> None:
-        """A snapshot under the newest subscription, written `late_ms` ago."""
-        subscription_id = (await self.asked())[nth].subscription_id
-        self._followings.take(told(subscription_id, t_ms=self.t_ms - late_ms, **frame), self.arrivals)
-
-    async def end(self) -> None:
-        self._scope.cancel()
-        await wait_all_tasks_blocked()
-
-
-def own_ms() -> float:
-    return trio.current_time() * 1000
 
 
 @pytest.fixture
@@ -118,8 +55,8 @@ def state_of(following: Following, *, max_age_s: float = math.inf) -> Any:
 async def test_a_value_grows_old_on_the_nodes_own_clock_and_is_then_no_longer_given(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    hub = Hub(nursery, followings)
-    await hub.tell(age_ms=2_000)
+    hub = FollowingHub(nursery, followings)
+    await hub.tell(SENSOR, age_ms=2_000)
     await trio.sleep(27.9)
     just_before = following.fresh_or_none(SENSOR, max_age_s=30)
     await trio.sleep(0.2)
@@ -133,8 +70,8 @@ async def test_a_value_grows_old_on_the_nodes_own_clock_and_is_then_no_longer_gi
 async def test_without_a_link_a_value_grows_old_as_with_one(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    hub = Hub(nursery, followings)
-    await hub.tell()
+    hub = FollowingHub(nursery, followings)
+    await hub.tell(SENSOR)
     await hub.end()
     await trio.sleep(10)
 
@@ -146,9 +83,9 @@ async def test_without_a_link_a_value_grows_old_as_with_one(
 async def test_what_a_frame_was_late_is_part_of_the_age(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    hub = Hub(nursery, followings)
+    hub = FollowingHub(nursery, followings)
     await trio.sleep(20)
-    await hub.tell(age_ms=1_000, late_ms=4_000)
+    await hub.tell(SENSOR, age_ms=1_000, late_ms=4_000)
 
     assert age_of(following) == pytest.approx(5.0, abs=0.01)
 
@@ -156,10 +93,10 @@ async def test_what_a_frame_was_late_is_part_of_the_age(
 async def test_a_value_that_came_with_a_late_welcome_turns_out_older_when_a_faster_frame_comes(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    hub = Hub(nursery, followings)
-    await hub.tell(age_ms=1_000)
+    hub = FollowingHub(nursery, followings)
+    await hub.tell(SENSOR, age_ms=1_000)
     before = age_of(following)
-    await hub.tell(uid=ROOF, late_ms=-3_000)  # so the welcome, and what came with it, had been on its way for 3 s
+    await hub.tell(ROOF, late_ms=-3_000)  # so the welcome, and what came with it, had been on its way for 3 s
 
     assert (before, age_of(following)) == (1.0, 4.0)
 
@@ -167,10 +104,10 @@ async def test_a_value_that_came_with_a_late_welcome_turns_out_older_when_a_fast
 async def test_a_reason_to_distrust_is_shown_and_the_age_decides(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    hub = Hub(nursery, followings)
-    await hub.tell(age_ms=31_000, stale=StaleReason.SILENT)
+    hub = FollowingHub(nursery, followings)
+    await hub.tell(SENSOR, age_ms=31_000, stale=StaleReason.SILENT)
     shown = following.fresh_or_none(SENSOR, max_age_s=60)
-    await hub.tell(age_ms=500, stale=StaleReason.NODE_OFFLINE)
+    await hub.tell(SENSOR, age_ms=500, stale=StaleReason.NODE_OFFLINE)
     young = following.fresh_or_none(SENSOR, max_age_s=60)
 
     assert shown is not None
@@ -184,14 +121,14 @@ async def test_a_reason_to_distrust_is_shown_and_the_age_decides(
 async def test_a_new_session_that_knows_less_replaces_no_younger_value(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    first = Hub(nursery, followings)
-    await first.tell(state="unsafe")
+    first = FollowingHub(nursery, followings)
+    await first.tell(SENSOR, state="unsafe")
     await first.end()
     await trio.sleep(3)
-    second = Hub(nursery, followings)
-    await second.tell(age_ms=5_000, state="safe", stale=StaleReason.GATEWAY_RESTARTED)
+    second = FollowingHub(nursery, followings)
+    await second.tell(SENSOR, age_ms=5_000, state="safe", stale=StaleReason.GATEWAY_RESTARTED)
     kept = following.fresh_or_none(SENSOR, max_age_s=60)
-    await second.tell(age_ms=2_000, state="safe")
+    await second.tell(SENSOR, age_ms=2_000, state="safe")
 
     assert kept is not None
     assert (kept.data["state"], kept.age_s, kept.stale) == ("unsafe", 3.0, StaleReason.GATEWAY_RESTARTED)
@@ -201,9 +138,9 @@ async def test_a_new_session_that_knows_less_replaces_no_younger_value(
 async def test_within_a_session_the_later_frame_is_the_newer_one(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    hub = Hub(nursery, followings)
-    await hub.tell(age_ms=100, state="safe")
-    await hub.tell(age_ms=900, state="unsafe")
+    hub = FollowingHub(nursery, followings)
+    await hub.tell(SENSOR, age_ms=100, state="safe")
+    await hub.tell(SENSOR, age_ms=900, state="unsafe")
 
     assert (state_of(following), age_of(following)) == ("unsafe", 0.9)
 
@@ -211,14 +148,14 @@ async def test_within_a_session_the_later_frame_is_the_newer_one(
 async def test_every_session_is_asked_anew_and_what_comes_for_an_old_subscription_is_nobodys(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    first = Hub(nursery, followings)
+    first = FollowingHub(nursery, followings)
     (asked,) = await first.asked()
     await first.end()
-    second = Hub(nursery, followings)
+    second = FollowingHub(nursery, followings)
     (again,) = await second.asked()
-    followings.take(told(asked.subscription_id, t_ms=0), second.arrivals)
+    followings.take(told(asked.subscription_id, uid=SENSOR, t_ms=0), second.arrivals)
     late = age_of(following)
-    await second.tell()
+    await second.tell(SENSOR)
 
     assert again.subscription_id != asked.subscription_id
     assert again.asked_filter() == WEATHER
@@ -230,7 +167,7 @@ async def test_every_session_is_asked_anew_and_what_comes_for_an_old_subscriptio
 async def test_a_subscription_that_is_refused_or_ends_says_why_and_is_asked_for_again(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following, how: str
 ) -> None:
-    hub = Hub(nursery, followings)
+    hub = FollowingHub(nursery, followings)
     (asked,) = await hub.asked()
     followings.became_live(EventLive(subscription_id=asked.subscription_id, position="s1"))
     was_live = following.live
@@ -257,14 +194,14 @@ async def test_a_subscription_that_is_refused_or_ends_says_why_and_is_asked_for_
 async def test_what_is_closed_is_unsubscribed_and_forgotten(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    hub = Hub(nursery, followings)
-    await hub.tell()
+    hub = FollowingHub(nursery, followings)
+    await hub.tell(SENSOR)
     following.close()
     following.close()
     await wait_all_tasks_blocked()
     (asked,) = await hub.asked()
     ends = [frame for frame in hub.said if isinstance(frame, UnsubscribeStream)]
-    await hub.tell()
+    await hub.tell(SENSOR)
 
     assert [frame.subscription_id for frame in ends] == [asked.subscription_id]
     assert age_of(following) is None
@@ -273,9 +210,9 @@ async def test_what_is_closed_is_unsubscribed_and_forgotten(
 async def test_news_wakes_who_waits_and_none_is_missed_between_looking_and_waiting(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    hub = Hub(nursery, followings)
+    hub = FollowingHub(nursery, followings)
     seen = following.news
-    await hub.tell()
+    await hub.tell(SENSOR)
     await following.changed(seen)  # it came before the waiting
     woken: list[float] = []
 
@@ -286,7 +223,7 @@ async def test_news_wakes_who_waits_and_none_is_missed_between_looking_and_waiti
     nursery.start_soon(wait)
     await trio.sleep(5)
     before = list(woken)
-    await hub.tell()
+    await hub.tell(SENSOR)
     await wait_all_tasks_blocked()
 
     assert before == []
@@ -296,7 +233,7 @@ async def test_news_wakes_who_waits_and_none_is_missed_between_looking_and_waiti
 async def test_of_too_many_resources_the_oldest_gives_way(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:
-    hub = Hub(nursery, followings)
+    hub = FollowingHub(nursery, followings)
     (asked,) = await hub.asked()
     for number in range(MAX_RESOURCES + 1):
         frame = told(asked.subscription_id, t_ms=0, uid=UUID(int=number), age_ms=1_000 if number == 77 else 0)
@@ -320,7 +257,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def _tell(session: FakeSession, asked: SubscribeStream, state: str) -> None:
-    await session.say(told(asked.subscription_id, t_ms=session.t_ms(), age_ms=40, state=state))
+    await session.say(told(asked.subscription_id, uid=SENSOR, t_ms=session.t_ms(), age_ms=40, state=state))
     await session.say(EventLive(subscription_id=asked.subscription_id, position="s1"))
 
 
