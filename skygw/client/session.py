@@ -163,10 +163,10 @@ class Session:
         while True:
             now = trio.current_time()
             dead_at = self._link.last_received_at + dead_after_s
+            if now >= self._leave_at:  # asked first: who said goodbye has a reason to be silent
+                raise LinkEnded("The gateway said that it goes away, and stayed.")
             if now >= dead_at:
                 raise LinkEnded(f"Nothing came from the gateway for {dead_after_s:.1f} s.")
-            if now >= self._leave_at:
-                raise LinkEnded("The gateway said that it goes away, and stayed.")
             await trio.sleep_until(min(dead_at, self._leave_at))
 
     async def _renew_token(self) -> None:

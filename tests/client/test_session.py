@@ -222,6 +222,20 @@ async def test_a_gateway_that_said_goaway_and_stays_is_left(
     assert "goes away, and stayed" in str(client.last_end)
 
 
+async def test_a_gateway_that_said_goaway_is_not_blamed_for_its_silence(
+    gateway: FakeGateway, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skygw.client.session.GOAWAY_S", 0.0)
+    client = NodeClient(make_config(), chance=lambda: 0.0)
+    async with running(client):
+        session = await gateway.accept()
+        goaway = Goaway(reason="drain", reconnect_after_ms=10)
+        await session.welcome(heartbeat_s=0.2, followed_by=[goaway])  # nothing ever comes behind it
+        await gateway.accept()
+
+    assert "goes away, and stayed" in str(client.last_end)
+
+
 async def test_a_refused_token_is_asked_for_again(gateway: FakeGateway, make_config: MakeConfig) -> None:
     given: list[str] = []
 
