@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from math import inf
 
 import trio
@@ -20,7 +21,9 @@ from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
+from skygw.database.event_log import PgEventLog
 from skygw.database.installations import Installations
+from skygw.database.log_keeping import keep_log
 from skygw.database.migrate import pending, prepare_development
 from skygw.database.node_reports import NodeReports
 from skygw.database.node_sessions import NodeSessions
@@ -32,8 +35,10 @@ from skygw.nodes.admission import NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
 from skygw.nodes.outbox import Lane
+from skygw.nodes.ports import SessionPorts
+from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
-from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
+from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
@@ -53,6 +58,7 @@ from skygw.serving.config import ListenerConfig, TlsFiles
 from skygw.serving.listener import Listener
 from skygw.settings import Listener as ListenerName
 from skygw.settings import Settings
+from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
 
 log = logging.getLogger("skygw.app")
@@ -100,9 +106,12 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        hub = StreamHub(era=await era(database), log=PgEventLog(database), metrics=metrics)
+        hub = StreamHub(era=1, log=PgEventLog(database), metrics=metrics)
         commands = CommandService(
-            registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
+            registry=registry,
+            ledger=Commands(database, committed=hub.feed.poke),
+            controllers=installations,
+            finished=metrics.command_ended,
         )
         rpc = DirectRpc(registry, metrics=metrics)
 
@@ -118,7 +127,12 @@ async def run(
         )
         rules = _rules(settings)
         ports = SessionPorts(
-            reports=NodeReports(database), tokens=node_gate, snapshots=hub.retained, results=commands, metrics=metrics
+            reports=NodeReports(database, committed=hub.feed.poke),
+            tokens=node_gate,
+            snapshots=hub.retained,
+            streams=NodeStreams(hub),
+            results=commands,
+            metrics=metrics,
         )
         door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports)
         draining = trio.Event()
@@ -186,6 +200,7 @@ async def run(
                 await nursery.start(refresh)
             nursery.start_soon(commands.run)
             await nursery.start(hub.feed.run)
+            nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(watch_revocations, registry, installations)
             nursery.start_soon(_run_loopback, registry, rules, ports)
             await nursery.start(node_listener.run, node_side)
@@ -258,6 +273,8 @@ def _rules(settings: Settings) -> SessionRules:
             settings.max_calls_per_node, settings.max_in_flight_bytes_per_node // settings.direct_credit_bytes
         ),
         call_credit=settings.direct_credit_bytes,
+        frames_per_s=settings.node_frames_per_s,
+        bytes_per_s=settings.node_bytes_per_s,
         link_loss_policy=LinkLossPolicy(settings.link_loss_policy),
     )
 
@@ -381,6 +398,7 @@ async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports
         address="loopback",
         rules=rules,
         ports=ports,
+        rate=InboundRate(frames_per_s=rules.frames_per_s, bytes_per_s=rules.bytes_per_s),
     )
     registry.take_over(session)
     try:

@@ -280,6 +280,11 @@ class LoggedSubscription(Subscription):
         self._room = trio.Event()
         self._certain = after
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits to be told, with `EVENT_OVERHEAD` for each event."""
+        return self._bytes
+
     async def run(self, log: EventLog, head: Callable[[], int]) -> None:
         """Reads what has happened since `after`, until it has caught up with the feed, whose position is `head`.
 
