@@ -85,10 +85,8 @@ def test_the_query_parameters_are_those_of_the_program_and_of_the_document() -> 
 
 def test_every_reason_is_told_and_none_that_is_not() -> None:
     told = section("What is told")
-    reasons = [
-        first_cells(table) - {"reason", "stale"}
-        for table in re.findall(r"^\| `reason`.*(?:\n\|.*)+", told, re.MULTILINE)
-    ]
+    tables = re.findall(r"^\| `reason`.*(?:\n\|.*)+", told, re.MULTILINE)
+    reasons = [first_cells(table) - {"reason", "stale"} for table in tables]
     assert reasons == [
         REASONS_OF_GAPS,
         {reason.value for reason in StaleReason},
