@@ -1,4 +1,4 @@
-"""The newest value of each resource, and whether it can still be taken for the present, judged by this end's own clock."""
+"""The newest value of each resource, and whether it can still be taken for the present, by this end's own clock."""
 
 from dataclasses import dataclass
 from uuid import UUID

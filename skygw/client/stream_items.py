@@ -1,7 +1,6 @@
 """What a subscriber is told, one item after the other, and how it is read from what comes over a stream socket."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -20,8 +19,8 @@ class Unreadable(Exception):
 class Changed:
     """The newest value of a resource, or one event of a log.
 
-    `observed_at` is by the clock of the node, for people; `received_at` by the gateway's. `heard_at` is on trio's clock:
-    when the gateway heard of it, never later than that was; `None` where the gateway does not tell its time.
+    `observed_at` is by the clock of the node, for people; `received_at` by the gateway's. `heard_at` is when the gateway
+    heard of it, on trio's clock and never later than it was; `None` where the gateway does not tell its time.
     """
 
     stream: str
@@ -72,7 +71,7 @@ class Gap:
 
     `reason`: `conflated` (newer values came before the older could be told), `resumed` (the latest since the position
     resumed from), `no_longer_kept`, `declared_by_node`, `never_taken`, `unreadable` (not understood here), or `lost`:
-    messages are missing, noticed here by `prev`. After `lost` what is missing is asked for again, and a log comes whole.
+    messages are missing, noticed here by `prev`. What was lost is asked for again, and of a log comes whole.
     """
 
     from_: str | None
@@ -115,7 +114,8 @@ class Away:
 class Ended:
     """The last item: the gateway does not serve this subscription, and asking again would not help.
 
-    `reason` is an `EndReason` or that of a refusal (`invalid`, `busy`, …), `text` a sentence, `position` where to resume.
+    `reason` is an `EndReason` or that of a refusal (`invalid`, `busy`, …), `text` a sentence, `position` where to
+    resume.
     """
 
     reason: str
@@ -142,7 +142,7 @@ class Said:
         if not isinstance(members, dict):
             raise Unreadable(f"a message that is no JSON object: {message[:80]!r}")
         self.message = message
-        self.members: Mapping[str, Any] = members
+        self.members: dict[str, Any] = members
         self.data = data[:-1]
 
     @property

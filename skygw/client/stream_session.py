@@ -123,7 +123,7 @@ class StreamSession:
     # In.
 
     async def _read(self) -> None:
-        """The only task that receives. While somebody's subscription is full, nothing is read: TCP tells the gateway."""
+        """The only task that receives. While a subscription is full, nothing is read, and TCP tells the gateway."""
         while True:
             message = await self._link.receive_one()
             try:

@@ -84,6 +84,7 @@ class StreamClient:
         self._comebacks = Comebacks(chance)
         self._subscriptions: dict[Subscription, None] = {}
         self._session: StreamSession | None = None
+        self._connected_at: float | None = None
         self._away: Away | None = None
 
     @property
@@ -134,12 +135,13 @@ class StreamClient:
         """Connects and reconnects until cancelled; never raises for what the gateway does."""
         task_status.started()
         while True:
-            began = trio.current_time()
-            self._connected_at: float | None = None
+            self._connected_at = None
             end = await self._one_link()
-            lasted_s = 0.0 if self._connected_at is None else trio.current_time() - self._connected_at
+            lasted_s = 0.0
+            if self._connected_at is not None:
+                lasted_s = trio.current_time() - self._connected_at
             comeback = self._comebacks.after(end, lasted_s=lasted_s)
-            about = {"code": end.code, "status": end.status, "after_s": round(trio.current_time() - began, 1)}
+            about = {"code": end.code, "status": end.status, "lasted_s": round(lasted_s, 1)}
             log.warning("no streams: %s Coming back in %.1f s.", end, comeback.in_s, extra=about)
             self._lose(
                 Away(
