@@ -20,6 +20,7 @@ from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
+from skygw.database.event_log import PgEventLog
 from skygw.database.installations import Installations
 from skygw.database.migrate import pending, prepare_development
 from skygw.database.node_reports import NodeReports
@@ -32,8 +33,10 @@ from skygw.nodes.admission import NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
 from skygw.nodes.outbox import Lane
+from skygw.nodes.ports import SessionPorts
+from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
-from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
+from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
@@ -52,6 +55,7 @@ from skygw.serving.config import ListenerConfig, TlsFiles
 from skygw.serving.listener import Listener
 from skygw.settings import Listener as ListenerName
 from skygw.settings import Settings
+from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
 
 log = logging.getLogger("skygw.app")
@@ -99,9 +103,12 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        hub = StreamHub(era=await era(database), log=PgEventLog(database))
+        hub = StreamHub(era=1, log=PgEventLog(database))
         commands = CommandService(
-            registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
+            registry=registry,
+            ledger=Commands(database, committed=hub.feed.poke),
+            controllers=installations,
+            finished=metrics.command_ended,
         )
         rpc = DirectRpc(registry, metrics=metrics)
 
@@ -117,7 +124,12 @@ async def run(
         )
         rules = _rules(settings)
         ports = SessionPorts(
-            reports=NodeReports(database), tokens=node_gate, snapshots=hub.retained, results=commands, metrics=metrics
+            reports=NodeReports(database, committed=hub.feed.poke),
+            tokens=node_gate,
+            snapshots=hub.retained,
+            streams=NodeStreams(hub),
+            results=commands,
+            metrics=metrics,
         )
         door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports)
         draining = trio.Event()
@@ -254,6 +266,8 @@ def _rules(settings: Settings) -> SessionRules:
             settings.max_calls_per_node, settings.max_in_flight_bytes_per_node // settings.direct_credit_bytes
         ),
         call_credit=settings.direct_credit_bytes,
+        frames_per_s=settings.node_frames_per_s,
+        bytes_per_s=settings.node_bytes_per_s,
         link_loss_policy=LinkLossPolicy(settings.link_loss_policy),
     )
 
@@ -377,6 +391,7 @@ async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports
         address="loopback",
         rules=rules,
         ports=ports,
+        rate=InboundRate(frames_per_s=rules.frames_per_s, bytes_per_s=rules.bytes_per_s),
     )
     registry.take_over(session)
     try:

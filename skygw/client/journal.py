@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from skygw.errors import Invalid
 from skygw.ids import CommandId, OutboxUid
 from skygw.protocol.codec import BadFrame, encode, from_node
-from skygw.protocol.json_text import Opaque
+from skygw.protocol.json_text import Opaque, too_complex
 from skygw.protocol.limits import MAX_TEXT_BYTES
 from skygw.protocol.node_frames import Durable, PublishCommandResult, PublishGap
 
@@ -106,7 +106,7 @@ class Journal:
         """Keeps a frame under the next `seq` (its own is ignored) and returns it.
 
         With `may_drop`, a full outbox returns `None`: the loss is counted, and declared by a `publish_gap` in its
-        place as soon as there is room. Raises `Invalid` for a frame larger than a message may be.
+        place as soon as there is room. Raises `Invalid` for a frame larger or deeper than a message may be.
         """
         with self._transaction():
             return self._append(frame, may_drop=may_drop)
@@ -211,6 +211,8 @@ class Journal:
         size = len(text.encode())
         if size > MAX_TEXT_BYTES:
             raise Invalid(f"A {frame.kind} of {size} bytes cannot be sent; {MAX_TEXT_BYTES} is the limit.")
+        if problem := too_complex(text):
+            raise Invalid(f"This {frame.kind} cannot be sent: {problem}.")
         self._connection.execute("INSERT INTO frames VALUES (?, ?, ?)", (seq, text, size))
         self._size += size
         self._set("next_seq", seq + 1)

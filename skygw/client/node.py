@@ -26,9 +26,10 @@ from skygw.client.outbox import Outbox
 from skygw.client.session import Session, SessionNeeds, as_token, greet
 from skygw.ids import BootId, CommandId
 from skygw.protocol.close_codes import CloseCode
+from skygw.protocol.codec import encode
 from skygw.protocol.frame import MAX_SEQ
 from skygw.protocol.gateway_frames import LinkLossPolicy, Welcome
-from skygw.protocol.json_text import Opaque
+from skygw.protocol.json_text import Opaque, too_complex
 from skygw.protocol.limits import MAX_TEXT_BYTES
 from skygw.protocol.node_frames import Hello, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
 from skygw.websocket import LinkClosed
@@ -138,7 +139,8 @@ class NodeClient:
     ) -> None:
         """The state of one resource now; the newest of each (stream, `data["uid"]`) is kept until it can be sent.
 
-        Raises `ValueError` for data without `uid`, that is not JSON or larger than a message.
+        Raises `ValueError` for data without `uid`, that is not JSON, or that is larger or deeper than a message
+        may be.
         """
         uid = data.get("uid")
         if not isinstance(uid, str):
@@ -154,13 +156,15 @@ class NodeClient:
             max_silence_s=max_silence_s,
             live_seq=self._live_seq,
         )
+        if problem := too_complex(encode(frame)):
+            raise ValueError(f"This snapshot cannot be sent: {problem}.")
         self._snapshots.put(uid, frame)
         if self._session is not None:
             self._session.wake_writer()
 
     async def publish_log(self, data: dict[str, Any], *, observed_at: datetime | None = None) -> int | None:
         """A durable line of the log: on disk when this returns. `None` when the outbox is full and the line became
-        part of a declared gap. Raises `Invalid` when too large, `sqlite3.Error` when the disk fails.
+        part of a declared gap. Raises `Invalid` when too large or too deep, `sqlite3.Error` when the disk fails.
         """
         frame = PublishLog(seq=1, data=Opaque.of(data), observed_at=observed_at or datetime.now(UTC))
         return await self._running_outbox().append(frame)

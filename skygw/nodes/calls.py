@@ -244,11 +244,11 @@ class CallTable:
             self._on_late()
         return call
 
-    def on_reply(self, frame: DirectResponseStart | DirectResponseChunk | DirectResponseEnd | DirectError) -> None:
-        """Hands a frame of an answer to the call it is for."""
+    def on_reply(self, frame: DirectResponseStart | DirectResponseChunk | DirectResponseEnd | DirectError) -> bool:
+        """Hands a frame of an answer to the call it is for; returns whether there is one."""
         call = self.find(frame.id)
         if call is None:
-            return
+            return False
         # Not `match`: pydantic's models answer `isinstance` in Python, each time it is not the class itself.
         if type(frame) is DirectResponseStart:
             call.on_start(frame)
@@ -258,6 +258,7 @@ class CallTable:
             call.on_text_chunk(frame)
         elif type(frame) is DirectError:
             call.on_error(frame)
+        return True
 
     def on_chunk(self, chunk: Chunk) -> None:
         call = self.find(chunk.id)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Collection
 from json.encoder import encode_basestring
+from typing import Protocol
 from uuid import UUID
 
 import trio
 
 from skygw.errors import Invalid
+from skygw.ids import InstallId
 from skygw.protocol.codec import encode
 from skygw.protocol.gateway_frames import FOLLOWED
 from skygw.protocol.node_frames import NodeType
@@ -103,6 +105,32 @@ class NodeDialect:
         prev: str | None,  # noqa: ARG002
     ) -> str | None:
         return None
+
+
+class Follower(Protocol):
+    """Who follows."""
+
+    @property
+    def install_id(self) -> InstallId: ...
+    @property
+    def node_type(self) -> NodeType: ...
+    @property
+    def observatory_uid(self) -> UUID: ...
+    @property
+    def telescopes(self) -> Collection[UUID]: ...
+
+
+class NodeStreams:
+    """Lets sessions follow. One per process."""
+
+    def __init__(self, hub: StreamHub) -> None:
+        self._hub = hub
+
+    def follow(self, binding: Follower, *, t_ms: Callable[[], int]) -> "NodeFollowing":
+        sight = NodeSight(
+            node_type=binding.node_type, observatory_uid=binding.observatory_uid, telescopes=binding.telescopes
+        )
+        return NodeFollowing(self._hub, sight, owner=str(binding.install_id), t_ms=t_ms)
 
 
 class NodeFollowing:

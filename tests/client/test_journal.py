@@ -1,5 +1,6 @@
 """The node's durable memory: numbers, room, cursors, and what a kill leaves behind."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -145,10 +146,17 @@ def test_a_hub_that_lost_what_it_acknowledged_gets_a_new_outbox_that_says_so(ope
     assert (last.seq, last.data.value) == (2, {"text": "e"})
 
 
-def test_a_frame_that_no_message_can_carry_is_refused_and_leaves_no_trace(open_journal: OpenJournal) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [{"text": "x" * 65 * 1024}, {"values": [0] * 10_000}, {"deep": json.loads("[" * 31 + "]" * 31)}],
+    ids=["too large", "too many values", "too deep"],
+)
+def test_a_frame_that_no_message_can_carry_is_refused_and_leaves_no_trace(
+    open_journal: OpenJournal, data: dict[str, object]
+) -> None:
     journal = open_journal(max_bytes=MIB)
-    with pytest.raises(Invalid):
-        journal.append(line("x" * 70_000), may_drop=True)
+    with pytest.raises(Invalid, match="cannot be sent"):
+        journal.append(PublishLog(seq=1, data=Opaque.of(data), observed_at=datetime.now(UTC)), may_drop=True)
 
     assert journal.append(line(), may_drop=True) == 1
 

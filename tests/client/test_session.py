@@ -152,6 +152,15 @@ async def test_the_newest_snapshot_of_each_resource_is_sent_after_every_welcome(
     assert called == ["full state"] * 2
 
 
+@pytest.mark.parametrize("data", [{"text": "x" * 65 * 1024}, {"values": [0] * 10_000}], ids=["large", "many values"])
+async def test_a_snapshot_that_would_end_every_socket_is_refused_to_its_publisher(
+    make_config: MakeConfig, data: dict[str, object]
+) -> None:
+    client = NodeClient(make_config())
+    with pytest.raises(ValueError, match="cannot be sent"):
+        client.publish_snapshot(SnapshotStream.DEVICE_SNAPSHOT, {"uid": "mount", **data})
+
+
 async def test_a_superseded_node_waits_minutes_and_shows_why(gateway: FakeGateway, make_config: MakeConfig) -> None:
     client = NodeClient(make_config(), chance=lambda: 0.0)
     async with running(client):

@@ -17,6 +17,7 @@ from skygw.ids import CommandId, InstallId, OutboxUid, TelescopeUid
 from skygw.nodes.ports import DurableReport
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import PublishCommandResult
+from skygw.protocol.streams import StreamName
 from tests.fakes.postgres import PostgresServer
 
 NODE = InstallId(uuid4())
@@ -24,12 +25,27 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def a_log(seq: int, *, nacked: str | None = None) -> DurableReport:
-    return DurableReport(seq=seq, kind="publish_log", text=f'{{"seq": {seq},  "z":"ü"}}', nacked=nacked)
+    return DurableReport(
+        seq=seq,
+        kind="publish_log",
+        text="",
+        nacked=nacked,
+        stream=StreamName.TELESCOPE_LOG,
+        data=f'{{"seq": {seq},  "z":"ü"}}' if nacked is None else "{}",
+        observed_at=NOW,
+    )
 
 
 def a_result(seq: int, command_id: CommandId, status: str, **members: Any) -> DurableReport:
     result = PublishCommandResult.model_validate({"seq": seq, "command_id": command_id, "status": status, **members})
-    return DurableReport(seq=seq, kind="publish_command_result", text="{}", result=result)
+    return DurableReport(
+        seq=seq,
+        kind="publish_command_result",
+        text="",
+        result=result,
+        stream=StreamName.COMMAND_RESULT,
+        data=f'{{"status":"{status}"}}',
+    )
 
 
 @pytest.fixture
@@ -77,7 +93,7 @@ async def now_of(commands: Commands, record: CommandRecord) -> CommandRecord:
 def kept(postgres: PostgresServer, outbox: OutboxUid) -> list[tuple[Any, ...]]:
     with psycopg.connect(postgres.gateway_url) as connection:
         return connection.execute(
-            "SELECT seq, kind, body, nacked FROM skygw.node_report WHERE outbox_uid = %s ORDER BY seq", [outbox]
+            "SELECT seq, stream, data, nacked FROM skygw.log WHERE outbox_uid = %s ORDER BY position", [outbox]
         ).fetchall()
 
 
@@ -91,8 +107,8 @@ async def test_a_run_is_kept_byte_for_byte_and_moves_the_cursor(
     assert await reports.commit(NODE, outbox, [a_log(1), a_log(2, nacked="not a log")]) == 2
     assert await reports.acked_seq(NODE, outbox) == 2
     assert kept(postgres, outbox) == [
-        (1, "publish_log", '{"seq": 1,  "z":"ü"}', None),
-        (2, "publish_log", '{"seq": 2,  "z":"ü"}', "not a log"),
+        (1, "telescope_log", '{"seq": 1,  "z":"ü"}', None),
+        (2, "*telescope_log", "{}", "not a log"),
     ]
 
 
