@@ -19,8 +19,8 @@ class Unreadable(Exception):
 class Changed:
     """The newest value of a resource, or one event of a log.
 
-    `observed_at` is by the clock of the node, for people; `received_at` by the gateway's. `heard_at` is when the gateway
-    heard of it, on trio's clock and never later than it was; `None` where the gateway does not tell its time.
+    `observed_at` is by the clock of the node, for people; `received_at` by the gateway's. `heard_at` is when the
+    gateway heard of it, on trio's clock and never later than it was; `None` where the gateway does not tell its time.
     """
 
     stream: str
