@@ -128,22 +128,22 @@ class Committer:
         said = False
         while True:
             try:
-                try:
-                    await self._store.commit(self._install_id, self._outbox_uid, batch)
-                except StoreFailed as refused:
-                    if not refused.about_the_data:
-                        raise
-                    held = await self._without_refused(batch)
-                    if held == batch:
-                        raise
-                    batch = held
-                else:
-                    return batch
+                return await self._commit_or_nack(batch)
             except RoutingUnavailable:
                 if not said:
                     log.warning("reports wait for the database", extra={"waiting": self._waiting_frames})
                     said = True
                 await trio.sleep(RETRY_S)
+
+    async def _commit_or_nack(self, batch: Sequence[DurableReport]) -> Sequence[DurableReport]:
+        try:
+            await self._store.commit(self._install_id, self._outbox_uid, batch)
+        except StoreFailed as refused:
+            if not refused.about_the_data:
+                raise
+            batch = await self._without_refused(batch)
+            await self._store.commit(self._install_id, self._outbox_uid, batch)
+        return batch
 
     async def _without_refused(self, reports: Sequence[DurableReport]) -> list[DurableReport]:
         """The same run with those nacked, and empty, that the store cannot hold: found by halves."""

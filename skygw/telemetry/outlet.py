@@ -143,12 +143,14 @@ class SubscriberOutlet:
             taken = len(batch)
             for _ in range(IN_A_ROW):
                 message = subscription.take()
-                if message is None:
-                    break
-                batch.append(message)
-                size += len(message)
+                if message is not None:
+                    batch.append(message)
+                    size += len(message)
                 if subscription.is_over:  # these were its last words
-                    del self._subscriptions[subscription.id]
+                    if self._subscriptions.get(subscription.id) is subscription:
+                        del self._subscriptions[subscription.id]
+                    break
+                if message is None:
                     break
                 if size >= at_most:
                     self._ready[subscription] = None

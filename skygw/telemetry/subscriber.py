@@ -174,7 +174,7 @@ class SubscriberSession:
             self._refuse(frame.subscription_id, self._code_of(error), error.message, error.reason)
             return
         # Answers leave before what subscriptions have to say.
-        self._say(SubscriptionAck(subscription_id=frame.subscription_id))
+        self._say(SubscriptionAck(subscription_id=frame.subscription_id, server_time=datetime.now(UTC)))
         if isinstance(subscription, LoggedSubscription):
             nursery.start_soon(subscription.run, self._hub.log, self._hub.feed.position)
 
