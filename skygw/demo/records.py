@@ -5,7 +5,14 @@ from collections.abc import Iterable
 import psycopg
 
 from skygw.database.addresses import name_database
-from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
+from skygw.database.provision import (
+    NewConstraint,
+    NewDevice,
+    NewInstrument,
+    NewObservatory,
+    NewTelescope,
+    provision,
+)
 from skygw.errors import StartupError
 from skygw.sim.blueprint import SiteBlueprint, TelescopeBlueprint
 
@@ -20,7 +27,7 @@ async def provision_sites(owner_url: str, blueprints: Iterable[SiteBlueprint]) -
 
 
 def records_of(site: SiteBlueprint) -> NewObservatory:
-    """The observatory with its telescopes, devices and installations."""
+    """The observatory with its telescopes, devices, instruments, constraints and installations."""
     return NewObservatory(
         uid=site.observatory_uid,
         name=site.name,
@@ -29,6 +36,7 @@ def records_of(site: SiteBlueprint) -> NewObservatory:
             NewDevice(site.enclosure_uid, "enclosure", f"{site.name} roof"),
             NewDevice(site.weather_sensor_uid, "weather_sensor", f"{site.name} weather"),
         ),
+        constraints=(NewConstraint(site.weather_constraint_uid, "weather_sensor", f"{site.name} weather"),),
         telescopes=tuple(_telescope(telescope) for telescope in site.telescopes),
     )
 
@@ -48,4 +56,13 @@ def _telescope(telescope: TelescopeBlueprint) -> NewTelescope:
                 (telescope.filter_wheel_uid, "filter_wheel"),
             )
         ),
+        instruments=(
+            NewInstrument(
+                telescope.instrument_uid,
+                "optical_imager",
+                f"{telescope.name} imager",
+                parts=(telescope.ota_uid, telescope.camera_uid, telescope.focuser_uid, telescope.filter_wheel_uid),
+            ),
+        ),
+        constraints=(NewConstraint(telescope.sun_altitude_uid, "sun_altitude", f"{telescope.name} sun altitude"),),
     )

@@ -30,6 +30,9 @@ class TelescopeBlueprint:
     focuser_uid: DeviceUid
     filter_wheel_uid: DeviceUid
     instrument_uid: UUID
+    """Of the tube with all it carries, one imager."""
+    sun_altitude_uid: UUID
+    """Of the constraint that the sun be low."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class SiteBlueprint:
     place: Place
     enclosure_uid: DeviceUid
     weather_sensor_uid: DeviceUid
+    weather_constraint_uid: UUID
+    """Of the constraint that the weather sensor be content, for all telescopes here."""
     telescopes: tuple[TelescopeBlueprint, ...]
 
     def chance(self, device: str) -> Random:
@@ -80,6 +85,7 @@ def draw_site(seed: str, number: int, *, telescopes: int = 1) -> SiteBlueprint:
         ),
         enclosure_uid=DeviceUid(uid("enclosure")),
         weather_sensor_uid=DeviceUid(uid("weather_sensor")),
+        weather_constraint_uid=uid("constraint", "weather_sensor"),
         telescopes=tuple(
             TelescopeBlueprint(
                 name=f"Telescope {number:03d}-{index}",
@@ -92,6 +98,7 @@ def draw_site(seed: str, number: int, *, telescopes: int = 1) -> SiteBlueprint:
                 focuser_uid=DeviceUid(uid("focuser", index)),
                 filter_wheel_uid=DeviceUid(uid("filter_wheel", index)),
                 instrument_uid=uid("instrument", index),
+                sun_altitude_uid=uid("constraint", "sun_altitude", index),
             )
             for index in range(1, telescopes + 1)
         ),
