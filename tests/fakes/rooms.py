@@ -130,6 +130,7 @@ class Gateway:
                 results=self.commands,
                 metrics=self.metrics,
             ),
+            witnesses=[self.commands],
         )
         self._nursery = nursery
 
