@@ -106,7 +106,7 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        hub = StreamHub(era=1, log=PgEventLog(database), metrics=metrics)
+        hub = StreamHub(era=1, log=PgEventLog(database), heartbeat_s=settings.heartbeat_s, metrics=metrics)
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
@@ -134,7 +134,7 @@ async def run(
             results=commands,
             metrics=metrics,
         )
-        door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports)
+        door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=[commands, hub])
         draining = trio.Event()
         node_side = node_app(
             [
@@ -199,7 +199,7 @@ async def run(
             for refresh in refreshing:
                 await nursery.start(refresh)
             nursery.start_soon(commands.run)
-            await nursery.start(hub.feed.run)
+            await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(watch_revocations, registry, installations)
             nursery.start_soon(_run_loopback, registry, rules, ports)

@@ -156,13 +156,9 @@ class StreamSource(Protocol):
 class ResultSink(Protocol):
     """Told of every command result, first when it arrives and again when it is committed. Never waits."""
 
-    def session_started(self, install_id: InstallId, epoch: Epoch) -> None: ...
-
     def result_arrived(self, install_id: InstallId, result: PublishCommandResult) -> None: ...
 
     def result_committed(self, install_id: InstallId, result: PublishCommandResult) -> None: ...
-
-    def session_ended(self, install_id: InstallId, epoch: Epoch) -> None: ...
 
 
 class SessionMetrics(Protocol):
