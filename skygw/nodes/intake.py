@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable
 
+from skygw.errors import GatewayError, Invalid, NotFound
 from skygw.ids import Epoch
 from skygw.nodes.calls import CallTable
 from skygw.nodes.committer import Committer, TooManyUnacked
 from skygw.nodes.heartbeat import Ends, Heartbeat
-from skygw.nodes.ports import Binding, DurableReport, SessionPorts
+from skygw.nodes.ports import Binding, DurableReport, Following, SessionPorts
 from skygw.nodes.rates import InboundRate
 from skygw.nodes.refusals import SnapshotRefusals
 from skygw.nodes.reports import durable_report, refused_report
@@ -36,9 +37,13 @@ from skygw.protocol.node_frames import (
     PublishLog,
     PublishSnapshot,
 )
+from skygw.protocol.streams import SubscribeStream, UnsubscribeStream
 from skygw.resources import Unwanted
 
 log = logging.getLogger("skygw.nodes")
+
+
+_CODES = {Invalid: ErrorCode.INVALID, NotFound: ErrorCode.NOT_FOUND}
 
 
 class Intake:
@@ -54,6 +59,7 @@ class Intake:
         token: SessionToken,
         heartbeat: Heartbeat,
         rate: InboundRate,
+        following: Following,
         ports: SessionPorts,
         say: Callable[[Frame], None],
         end: Ends,
@@ -66,6 +72,7 @@ class Intake:
         self._token = token
         self._heartbeat = heartbeat
         self._rate = rate
+        self._following = following
         self._snapshots = ports.snapshots
         self._results = ports.results
         self._metrics = ports.metrics
@@ -110,12 +117,8 @@ class Intake:
                 if not self._take(item, unit):
                     frames -= 1
                     size -= len(item.text)
-        self._hand_over(unit)
+        self._committer.take(unit)
         self._weigh(frames, size)
-
-    def _hand_over(self, unit: list[DurableReport]) -> None:
-        for report in unit:
-            self._committer.take(report)
 
     def _weigh(self, frames: int, size: int) -> None:
         """What was too much has been taken: so each socket that ends over it has moved the outbox on."""
@@ -153,6 +156,11 @@ class Intake:
             case PublishCommandResult():
                 self._results.result_arrived(self._binding.install_id, frame)
                 unit.append(durable_report(self._binding, frame, item.text))
+            case SubscribeStream():
+                self._subscribe(frame)
+            case UnsubscribeStream():
+                if not self._following.unsubscribe(frame.subscription_id):
+                    self._refuse(frame.subscription_id, NotFound("There is no such subscription on this socket."))
             case AuthRefresh():
                 self._token.offer(frame.token)
             case Ping():
@@ -164,3 +172,14 @@ class Intake:
             case Hello():
                 self._say(Error(code=ErrorCode.CONFLICT, message="`hello` comes once, first on a socket."))
         return True
+
+    def _subscribe(self, asked: SubscribeStream) -> None:
+        try:
+            self._following.subscribe(asked)
+        except GatewayError as error:
+            self._refuse(asked.subscription_id, error)
+
+    def _refuse(self, subscription_id: str, error: GatewayError) -> None:
+        code = _CODES.get(type(error), ErrorCode.CONFLICT)
+        details = Opaque.of({"reason": error.reason})
+        self._say(Error(code=code, message=error.message, id=subscription_id, details=details))

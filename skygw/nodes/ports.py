@@ -1,6 +1,6 @@
 """What a session needs of the rooms around it, as the session sees them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from skygw.ids import DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
 from skygw.protocol.node_frames import NodeType, PublishCommandResult, PublishSnapshot
-from skygw.protocol.streams import StreamName
+from skygw.protocol.streams import StreamName, SubscribeStream
 from skygw.resources import Resource, Unwanted
 
 Direction = Literal["in", "out"]
@@ -97,7 +97,13 @@ class ReportStore(Protocol):
     async def acked_seq(self, install_id: InstallId, outbox_uid: OutboxUid) -> int: ...
 
     async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
-        """Commits a contiguous run in one transaction; what is there already is passed over. Returns the cursor."""
+        """Commits a contiguous run in one transaction; what is there already is passed over. Returns the cursor.
+        Raises `StoreFailed` about the data if one of these cannot be held: then none is committed.
+        """
+        ...
+
+    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
+        """Whether what is in these cannot be held. Commits nothing."""
         ...
 
 
@@ -116,6 +122,34 @@ class SnapshotSink(Protocol):
 
     def offer(self, binding: Binding, epoch: Epoch, frame: PublishSnapshot) -> Unwanted | None:
         """Takes it, or passes over one that is older than what came since, or says why it takes none like it."""
+        ...
+
+
+class Following(Protocol):
+    """What one session follows of other installations. Only `next` waits."""
+
+    def subscribe(self, asked: SubscribeStream) -> None:
+        """Raises `Invalid` for what no node can follow, `Busy` when it follows enough."""
+        ...
+
+    def unsubscribe(self, subscription_id: str) -> bool:
+        """Whether there was one."""
+        ...
+
+    async def next(self) -> list[str]:
+        """The messages to write now, at least one. Cancelling loses nothing."""
+        ...
+
+    def close(self) -> None:
+        """The session is over."""
+        ...
+
+
+class StreamSource(Protocol):
+    """Where nodes are shown what others publish."""
+
+    def follow(self, binding: Binding, *, t_ms: Callable[[], int]) -> Following:
+        """`t_ms` is the session's clock, by which the node tells how long a message was on its way."""
         ...
 
 
@@ -156,6 +190,7 @@ class SessionPorts:
     reports: ReportStore
     tokens: TokenRenewer
     snapshots: SnapshotSink
+    streams: StreamSource
     results: ResultSink
     metrics: SessionMetrics
 

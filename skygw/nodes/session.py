@@ -18,6 +18,7 @@ from skygw.nodes.link import LAST_WORDS_S, NodeLink, say_goodbye
 from skygw.nodes.outbox import Lane, Outbox, OutboxClosed, OutboxFull, Parcel
 from skygw.nodes.ports import Binding, Claim, SessionPorts, Standing
 from skygw.nodes.rates import InboundRate
+from skygw.nodes.relay import relay
 from skygw.nodes.session_token import SessionToken
 from skygw.nodes.writer import Writer
 from skygw.protocol.close_codes import CloseCode, fitted_reason
@@ -118,6 +119,7 @@ class NodeSession:
             end=self.end,
         )
         self._writer = Writer(link=link, outbox=self._outbox, metrics=ports.metrics, lost=self._lost)
+        self._following = ports.streams.follow(binding, t_ms=self.t_ms)
         self._intake = Intake(
             binding=binding,
             epoch=claim.epoch,
@@ -126,6 +128,7 @@ class NodeSession:
             token=self.token,
             heartbeat=self._heartbeat,
             rate=rate,
+            following=self._following,
             ports=ports,
             say=self.say,
             end=self.end,
@@ -180,8 +183,13 @@ class NodeSession:
         """
         if lane is Lane.DATA:
             self.require_more_than_safing()
+        parcel = self._queue(lane, encode(frame))
+        self._ports.metrics.frame("out", frame.kind)
+        return parcel
+
+    def _queue(self, lane: Lane, text: str) -> Parcel:
         try:
-            parcel = self._outbox.put(lane, encode(frame))
+            return self._outbox.put(lane, text)
         except OutboxClosed:
             raise LinkLost("The node's socket is ending.") from None
         except OutboxFull as full:
@@ -189,8 +197,6 @@ class NodeSession:
                 raise Busy(f"This node does not take what it is sent: {full}.", retry_after_s=1.0) from None
             self.end(CloseCode.SLOW_CONSUMER, f"the node does not take what it is sent: {full}")
             raise LinkLost("The node's socket is ending: it does not take what it is sent.") from None
-        self._ports.metrics.frame("out", frame.kind)
-        return parcel
 
     def say(self, frame: Frame) -> None:
         """Queues a frame of the session's own business; if it cannot be taken the session is ending anyway."""
@@ -250,6 +256,7 @@ class NodeSession:
                     work.start_soon(self._read)
                     work.start_soon(self._heartbeat.run)
                     work.start_soon(self._committer.run)
+                    work.start_soon(relay, self._following, self._queue)
                     work.start_soon(self.token.watch)
                     work.start_soon(self.token.recheck)
         except Exception:

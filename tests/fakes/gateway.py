@@ -161,6 +161,11 @@ class FakeGateway:
         with trio.fail_after(PATIENCE_S):
             return await self._sessions.receive()
 
+    async def sessions(self) -> AsyncIterator[FakeSession]:
+        """All sessions as they come, without end."""
+        async for session in self._sessions:
+            yield session
+
     async def _handle(self, request: WebSocketRequest) -> None:
         token = dict(request.headers).get(b"authorization", b"").decode()
         self.tokens.append(token)

@@ -28,8 +28,10 @@ from skygw.protocol.gateway_frames import Welcome
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import Hello, NodeType
 from skygw.resources import Resource, ResourceKind
-from skygw.telemetry.retained import RetainedSnapshots
+from skygw.telemetry.following import NodeStreams
+from skygw.telemetry.hub import StreamHub
 from tests.fakes.memory_link import MemoryLink
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import (
     CountedMetrics,
     MemoryCommands,
@@ -117,7 +119,9 @@ class Gateway:
         self.reports = MemoryReports(self.database, self.ledger)
         self.controllers = MemoryControllers(self.database)
         self.tokens = MemoryTokens()
-        self.snapshots = RetainedSnapshots()
+        self.log = MemoryLog()
+        self.hub = StreamHub(era=1, log=self.log)
+        self.snapshots = self.hub.retained
         self.metrics = CountedMetrics()
         self.command_outcomes: list[str] = []
         self.commands = CommandService(
@@ -136,6 +140,7 @@ class Gateway:
                 reports=self.reports,
                 tokens=self.tokens,
                 snapshots=self.snapshots,
+                streams=NodeStreams(self.hub),
                 results=self.commands,
                 metrics=self.metrics,
             ),

@@ -70,7 +70,7 @@ async def test_a_snapshot_reaches_what_is_retained(autojump_clock: Clock, nurser
     link = await gateway.connect(site)
     link.say(snapshot(site, live_seq=1))
     await trio.testing.wait_all_tasks_blocked()
-    assert [held.uid for held in gateway.snapshots.of(site.install_id)] == [str(site.device_uid)]
+    assert [held.uid for held in gateway.snapshots.of(site.install_id)] == [site.device_uid]
 
 
 @pytest.mark.parametrize(

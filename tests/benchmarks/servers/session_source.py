@@ -31,6 +31,7 @@ from skygw.serving.config import ListenerConfig
 from skygw.serving.handle import EXTENSION
 from skygw.serving.listener import Listener
 from skygw.serving.metrics import NoMetrics
+from skygw.telemetry.following import NodeStreams
 from tests.benchmarks.servers.listening import say_ready
 from tests.fakes.rooms import Gateway
 
@@ -106,6 +107,7 @@ async def main() -> None:
             reports=rooms.reports,
             tokens=rooms.tokens,
             snapshots=rooms.snapshots,
+            streams=NodeStreams(rooms.hub),
             results=rooms.commands,
             metrics=metrics,
         )
