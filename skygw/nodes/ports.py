@@ -53,6 +53,16 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a session ended. `by_node` when the node's side closed or the connection broke."""
+
+    code: int | None
+    reason: str
+    by_node: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class DurableReport:
     """One durable frame to be committed. `nacked` is set when it will never be taken; the cursor passes it too.
 
