@@ -71,7 +71,7 @@ class LiveTable:
             hidden = len(rows) - room + 1
             rows = rows[: room - 1]
         cells = [self._cells(row, now=now) for row in rows]
-        titles = ("RESOURCE", "AGE", "STATE", *(self._fields or ("DETAILS",)))
+        titles = ("RESOURCE", "AGE", "STATE", *(map(shown, self._fields) if self._fields is not None else ("DETAILS",)))
         widths = _widths([titles, *cells], width)
         painted = [
             _painted(_cut(self._header(now), width), RED if self._away is not None else BOLD, colour=colour),
@@ -152,7 +152,7 @@ def _age(seconds: float) -> str:
 def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """As wide as what stands in it; a resource leaves most of a narrow terminal to what is said of it."""
     widest = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    widest[0] = min(widest[0], MAX_LABEL, max(LEAST_LABEL, width // 3))
+    widest[0] = min(widest[0], MAX_LABEL, max(LEAST_LABEL, width * 2 // 5))
     widest[1] = max(widest[1], AGE_WIDTH)
     return widest
 
