@@ -18,7 +18,6 @@ from skygw.serving import End
 from skygw.telemetry.log import PAGE
 from skygw.telemetry.outlet import MAX_SUBSCRIPTIONS
 from skygw.websocket.frames import TEXT, frame
-from tests.fakes.memory_transport import text
 from tests.hazards.peers import upgrade
 from tests.routers.stream_doors import stream_doors
 from tests.serving.served import PATIENCE_S
