@@ -8,7 +8,6 @@ never ends cleanly: the connection is reset.
 import json
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
@@ -127,12 +126,11 @@ class DirectRouter:
         started = False
         try:
             async with self._rpc.call(order) as answer:
-                async with aclosing(answer.pieces()) as pieces:  # the caller may leave in the middle of one
-                    async for piece in pieces:
-                        if not started:  # what fails before its first byte is still answered with the reason
-                            started = True
-                            await send(_head(order, answer))
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                async for piece in answer:
+                    if not started:  # what fails before its first byte is still answered with the reason
+                        started = True
+                        await send(_head(order, answer))
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
                 if not started:
                     started = True
                     await send(_head(order, answer))
