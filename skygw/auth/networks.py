@@ -4,6 +4,7 @@ Pure: addresses and networks in, answers out.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -39,6 +40,7 @@ def _parse_network(text: str) -> Network:
     return network
 
 
+@lru_cache(maxsize=4_096)
 def parse_address(text: str) -> Address | None:
     """The address in `text`, an IPv4-mapped IPv6 address as the IPv4 one it is; None if it is no address."""
     try:

@@ -133,7 +133,8 @@ class DirectAnswer:
         self._digest = hashlib.sha256()
         self._size = 0
         self._held = b""
-        self._is_through = False
+        self.is_through = False
+        """Nothing comes behind the piece that was handed on last."""
 
     def __aiter__(self) -> Self:
         return self
@@ -146,7 +147,7 @@ class DirectAnswer:
         piece counts against the node's credit until the next one is asked for, so that buffered pieces and this one
         together stay within the credit. Cancelling loses nothing.
         """
-        if self._is_through:
+        if self.is_through:
             raise StopAsyncIteration
         while True:
             self._owed += self._due
@@ -168,7 +169,7 @@ class DirectAnswer:
         self._verify(piece)
         # Before the last bytes go out: a caller who has them may leave, or ask, before anything else is done here.
         self._record.outcome = Outcome.SUCCEEDED
-        self._is_through = True
+        self.is_through = True
         if self._held:
             return self._held
         raise StopAsyncIteration

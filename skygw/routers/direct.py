@@ -130,11 +130,11 @@ class DirectRouter:
                     if not started:  # what fails before its first byte is still answered with the reason
                         started = True
                         await send(_head(order, answer))
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await send({"type": "http.response.body", "body": piece, "more_body": not answer.is_through})
                 if not started:
                     started = True
                     await send(_head(order, answer))
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
         except GatewayError as error:
             if started:
                 scope["extensions"][EXTENSION].abort()

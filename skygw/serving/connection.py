@@ -305,7 +305,8 @@ class Connection:
 
     async def _take(self, event: Event) -> None:
         if isinstance(event, RawData):
-            await self._write(event.data)
+            if event.data:  # the end of a sized body has none
+                await self._write(event.data)
         elif isinstance(event, Closed):
             self._hang_up(Ending(End.FINISHED))
         elif isinstance(event, Updated):

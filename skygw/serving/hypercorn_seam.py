@@ -17,21 +17,24 @@ Written against Hypercorn 0.18; a test fails when one of the classes used here c
 
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import lru_cache
+from time import time
 from typing import Any, NoReturn, cast
+from wsgiref.handlers import format_date_time
 
 import h11
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
+from hypercorn.protocol.events import Data, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
+from hypercorn.utils import suppress_body
 
 from skygw.serving.asgi import App
 from skygw.serving.config import ListenerConfig
@@ -41,12 +44,12 @@ from skygw.serving.field_lines import MalformedError
 from skygw.serving.places import ClientPlace
 from skygw.serving.problem import refusal_body
 from skygw.serving.request_framing import RequestFraming, SizedBody
-from skygw.serving.request_rules import asks_for_websocket, check_request, check_upgrade, headers_as_meant, values_of
-from skygw.serving.request_target import path_and_query
+from skygw.serving.request_rules import RequestHead, check_upgrade
 from skygw.serving.websocket_stream import WebSocketStream, scope_of
 from skygw.websocket import WebSocket
 
 SAID_ALL = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
+CLOSE = (b"connection", b"close")
 RETRY_AFTER = b"5"  # seconds
 MAX_EARLY_BYTES = 256 * 1024  # frames that came while the 101 was being written
 LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
@@ -124,12 +127,10 @@ class Http11(H11Protocol):
         """Frames that the peer sent as soon as it saw the 101, until the WebSocket reads by itself."""
         # Upstream swaps `self.connection` on an upgrade; refusals still go through the HTTP one.
         self._http = cast("h11.Connection", self.connection)
-        self._shell = send
         self._held: list[bytes] = []
-        self._is_holding = False
-        self.send = self._hold_or_send
         self._framing = RequestFraming(max_head_bytes=config.max_header_bytes)
         self._method = b""
+        self._is_all_taken = False
         self.body_bytes = 0
         """Of the running request's body, as far as it came: payload alone, so that padding earns no time."""
 
@@ -166,31 +167,41 @@ class Http11(H11Protocol):
     async def stream_send(self, event: StreamEvent) -> None:
         """While draining, say that this answer is the last. What ends an exchange comes behind its bytes."""
         if isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
-            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+            event = replace(event, headers=[*event.headers, CLOSE])
         elif isinstance(event, StreamClosed):
-            await self.release()
+            await self._release()
         await super().stream_send(event)
 
-    def hold(self) -> None:
-        """From now on what the parser writes waits for `release`: head and body of a short answer are one write."""
-        self._is_holding = True
+    def begin_answer(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Its head, which waits for the first of the body: a short answer is one write."""
+        headers = [*fields, (b"date", _date(int(time())))]
+        if self.context.terminated.is_set():
+            headers.append(CLOSE)
+        self._hold(h11.Response(status_code=status, headers=headers))
 
-    async def release(self) -> None:
-        """Hand to the socket what waits."""
-        self._is_holding = False
+    async def go_on(self, body: bytes, *, is_last: bool) -> None:
+        """More of the answer, or the last of it."""
+        if body:
+            self._hold(h11.Data(data=body))
+        if is_last:
+            self._hold(h11.EndOfMessage())
+        await self._release()
+        if is_last:
+            await self._maybe_recycle()
+
+    def _hold(self, event: h11.Event) -> None:
+        try:
+            self._held.append(self._http.send(event) or b"")
+        except h11.LocalProtocolError:
+            if self._http.their_state is not h11.ERROR:  # the peer has broken off already
+                raise
+
+    async def _release(self) -> None:
         if self._held:
-            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            data = b"".join(self._held)
             self._held = []
-            await self._shell(RawData(data=data))
-
-    async def _hold_or_send(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            if event.data:
-                self._held.append(event.data)
-            if not self._is_holding:
-                await self.release()
-        else:
-            await self._shell(event)
+            if data:
+                await self.send(RawData(data=data))
 
     @property
     def owes_continue(self) -> bool:
@@ -221,7 +232,7 @@ class Http11(H11Protocol):
                 headers=[
                     (b"content-type", b"application/json"),
                     (b"content-length", b"%d" % len(body)),
-                    (b"connection", b"close"),
+                    CLOSE,
                     *headers,
                     *self.config.response_headers("h11"),
                 ],
@@ -231,7 +242,7 @@ class Http11(H11Protocol):
                 data += self._http.send(h11.Data(data=body)) or b""
             data += self._http.send(h11.EndOfMessage()) or b""
             self._held.append(data)
-            await self.release()
+            await self._release()
         raise PeerFaultError(why, sentence)
 
     async def _handle_events(self) -> None:
@@ -240,24 +251,27 @@ class Http11(H11Protocol):
                 event = self.connection.next_event()
                 if (event is h11.NEED_DATA or event is h11.PAUSED) and await self._feed_parser():
                     continue
-                if isinstance(event, h11.Request):
-                    self._check(event)
+                # By its type: h11's events are abstract classes, whose `isinstance` is slow.
+                head = self._checked(event) if type(event) is h11.Request else None
             except MalformedError as malformed:
                 await self.refuse(malformed.status, malformed.sentence, headers=malformed.headers)
             except h11.RemoteProtocolError as error:
                 # What the parser quotes may be somebody's token.
                 complaint = _QUOTED.split(str(error), maxsplit=1)[0][:LONGEST_COMPLAINT]
                 await self.refuse(error.error_status_hint, f"The request cannot be read: {complaint}.")
-            if isinstance(event, h11.Request):
+            if head is not None:
                 await self.send(Updated(idle=False))
-                await self._take_place(event)
-                await self._create_stream(event)
+                await self._take_place(head)
+                await self._create(head)
             elif event is h11.NEED_DATA or event is h11.PAUSED or self.stream is None:
                 return
-            elif isinstance(event, h11.Data):
-                await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                await self.stream.handle(EndBody(stream_id=STREAM_ID))
+            elif type(event) is h11.Data:
+                # Of a sized body the parser hands on at once all that it was given.
+                self._is_all_taken = isinstance(self._framing.body, SizedBody) and self._framing.body.is_complete
+                await cast("_Exchange", self.stream).take(bytes(event.data), is_last=self._is_all_taken)
+            elif type(event) is h11.EndOfMessage:
+                if not self._is_all_taken and isinstance(self.stream, _Exchange):
+                    await self.stream.take(b"", is_last=True)
             elif isinstance(event, Data):
                 if not cast("WebSocketStream", self.stream).is_accepting:
                     await self.refuse(400, "A frame came before the upgrade was answered.")
@@ -265,14 +279,15 @@ class Http11(H11Protocol):
                 if len(self.early) > MAX_EARLY_BYTES:
                     raise PeerFaultError(End.PROTOCOL, "WebSocket: too much came before the upgrade was answered")
 
-    def _check(self, request: h11.Request) -> None:
+    def _checked(self, request: h11.Request) -> RequestHead:
         """Raise `MalformedError`."""
         self._method = request.method
         self.body_bytes = 0
-        check_request(request)
-        if asks_for_websocket(request):
-            has_body = not self._framing.body.is_complete
-            check_upgrade(request, has_body=has_body, is_followed=self._framing.has_unread)
+        self._is_all_taken = False
+        head = RequestHead(request)
+        if head.asks_for_websocket:
+            check_upgrade(head, has_body=not self._framing.body.is_complete, is_followed=self._framing.has_unread)
+        return head
 
     async def _feed_parser(self) -> bool:
         """Hand on the next whole piece; False if there is none. Raise `MalformedError`.
@@ -307,13 +322,12 @@ class Http11(H11Protocol):
         chunk = b"%x\r\n" % len(payload) + payload + b"\r\n" if payload else b""
         return chunk + b"0\r\n\r\n" if body.is_complete else chunk
 
-    async def _take_place(self, request: h11.Request) -> None:
-        path = (path_and_query(request.target, request.method) or b"/").partition(b"?")[0]
-        if self._place.take(values_of(request, b"x-forwarded-for"), path):
+    async def _take_place(self, head: RequestHead) -> None:
+        if self._place.take(head.values_of(b"x-forwarded-for"), head.target.partition(b"?")[0]):
             return
         sentence = "This address has too much under way here; come back when some of it has ended."
         await self.refuse(
-            503 if asks_for_websocket(request) else 429,
+            503 if head.asks_for_websocket else 429,
             sentence,
             why=End.REFUSED,
             headers=((b"retry-after", RETRY_AFTER),),
@@ -324,11 +338,10 @@ class Http11(H11Protocol):
         self._place.leave()
         await super()._maybe_recycle()
 
-    async def _create_stream(self, request: h11.Request) -> None:
-        target = path_and_query(request.target, request.method) or b"/"
+    async def _create(self, head: RequestHead) -> None:
         self.keep_alive_requests += 1
-        if asks_for_websocket(request):
-            await self._create_websocket(request, target)
+        if head.asks_for_websocket:
+            await self._create_websocket(head)
             return
         self.stream = _Exchange(
             self,
@@ -346,22 +359,22 @@ class Http11(H11Protocol):
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=headers_as_meant(request),
+                headers=head.fields_as_meant(),
                 # A higher minor version is taken as ours (RFC 9110 §2.5).
-                http_version="1.0" if request.http_version == b"1.0" else "1.1",
-                method=request.method.decode("ascii"),
-                raw_path=target,
+                http_version="1.0" if head.is_of_1_0 else "1.1",
+                method=head.method.decode("ascii"),
+                raw_path=head.target,
                 state=self.connection_state,
             )
         )
 
-    async def _create_websocket(self, request: h11.Request, target: bytes) -> None:
+    async def _create_websocket(self, head: RequestHead) -> None:
         ends = self._ends
         stream = WebSocketStream(
             cast("App", self.app),
             self._exchanges,
-            scope=scope_of(request, target, is_tls=ends.is_tls, peer=ends.peer, here=ends.here, state=self._state),
-            key=dict(request.headers)[b"sec-websocket-key"],
+            scope=scope_of(head, is_tls=ends.is_tls, peer=ends.peer, here=ends.here, state=self._state),
+            key=head.values_of(b"sec-websocket-key")[0],
             send=self.stream_send,
             upgrade=self._upgrade,
         )
@@ -371,12 +384,19 @@ class Http11(H11Protocol):
 
 
 class _Exchange(HTTPStream):
-    """One request and its answer: the head waits for the first of the body, and a peer's leaving is told to the app."""
+    """One request and its answer, in as few steps as an ordinary one needs; what is odd about one is left to upstream.
+    A peer's leaving is told to the app.
+    """
 
     def __init__(self, protocol: Http11, exchanges: Exchanges, *common: Any) -> None:
         super().__init__(*common)
         self._protocol = protocol
         self._exchanges = exchanges
+
+    async def take(self, body: bytes, *, is_last: bool) -> None:
+        """More of the request's body, or the last of it."""
+        if not self.closed:
+            await self.app_put({"type": "http.request", "body": body, "more_body": not is_last})
 
     async def handle(self, event: StreamEvent) -> None:
         if isinstance(event, StreamClosed) and not self.closed and self.state is not ASGIHTTPState.CLOSED:
@@ -384,7 +404,24 @@ class _Exchange(HTTPStream):
         await super().handle(event)
 
     async def app_send(self, message: Any) -> None:
-        self._protocol.hold()
-        await super().app_send(message)
-        if message is None or message["type"] != "http.response.start":
-            await self._protocol.release()
+        kind = None if message is None else message["type"]
+        if kind == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
+            self.response = message
+            self._protocol.begin_answer(int(message["status"]), message.get("headers", ()))
+            self.state = ASGIHTTPState.RESPONSE
+        elif kind == "http.response.body" and self.state is ASGIHTTPState.RESPONSE:
+            body = message.get("body", b"")
+            if suppress_body(self.scope["method"], int(self.response["status"])):
+                body = b""
+            is_last = not message.get("more_body", False)
+            if is_last:
+                self.state = ASGIHTTPState.CLOSED
+            await self._protocol.go_on(bytes(body), is_last=is_last)
+        else:
+            await super().app_send(message)
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    """RFC 9110 §6.6.1."""
+    return format_date_time(second).encode()
