@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from skygw.ids import InstallId
 from tests.benchmarks import fastapi_gateway
-from tests.benchmarks.echo_figures import WARM_UP_SOCKETS
+from tests.benchmarks.echo_figures import FLOORS, WARM_UP_SOCKETS
 from tests.benchmarks.fastapi_gateway import PLAIN, SAME_DUTIES
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.processes import Worker, resident_kib, worker
@@ -82,7 +82,8 @@ async def repeat(plan: Plan, parts: set[str], cores: tuple[int, int], data_dir: 
         if "connects" in parts:
             await _connects(plan, load, subjects, fleet, report)
         if "rpc" in parts:
-            await _round_trips(plan, load, subjects, fleet, report)
+            floors = [await _floor(name, program, of_server, stack) for name, program in FLOORS.items()]
+            await _round_trips(plan, load, [*subjects, *floors], fleet, report)
         if "snapshots" in parts:
             await _snapshots(plan, load, subjects, fleet, report)
         if "out" in parts:
@@ -92,8 +93,15 @@ async def repeat(plan: Plan, parts: set[str], cores: tuple[int, int], data_dir: 
             await _out(plan, load, source, subjects, fleet, report)
 
 
+async def _floor(name: str, program: tuple[str, ...], core: int, stack: AsyncExitStack) -> Subject:
+    module, *arguments = program
+    process = await stack.enter_async_context(worker(module, *arguments, core=core))
+    port = (await process.says())["port"]
+    return Subject(name, process.pid, port, port, None, in_one_frame=True)
+
+
 def _needed(plan: Plan) -> int:
-    subjects = 3
+    subjects = 3 + len(FLOORS)
     return subjects * (
         WARM_UP_SOCKETS + plan.idle_sockets + plan.connects + len(plan.callers) + plan.nodes + 1 + SUBSCRIBERS
     )
