@@ -9,7 +9,8 @@ shell (`TCPServer`) and its HTTP/2 are not used. What is changed in the protocol
   HTTP/1.1.
 - An upgrade with a body and a frame sent before the upgrade was answered are refused (upstream issue #225 and its
   kin: each ended the whole server).
-- A WebSocket is our own stream from the upgrade request on (`websocket_stream.py`, upstream #125, #127).
+- A request and its answer are our own stream, of fewer steps (`http_stream.py`), and so is a WebSocket from the upgrade
+  request on (`websocket_stream.py`, upstream #125, #127).
 - `100 Continue` is sent when the app asks for the body, so that a refusal can come before it.
 
 Written against Hypercorn 0.18; a test fails when one of the classes used here changes.
@@ -22,25 +23,24 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import lru_cache
 from time import time
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from wsgiref.handlers import format_date_time
 
 import h11
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData, Updated
-from hypercorn.protocol.events import Data, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.protocol.events import Response
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
-from hypercorn.utils import suppress_body
 
 from skygw.serving.asgi import App
 from skygw.serving.config import ListenerConfig
 from skygw.serving.ends import End, PeerFaultError
 from skygw.serving.exchange import Exchanges
 from skygw.serving.field_lines import MalformedError
+from skygw.serving.http_stream import CLOSE, HttpStream
 from skygw.serving.places import ClientPlace
 from skygw.serving.problem import refusal_body
 from skygw.serving.request_framing import RequestFraming, SizedBody
@@ -48,8 +48,10 @@ from skygw.serving.request_rules import RequestHead, check_upgrade
 from skygw.serving.websocket_stream import WebSocketStream, scope_of
 from skygw.websocket import WebSocket
 
+if TYPE_CHECKING:
+    from hypercorn.protocol.http_stream import HTTPStream
+
 SAID_ALL = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
-CLOSE = (b"connection", b"close")
 RETRY_AFTER = b"5"  # seconds
 MAX_EARLY_BYTES = 256 * 1024  # frames that came while the 101 was being written
 LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
@@ -136,8 +138,10 @@ class Http11(H11Protocol):
 
     async def handle(self, event: Event) -> None:
         """Take what the socket brought, or that it is closed."""
-        if not isinstance(event, RawData) or self.connection is not self._http:
+        if not isinstance(event, RawData):
             await super().handle(event)
+        elif self.connection is not self._http:
+            await self._take_early(event.data)
         elif self._http.their_state not in SAID_ALL:
             # Behind its last request a peer may say what it likes: nobody listens (RFC 9112 §9.6).
             self._framing.feed(event.data)
@@ -165,11 +169,9 @@ class Http11(H11Protocol):
         return self._http.our_state in (h11.SEND_BODY, h11.ERROR)
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """While draining, say that this answer is the last. What ends an exchange comes behind its bytes."""
+        """While draining, say that this answer is the last."""
         if isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
             event = replace(event, headers=[*event.headers, CLOSE])
-        elif isinstance(event, StreamClosed):
-            await self._release()
         await super().stream_send(event)
 
     def begin_answer(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
@@ -188,6 +190,11 @@ class Http11(H11Protocol):
         await self._release()
         if is_last:
             await self._maybe_recycle()
+
+    async def break_off(self) -> None:
+        """The answer ends here, whole or not; one that is not ends the connection."""
+        await self._release()
+        await self._maybe_recycle()
 
     def _hold(self, event: h11.Event) -> None:
         try:
@@ -246,10 +253,17 @@ class Http11(H11Protocol):
         raise PeerFaultError(why, sentence)
 
     async def _handle_events(self) -> None:
+        """Until all that came was handed on. The parser is asked only for what it can have: asking it in vain costs as
+        much as an event.
+        """
+        has_more = False
         while True:
             try:
-                event = self.connection.next_event()
-                if (event is h11.NEED_DATA or event is h11.PAUSED) and await self._feed_parser():
+                event = self._http.next_event() if has_more else h11.NEED_DATA
+                if event is h11.NEED_DATA or event is h11.PAUSED:
+                    if not await self._feed_parser():
+                        return
+                    has_more = True
                     continue
                 # By its type: h11's events are abstract classes, whose `isinstance` is slow.
                 head = self._checked(event) if type(event) is h11.Request else None
@@ -259,25 +273,34 @@ class Http11(H11Protocol):
                 # What the parser quotes may be somebody's token.
                 complaint = _QUOTED.split(str(error), maxsplit=1)[0][:LONGEST_COMPLAINT]
                 await self.refuse(error.error_status_hint, f"The request cannot be read: {complaint}.")
+            body = self._framing.body
             if head is not None:
                 await self.send(Updated(idle=False))
                 await self._take_place(head)
                 await self._create(head)
-            elif event is h11.NEED_DATA or event is h11.PAUSED or self.stream is None:
+                has_more = body.is_complete
+            elif not isinstance(stream := cast("object", self.stream), HttpStream):
                 return
             elif type(event) is h11.Data:
                 # Of a sized body the parser hands on at once all that it was given.
-                self._is_all_taken = isinstance(self._framing.body, SizedBody) and self._framing.body.is_complete
-                await cast("_Exchange", self.stream).take(bytes(event.data), is_last=self._is_all_taken)
+                is_sized = isinstance(body, SizedBody)
+                self._is_all_taken = is_sized and body.is_complete
+                await stream.take(bytes(event.data), is_last=self._is_all_taken)
+                has_more = body.is_complete or not is_sized
             elif type(event) is h11.EndOfMessage:
-                if not self._is_all_taken and isinstance(self.stream, _Exchange):
-                    await self.stream.take(b"", is_last=True)
-            elif isinstance(event, Data):
-                if not cast("WebSocketStream", self.stream).is_accepting:
-                    await self.refuse(400, "A frame came before the upgrade was answered.")
-                self.early += event.data
-                if len(self.early) > MAX_EARLY_BYTES:
-                    raise PeerFaultError(End.PROTOCOL, "WebSocket: too much came before the upgrade was answered")
+                if not self._is_all_taken:
+                    await stream.take(b"", is_last=True)
+                has_more = False
+
+    async def _take_early(self, frames: bytes) -> None:
+        """What comes behind an upgrade request, before the WebSocket reads by itself."""
+        if self.stream is None:
+            return
+        if not cast("WebSocketStream", self.stream).is_accepting:
+            await self.refuse(400, "A frame came before the upgrade was answered.")
+        self.early += frames
+        if len(self.early) > MAX_EARLY_BYTES:
+            raise PeerFaultError(End.PROTOCOL, "WebSocket: too much came before the upgrade was answered")
 
     def _checked(self, request: h11.Request) -> RequestHead:
         """Raise `MalformedError`."""
@@ -296,7 +319,7 @@ class Http11(H11Protocol):
         so that the peer's leaving is noticed.
         """
         if self.connection is not self._http:
-            return False
+            return False  # has been upgraded
         state = self._http.their_state
         if state is h11.IDLE:
             piece = self._framing.take_head() or b""
@@ -343,30 +366,10 @@ class Http11(H11Protocol):
         if head.asks_for_websocket:
             await self._create_websocket(head)
             return
-        self.stream = _Exchange(
-            self,
-            self._exchanges,
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=head.fields_as_meant(),
-                # A higher minor version is taken as ours (RFC 9110 §2.5).
-                http_version="1.0" if head.is_of_1_0 else "1.1",
-                method=head.method.decode("ascii"),
-                raw_path=head.target,
-                state=self.connection_state,
-            )
-        )
+        ends = self._ends
+        stream = HttpStream(cast("App", self.app), self._exchanges, self, head)
+        self.stream = cast("HTTPStream", stream)  # as far as upstream knows it: `handle` and `closed`
+        await stream.start(scheme="https" if ends.is_tls else "http", peer=ends.peer, here=ends.here, state=self._state)
 
     async def _create_websocket(self, head: RequestHead) -> None:
         ends = self._ends
@@ -378,47 +381,9 @@ class Http11(H11Protocol):
             send=self.stream_send,
             upgrade=self._upgrade,
         )
-        self.stream = cast("HTTPStream", stream)  # as far as upstream knows it: `handle` and `closed`
+        self.stream = cast("HTTPStream", stream)  # as above
         self.connection = H11WSConnection(self._http)
         await stream.start()
-
-
-class _Exchange(HTTPStream):
-    """One request and its answer, in as few steps as an ordinary one needs; what is odd about one is left to upstream.
-    A peer's leaving is told to the app.
-    """
-
-    def __init__(self, protocol: Http11, exchanges: Exchanges, *common: Any) -> None:
-        super().__init__(*common)
-        self._protocol = protocol
-        self._exchanges = exchanges
-
-    async def take(self, body: bytes, *, is_last: bool) -> None:
-        """More of the request's body, or the last of it."""
-        if not self.closed:
-            await self.app_put({"type": "http.request", "body": body, "more_body": not is_last})
-
-    async def handle(self, event: StreamEvent) -> None:
-        if isinstance(event, StreamClosed) and not self.closed and self.state is not ASGIHTTPState.CLOSED:
-            self._exchanges.peer_has_left()
-        await super().handle(event)
-
-    async def app_send(self, message: Any) -> None:
-        kind = None if message is None else message["type"]
-        if kind == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
-            self.response = message
-            self._protocol.begin_answer(int(message["status"]), message.get("headers", ()))
-            self.state = ASGIHTTPState.RESPONSE
-        elif kind == "http.response.body" and self.state is ASGIHTTPState.RESPONSE:
-            body = message.get("body", b"")
-            if suppress_body(self.scope["method"], int(self.response["status"])):
-                body = b""
-            is_last = not message.get("more_body", False)
-            if is_last:
-                self.state = ASGIHTTPState.CLOSED
-            await self._protocol.go_on(bytes(body), is_last=is_last)
-        else:
-            await super().app_send(message)
 
 
 @lru_cache(maxsize=1)
