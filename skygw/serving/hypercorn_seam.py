@@ -39,7 +39,7 @@ from skygw.serving.asgi import App
 from skygw.serving.config import ListenerConfig
 from skygw.serving.ends import End, PeerFaultError
 from skygw.serving.exchange import Exchanges
-from skygw.serving.field_lines import MalformedError
+from skygw.serving.field_lines import MalformedError, lines_of
 from skygw.serving.http_stream import CLOSE, HttpStream
 from skygw.serving.places import ClientPlace
 from skygw.serving.problem import refusal_body
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from hypercorn.protocol.http_stream import HTTPStream
 
 SAID_ALL = (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
+FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 RETRY_AFTER = b"5"  # seconds
 MAX_EARLY_BYTES = 256 * 1024  # frames that came while the 101 was being written
 LONGEST_COMPLAINT = 120  # characters of what the parser says is wrong
@@ -175,11 +176,20 @@ class Http11(H11Protocol):
         await super().stream_send(event)
 
     def begin_answer(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Its head, which waits for the first of the body: a short answer is one write."""
-        headers = [*fields, (b"date", _date(int(time())))]
+        """Its head, which waits for the first of the body: a short answer is one write. Raises `ValueError` for fields
+        that cannot be sent, and then nothing was begun.
+
+        The parser is given the fields that frame the answer, and puts their like right; the others are looked at here,
+        all at once, which costs a tenth of what the parser takes for them.
+        """
+        framing: list[tuple[bytes, bytes]] = []
+        others = [(b"date", _date(int(time())))]
+        for field in fields:
+            (framing if field[0].lower() in FRAMING else others).append(field)
         if self.context.terminated.is_set():
-            headers.append(CLOSE)
-        self._hold(h11.Response(status_code=status, headers=headers))
+            framing.append(CLOSE)
+        lines = lines_of(others)
+        self._hold(h11.Response(status_code=status, headers=framing), further_lines=lines)
 
     async def go_on(self, body: bytes, *, is_last: bool) -> None:
         """More of the answer, or the last of it."""
@@ -196,12 +206,15 @@ class Http11(H11Protocol):
         await self._release()
         await self._maybe_recycle()
 
-    def _hold(self, event: h11.Event) -> None:
+    def _hold(self, event: h11.Event, *, further_lines: bytes = b"") -> None:
+        """`further_lines` come before the empty line of a head."""
         try:
-            self._held.append(self._http.send(event) or b"")
+            data = self._http.send(event) or b""
         except h11.LocalProtocolError:
             if self._http.their_state is not h11.ERROR:  # the peer has broken off already
                 raise
+        else:
+            self._held.append(data[:-2] + further_lines + data[-2:])
 
     async def _release(self) -> None:
         if self._held:
