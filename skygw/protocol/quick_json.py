@@ -29,7 +29,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ALIKE = bytes.maketrans(b"123456789E{", b"000000000e[")
 """All digits, both spellings of an exponent and both kinds of openings as one, so that one search finds them."""
 
-_BESIDE = b" \t\n\r+ghijklmnopqrstuvwxyz"
+_BESIDE = b' \t\n\r"+_ghijklmnopqrstuvwxyzABCDFGHIJKLMNOPQRSTUVWXYZ'
 """What no number beyond a double needs, so that there is less to search. Leaving it out may bring together what stood
 apart: a false alarm, which costs a closer look. The hexadecimal digits stay, so that few uuids raise one.
 """

@@ -47,6 +47,12 @@ PASSED_TYPES = frozenset(
 )
 """What a node may call its answer; anything else, and anything a browser would run, is `application/octet-stream`."""
 
+ALWAYS_SAID = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"sandbox; default-src 'none'"),
+    (b"cache-control", b"no-store"),
+)
+
 MAX_METADATA_CHARS = 4_096
 
 
@@ -145,19 +151,17 @@ class DirectRouter:
 def _head(order: DirectOrder, answer: DirectAnswer) -> dict[str, Any]:
     content_type = answer.start.content_type.strip().lower()
     headers = [
-        ("content-type", content_type if content_type in PASSED_TYPES else "application/octet-stream"),
-        ("x-content-type-options", "nosniff"),
-        ("content-security-policy", "sandbox; default-src 'none'"),
-        ("cache-control", "no-store"),
-        ("x-skygw-request-id", order.request_id),
-        ("x-skygw-epoch", str(answer.epoch)),
+        (b"content-type", content_type.encode() if content_type in PASSED_TYPES else b"application/octet-stream"),
+        *ALWAYS_SAID,
+        (b"x-skygw-request-id", order.request_id.encode()),
+        (b"x-skygw-epoch", b"%d" % answer.epoch),
     ]
     if answer.start.total_size is not None:
-        headers.append(("content-length", str(answer.start.total_size)))
+        headers.append((b"content-length", b"%d" % answer.start.total_size))
     if answer.start.metadata is not None:
         # ASCII, because a header is; JSON escapes carry the rest.
-        headers.append(("x-skygw-metadata", ascii_json(answer.start.metadata.value)))
-    return {"type": "http.response.start", "status": 200, "headers": [(k.encode(), v.encode()) for k, v in headers]}
+        headers.append((b"x-skygw-metadata", ascii_json(answer.start.metadata.value).encode()))
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def ascii_json(value: Any) -> str:
