@@ -1,12 +1,15 @@
 """What a session needs of the rooms around it, as the session sees them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
 
 from skygw.ids import DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
 from skygw.protocol.node_frames import NodeType, PublishCommandResult, PublishSnapshot
+from skygw.protocol.streams import StreamName
+from skygw.resources import Resource
 
 Direction = Literal["in", "out"]
 
@@ -21,6 +24,9 @@ class Binding:
     observatory_uid: UUID
     telescopes: frozenset[TelescopeUid]
     devices: frozenset[DeviceUid]
+    resources: Mapping[UUID, Resource] = field(default_factory=dict)
+    """Everything it may publish the state of, by uid: its telescopes and devices, the instruments and constraints of
+    these, and its observatory."""
 
     @property
     def controls(self) -> frozenset[UUID]:
@@ -48,13 +54,24 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class DurableReport:
-    """One durable frame to be committed. `nacked` is set when it will never be taken; the cursor passes it too."""
+    """One durable frame to be committed. `nacked` is set when it will never be taken; the cursor passes it too.
+
+    `text` is the frame as it came, for its size; `data` is what subscribers of `stream` are told, byte for byte. A gap
+    has no stream: it is one in all of them. `telescope_uid` and `device_uid` are the node's own or null.
+    """
 
     seq: int
     kind: str
     text: str
     nacked: str | None = None
     result: PublishCommandResult | None = None
+    stream: StreamName | None = None
+    data: str = "{}"
+    observed_at: datetime | None = None
+    telescope_uid: UUID | None = None
+    device_uid: UUID | None = None
+    missing: int | None = None
+    """Of a gap: how many are missing, where the node says so."""
 
 
 class EpochLedger(Protocol):

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -21,6 +22,7 @@ from skygw.protocol.frame import (
 )
 from skygw.protocol.limits import Limits
 from skygw.protocol.node_frames import Error, Ping, Pong
+from skygw.protocol.streams import EventLive, EventSubscriptionEnded, StaleReason, StreamName
 
 EpochNumber = Annotated[Epoch, Field(strict=True, ge=0, le=MAX_SEQ)]
 
@@ -157,6 +159,61 @@ class EventToken(Frame):
     expires_at: Timestamp
 
 
+class FollowedSnapshot(Frame):
+    """The latest state of a resource elsewhere that this node follows: `age_ms` old at `t_ms`, and the transit adds to
+    it. `stale` says why it is not to be taken for the present, whatever its age.
+    """
+
+    subscription_id: ShortText
+    uid: UUID
+    data: OpaqueObject
+    observed_at: Timestamp
+    age_ms: Milliseconds
+    t_ms: Milliseconds
+    max_silence_s: Seconds | None = None
+    stale: StaleReason | None = None
+
+
+class EventDeviceSnapshot(FollowedSnapshot):
+    """The state of a device, an enclosure or a weather sensor run elsewhere."""
+
+    kind: Literal["event_device_snapshot"] = "event_device_snapshot"
+
+
+class EventTelescopeSnapshot(FollowedSnapshot):
+    """The state of a telescope."""
+
+    kind: Literal["event_telescope_snapshot"] = "event_telescope_snapshot"
+
+
+class EventConstraintSnapshot(FollowedSnapshot):
+    """What an operational constraint asks."""
+
+    kind: Literal["event_constraint_snapshot"] = "event_constraint_snapshot"
+
+
+class EventConstraintStatusSnapshot(FollowedSnapshot):
+    """Whether an operational constraint is met."""
+
+    kind: Literal["event_constraint_status_snapshot"] = "event_constraint_status_snapshot"
+
+
+class EventShutdownInterlockSnapshot(FollowedSnapshot):
+    """Whether something forces a shutdown."""
+
+    kind: Literal["event_shutdown_interlock_snapshot"] = "event_shutdown_interlock_snapshot"
+
+
+FOLLOWED: dict[StreamName, type[FollowedSnapshot]] = {
+    StreamName.DEVICE_SNAPSHOT: EventDeviceSnapshot,
+    StreamName.TELESCOPE_SNAPSHOT: EventTelescopeSnapshot,
+    StreamName.CONSTRAINT_SNAPSHOT: EventConstraintSnapshot,
+    StreamName.CONSTRAINT_STATUS_SNAPSHOT: EventConstraintStatusSnapshot,
+    StreamName.SHUTDOWN_INTERLOCK_SNAPSHOT: EventShutdownInterlockSnapshot,
+}
+"""What a node may follow, and the frame it is told in."""
+
+
 class Goaway(Frame):
     """The socket is about to be closed; come back after `reconnect_after_ms`, already jittered."""
 
@@ -176,6 +233,13 @@ GatewayFrame = (
     | DirectCredit
     | DirectCancel
     | EventToken
+    | EventDeviceSnapshot
+    | EventTelescopeSnapshot
+    | EventConstraintSnapshot
+    | EventConstraintStatusSnapshot
+    | EventShutdownInterlockSnapshot
+    | EventLive
+    | EventSubscriptionEnded
     | Goaway
     | Error
     | Ping

@@ -22,6 +22,7 @@ from skygw.protocol.frame import (
 )
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import MAX_TOKEN_BYTES
+from skygw.protocol.streams import SubscribeStream, UnsubscribeStream
 
 Kept = Annotated[int, Field(strict=True, ge=0, le=2**52)]
 """What a node kept of an epoch or fence. The gateway goes on above it, and what it then gives must still be exact for
@@ -233,6 +234,8 @@ NodeFrame = (
     | DirectResponseEnd
     | DirectError
     | AuthRefresh
+    | SubscribeStream
+    | UnsubscribeStream
     | Ping
     | Pong
     | Error
