@@ -17,6 +17,9 @@ from ipaddress import (
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+LONGEST_ADDRESS = 64
+"""Characters: 45 of an IPv6 address, and the name of a zone behind it."""
+
 _MAPPED = IPv6Network("::ffff:0:0/96")
 """IPv4 addresses as a dual-stack socket reports them (RFC 4291 §2.5.5.2)."""
 
@@ -40,9 +43,14 @@ def _parse_network(text: str) -> Network:
     return network
 
 
-@lru_cache(maxsize=4_096)
 def parse_address(text: str) -> Address | None:
     """The address in `text`, an IPv4-mapped IPv6 address as the IPv4 one it is; None if it is no address."""
+    return _parsed(text) if len(text) <= LONGEST_ADDRESS else None
+
+
+@lru_cache(maxsize=4_096)
+def _parsed(text: str) -> Address | None:
+    """Remembered, because a caller who comes back comes from where it came from."""
     try:
         address = ip_address(text)
     except ValueError:

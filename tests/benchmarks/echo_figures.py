@@ -11,6 +11,10 @@ STOCK = "stock Hypercorn + Quart-Trio"
 FASTAPI = "FastAPI, uvicorn"
 BARE_TRIO = "bare Trio loop"
 
+TRIO_ALONE = "Trio alone"
+TRIO_AND_H11 = "Trio and h11"
+SERVING_ALONE = "our serving alone"
+
 FASTEST_WS = "websockets-sansio"
 """Of uvicorn's three (docs/performance.md has the figures of all)."""
 
@@ -22,9 +26,9 @@ SERVERS: dict[str, tuple[str, ...]] = {
 }
 
 FLOORS: dict[str, tuple[str, ...]] = {
-    "Trio alone": ("tests.benchmarks.servers.relay", "trio"),
-    "Trio and h11": ("tests.benchmarks.servers.relay", "h11"),
-    "our serving alone": ("tests.benchmarks.servers.relay", "serving"),
+    TRIO_ALONE: ("tests.benchmarks.servers.relay", "trio"),
+    TRIO_AND_H11: ("tests.benchmarks.servers.relay", "h11"),
+    SERVING_ALONE: ("tests.benchmarks.servers.relay", "serving"),
 }
 """What HTTP, and a direct request, cost on the parts that ours stands on with nothing done on them."""
 
