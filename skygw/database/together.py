@@ -42,9 +42,15 @@ class Together(Generic[KeyT, QuestionT, AnswerT]):
     goes out at once and alone. Two questions with one key never share a statement.
     """
 
-    def __init__(self, ask_all: Callable[[Sequence[QuestionT]], Awaitable[Mapping[KeyT, AnswerT]]]) -> None:
+    def __init__(
+        self,
+        ask_all: Callable[[Sequence[QuestionT]], Awaitable[Mapping[KeyT, AnswerT]]],
+        *,
+        spacing_s: float = SPACING_S,
+    ) -> None:
         """`ask_all` is the statement for several. It may leave a key out: that one is asked again, alone."""
         self._ask_all = ask_all
+        self._spacing_s = spacing_s
         self._waiting: OrderedDict[int, _Waiting[KeyT, QuestionT, AnswerT]] = OrderedDict()
         self._led = False
         self._asked_at = -inf
@@ -77,8 +83,8 @@ class Together(Generic[KeyT, QuestionT, AnswerT]):
 
     async def _lead(self, mine: _Waiting[KeyT, QuestionT, AnswerT]) -> None:
         """One statement for those who wait when it begins; they are in line until they have their answer."""
-        if trio.current_time() < self._asked_at + SPACING_S:
-            await trio.sleep_until(self._asked_at + SPACING_S)
+        if trio.current_time() < self._asked_at + self._spacing_s:
+            await trio.sleep_until(self._asked_at + self._spacing_s)
         self._asked_at = trio.current_time()
         batch = {mine.key: mine}
         for each in self._waiting.values():
