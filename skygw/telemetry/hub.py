@@ -110,9 +110,9 @@ class StreamHub:
         outlet.add(logged)
         return logged
 
-    def subscriptions(self) -> dict[StreamName, int]:
+    def subscriptions(self) -> dict[str, int]:
         """How many there are of each stream now."""
-        return {stream: len(audience) for stream, audience in self._audiences.items()} | self.feed.subscriptions()
+        return {stream.value: len(audience) for stream, audience in self._audiences.items()} | self.feed.subscriptions()
 
     def _changed(self, value: Value) -> None:
         for watcher in self._watchers:

@@ -360,10 +360,13 @@ class RetainedValues:
         held = self._held.get(install_id)
         return iter(() if held is None else list(held.values.values()))
 
-    def stale(self) -> Counter[StreamName]:
+    def stale(self) -> Counter[str]:
         """How many values of each stream are not the present. Looks at all of them."""
         return Counter(
-            value.stream for held in self._held.values() for value in held.values.values() if value.stale is not None
+            value.stream.value
+            for held in self._held.values()
+            for value in held.values.values()
+            if value.stale is not None
         )
 
     def matching(self, stream: StreamName, want: Want) -> list[Value]:

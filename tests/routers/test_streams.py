@@ -17,13 +17,18 @@ from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
 from skygw.serving import End
 from skygw.telemetry.log import PAGE
 from skygw.telemetry.outlet import MAX_SUBSCRIPTIONS
-from tests.fakes.memory_transport import text
+from skygw.websocket.frames import TEXT, frame
 from tests.hazards.peers import upgrade
 from tests.routers.stream_doors import stream_doors
 from tests.serving.served import PATIENCE_S
 
 DEVICES = StreamName.DEVICE_SNAPSHOT
 LOG = StreamName.TELESCOPE_LOG
+
+
+def text(message: str) -> bytes:
+    """A text message as a client sends it."""
+    return frame(TEXT, message.encode(), bytes(4))
 
 
 async def test_ack_then_what_there_is_then_live_then_changes_until_it_is_unsubscribed() -> None:
