@@ -21,6 +21,7 @@ from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
+from skygw.database.event_log import PgEventLog
 from skygw.database.installations import Installations
 from skygw.database.log_keeping import keep_log
 from skygw.database.migrate import pending, prepare_development
@@ -34,8 +35,10 @@ from skygw.nodes.admission import NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
 from skygw.nodes.outbox import Lane
+from skygw.nodes.ports import SessionPorts
+from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
-from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
+from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
@@ -47,13 +50,15 @@ from skygw.routers.docs import DocsRouter
 from skygw.routers.gates import InternalGate, NodeGate
 from skygw.routers.internal import InternalRouter
 from skygw.routers.node import NodeRouter
+from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
 from skygw.routers.ws import SocketRouter
 from skygw.serving.config import ListenerConfig, TlsFiles
 from skygw.serving.listener import Listener
 from skygw.settings import Listener as ListenerName
 from skygw.settings import Settings
-from skygw.telemetry.retained import RetainedSnapshots
+from skygw.telemetry.following import NodeStreams
+from skygw.telemetry.hub import StreamHub
 
 log = logging.getLogger("skygw.app")
 
@@ -100,9 +105,12 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        snapshots = RetainedSnapshots(refused=metrics.snapshot_refused)
+        hub = StreamHub(era=1, log=PgEventLog(database))
         commands = CommandService(
-            registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
+            registry=registry,
+            ledger=Commands(database, committed=hub.feed.poke),
+            controllers=installations,
+            finished=metrics.command_ended,
         )
         rpc = DirectRpc(registry, metrics=metrics)
 
@@ -118,7 +126,12 @@ async def run(
         )
         rules = _rules(settings)
         ports = SessionPorts(
-            reports=NodeReports(database), tokens=node_gate, snapshots=snapshots, results=commands, metrics=metrics
+            reports=NodeReports(database, committed=hub.feed.poke),
+            tokens=node_gate,
+            snapshots=hub.retained,
+            streams=NodeStreams(hub),
+            results=commands,
+            metrics=metrics,
         )
         door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports)
         draining = trio.Event()
@@ -148,6 +161,7 @@ async def run(
                     node_url=settings.node_public_url,
                     internal_url=settings.internal_public_url,
                 ),
+                StreamRouter(gate=internal_gate, hub=hub),
                 InternalRouter(
                     gate=internal_gate,
                     registry=registry,
@@ -155,7 +169,7 @@ async def run(
                     epochs=epochs,
                     rpc=rpc,
                     commands=commands,
-                    snapshots=snapshots,
+                    snapshots=hub.retained,
                     start_drain=draining.set,
                     default_command_timeout_s=settings.command_timeout_s,
                     max_command_timeout_s=settings.max_command_timeout_s,
@@ -181,6 +195,7 @@ async def run(
             for refresh in refreshing:
                 await nursery.start(refresh)
             nursery.start_soon(commands.run)
+            await nursery.start(hub.feed.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(watch_revocations, registry, installations)
             nursery.start_soon(_run_loopback, registry, rules, ports)
@@ -254,6 +269,8 @@ def _rules(settings: Settings) -> SessionRules:
             settings.max_calls_per_node, settings.max_in_flight_bytes_per_node // settings.direct_credit_bytes
         ),
         call_credit=settings.direct_credit_bytes,
+        frames_per_s=settings.node_frames_per_s,
+        bytes_per_s=settings.node_bytes_per_s,
         link_loss_policy=LinkLossPolicy(settings.link_loss_policy),
     )
 
@@ -377,6 +394,7 @@ async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports
         address="loopback",
         rules=rules,
         ports=ports,
+        rate=InboundRate(frames_per_s=rules.frames_per_s, bytes_per_s=rules.bytes_per_s),
     )
     registry.take_over(session)
     try:

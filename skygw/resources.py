@@ -35,3 +35,15 @@ class Resource:
     @property
     def device_uid(self) -> UUID | None:
         return self.uid if self.kind is ResourceKind.DEVICE else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """Why a snapshot was not taken: a word of a small closed set for programs and counters, a sentence for people.
+
+    The words: `invalid`, `not_found` (no resource of this node), `forbidden` (not a node's to publish), `out_of_order`,
+    `quota_exceeded`.
+    """
+
+    reason: str
+    message: str

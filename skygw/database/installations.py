@@ -1,7 +1,7 @@
 """The installations as the hub's records say: who they are, whether they may be here, what they control."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
@@ -12,8 +12,10 @@ from skygw.database.together import Together
 from skygw.ids import DeviceUid, InstallId, TelescopeUid
 from skygw.nodes.ports import Binding
 from skygw.protocol.node_frames import NodeType
+from skygw.resources import Resource, ResourceKind
 
-# A telescope's node controls the telescope and its devices; an observatory's node what no telescope owns.
+# A telescope's node controls the telescope and what belongs to it; an observatory's node what no telescope owns. `OR`,
+# and not `CASE`: the indexes serve it.
 SELECT_INSTALLATIONS = """
     SELECT installation.id,
            installation.uid AS install_id,
@@ -26,7 +28,10 @@ SELECT_INSTALLATIONS = """
            installation.is_deleted,
            installation.revoked_on IS NOT NULL AS revoked,
            owned.uids AS device_uids,
-           owned.types AS device_types
+           owned.types AS device_types,
+           carried.uids AS instrument_uids,
+           carried.parts AS instrument_parts,
+           watched.uids AS constraint_uids
     FROM sky_node_installation AS installation
     JOIN observatory ON observatory.id = installation.observatory_id
     LEFT JOIN telescope ON telescope.id = installation.telescope_id AND NOT telescope.is_deleted
@@ -35,11 +40,26 @@ SELECT_INSTALLATIONS = """
                array_agg(device.device_type ORDER BY device.id) AS types
         FROM device
         WHERE NOT device.is_deleted
-          AND CASE installation.node_type
-                  WHEN 'telescope' THEN device.telescope_id = telescope.id
-                  ELSE device.telescope_id IS NULL AND device.observatory_id = installation.observatory_id
-              END
+          AND (installation.node_type = 'telescope' AND device.telescope_id = telescope.id
+               OR installation.node_type = 'observatory'
+                  AND device.telescope_id IS NULL AND device.observatory_id = installation.observatory_id)
     ) AS owned ON true
+    LEFT JOIN LATERAL (
+        SELECT array_agg(instrument.uid ORDER BY instrument.id, part.id) AS uids,
+               array_agg(part.uid ORDER BY instrument.id, part.id) AS parts
+        FROM instrument
+        LEFT JOIN instrument_device ON instrument_device.instrument_id = instrument.id
+        LEFT JOIN device AS part ON part.id = instrument_device.device_id AND NOT part.is_deleted
+        WHERE NOT instrument.is_deleted AND instrument.telescope_id = telescope.id
+    ) AS carried ON true
+    LEFT JOIN LATERAL (
+        SELECT array_agg(watch.uid ORDER BY watch.id) AS uids
+        FROM operational_constraint AS watch
+        WHERE NOT watch.is_deleted
+          AND (installation.node_type = 'telescope' AND watch.telescope_id = telescope.id
+               OR installation.node_type = 'observatory'
+                  AND watch.telescope_id IS NULL AND watch.observatory_id = installation.observatory_id)
+    ) AS watched ON true
 """
 
 FIND = SELECT_INSTALLATIONS + "WHERE installation.uid = $1"
@@ -125,6 +145,9 @@ class Installation:
     telescopes: tuple[TelescopeUid, ...]
     devices: tuple[tuple[DeviceUid, str], ...]
     """Each with its device type."""
+    instruments: tuple[tuple[UUID, tuple[UUID, ...]], ...] = ()
+    """Each with the devices it is made of."""
+    constraints: tuple[UUID, ...] = ()
 
     @property
     def refusal(self) -> str | None:
@@ -147,7 +170,25 @@ class Installation:
             observatory_uid=self.observatory_uid,
             telescopes=frozenset(self.telescopes),
             devices=frozenset(uid for uid, _ in self.devices),
+            resources={resource.uid: resource for resource in self._resources()},
         )
+
+    def _resources(self) -> Iterator[Resource]:
+        """What the gateway takes this installation's word about."""
+
+        def one(uid: UUID, kind: ResourceKind) -> Resource:
+            return Resource(uid, kind, self.install_id, self.observatory_uid, self.telescope_uid)
+
+        if self.node_type is NodeType.OBSERVATORY:
+            yield one(self.observatory_uid, ResourceKind.OBSERVATORY)
+        for telescope_uid in self.telescopes:
+            yield one(telescope_uid, ResourceKind.TELESCOPE)
+        for device_uid, device_type in self.devices:
+            yield replace(one(device_uid, ResourceKind.DEVICE), device_type=device_type)
+        for instrument_uid, parts in self.instruments:
+            yield replace(one(instrument_uid, ResourceKind.INSTRUMENT), parts=parts)
+        for constraint_uid in self.constraints:
+            yield one(constraint_uid, ResourceKind.CONSTRAINT)
 
 
 class Installations:
@@ -221,6 +262,9 @@ class Installations:
 
 def _installation(row: asyncpg.Record) -> Installation:
     telescope_uid = None if row["telescope_uid"] is None else TelescopeUid(row["telescope_uid"])
+    parts: dict[UUID, list[UUID]] = {}
+    for instrument_uid, part in zip(row["instrument_uids"] or (), row["instrument_parts"] or (), strict=True):
+        parts.setdefault(instrument_uid, []).extend(() if part is None else (part,))
     return Installation(
         id=row["id"],
         install_id=InstallId(row["install_id"]),
@@ -237,4 +281,6 @@ def _installation(row: asyncpg.Record) -> Installation:
             (DeviceUid(uid), device_type)
             for uid, device_type in zip(row["device_uids"] or (), row["device_types"] or (), strict=True)
         ),
+        instruments=tuple((uid, tuple(of_it)) for uid, of_it in parts.items()),
+        constraints=tuple(row["constraint_uids"] or ()),
     )

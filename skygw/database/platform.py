@@ -26,6 +26,17 @@ PLATFORM_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "created_on",
     ),
     "device": ("id", "uid", "name", "device_type", "telescope_id", "observatory_id", "is_deleted"),
+    "instrument": ("id", "uid", "name", "instrument_type", "configuration_version", "telescope_id", "is_deleted"),
+    "instrument_device": ("instrument_id", "device_id"),
+    "operational_constraint": (
+        "id",
+        "uid",
+        "name",
+        "constraint_type",
+        "telescope_id",
+        "observatory_id",
+        "is_deleted",
+    ),
 }
 """What the SQL in this package reads, by table. A test holds it to `platform.sql`."""
 

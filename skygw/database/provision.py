@@ -1,4 +1,4 @@
-"""Observatories, telescopes, devices and installations for development: what the hub makes in production."""
+"""Observatories with everything that stands there, for development: what the hub makes in production."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,6 +30,30 @@ INSERT_DEVICE = """
             observatory_id = excluded.observatory_id, is_deleted = false
 """
 
+INSERT_INSTRUMENT = """
+    INSERT INTO instrument (uid, name, instrument_type, telescope_id)
+    SELECT %(uid)s, %(name)s, %(instrument_type)s, id FROM telescope WHERE uid = %(telescope_uid)s
+    ON CONFLICT (uid) DO UPDATE
+        SET name = excluded.name, instrument_type = excluded.instrument_type, telescope_id = excluded.telescope_id,
+            is_deleted = false
+"""
+
+INSERT_PART = """
+    INSERT INTO instrument_device (instrument_id, device_id)
+    SELECT instrument.id, device.id FROM instrument, device
+    WHERE instrument.uid = %(instrument_uid)s AND device.uid = %(device_uid)s
+    ON CONFLICT DO NOTHING
+"""
+
+INSERT_CONSTRAINT = """
+    INSERT INTO operational_constraint (uid, name, constraint_type, telescope_id, observatory_id)
+    SELECT %(uid)s, %(name)s, %(constraint_type)s, (SELECT id FROM telescope WHERE uid = %(telescope_uid)s), id
+    FROM observatory WHERE uid = %(observatory_uid)s
+    ON CONFLICT (uid) DO UPDATE
+        SET name = excluded.name, constraint_type = excluded.constraint_type, telescope_id = excluded.telescope_id,
+            observatory_id = excluded.observatory_id, is_deleted = false
+"""
+
 INSERT_INSTALLATION = """
     INSERT INTO sky_node_installation (uid, name, client_id, node_type, telescope_id, observatory_id)
     SELECT %(uid)s, %(name)s, %(client_id)s,
@@ -55,12 +79,33 @@ class NewDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class NewInstrument:
+    """An instrument of a telescope and the devices it is made of."""
+
+    uid: UUID
+    instrument_type: str
+    name: str = ""
+    parts: tuple[DeviceUid, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewConstraint:
+    """What has to hold for work to go on; without a telescope, for all of its observatory."""
+
+    uid: UUID
+    constraint_type: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NewTelescope:
-    """A telescope with its devices, and the installation that runs it, if any."""
+    """A telescope with what belongs to it, and the installation that runs it, if any."""
 
     uid: TelescopeUid
     name: str
     devices: tuple[NewDevice, ...] = ()
+    instruments: tuple[NewInstrument, ...] = ()
+    constraints: tuple[NewConstraint, ...] = ()
     install_id: InstallId | None = None
     client_id: str | None = None
 
@@ -73,6 +118,7 @@ class NewObservatory:
     name: str
     telescopes: tuple[NewTelescope, ...] = ()
     devices: tuple[NewDevice, ...] = ()
+    constraints: tuple[NewConstraint, ...] = ()
     install_id: InstallId | None = None
     client_id: str | None = None
 
@@ -81,6 +127,9 @@ class NewObservatory:
 class _Rows:
     telescopes: list[dict[str, object]] = field(default_factory=list)
     devices: list[dict[str, object]] = field(default_factory=list)
+    instruments: list[dict[str, object]] = field(default_factory=list)
+    parts: list[dict[str, object]] = field(default_factory=list)
+    constraints: list[dict[str, object]] = field(default_factory=list)
     installations: list[dict[str, object]] = field(default_factory=list)
 
 
@@ -106,6 +155,9 @@ def _provision(owner_url: str, observatories: list[NewObservatory]) -> None:
         cursor.executemany(INSERT_OBSERVATORY, [{"uid": each.uid, "name": each.name} for each in observatories])
         cursor.executemany(INSERT_TELESCOPE, rows.telescopes)
         cursor.executemany(INSERT_DEVICE, rows.devices)
+        cursor.executemany(INSERT_INSTRUMENT, rows.instruments)
+        cursor.executemany(INSERT_PART, rows.parts)
+        cursor.executemany(INSERT_CONSTRAINT, rows.constraints)
         cursor.executemany(INSERT_INSTALLATION, rows.installations)
 
 
@@ -114,16 +166,34 @@ def _collect(observatory: NewObservatory, rows: _Rows) -> None:
     for owner in owners:
         telescope_uid = owner.uid if isinstance(owner, NewTelescope) else None
         place = {"telescope_uid": telescope_uid, "observatory_uid": observatory.uid}
-        if telescope_uid is not None:
+        if isinstance(owner, NewTelescope):
             rows.telescopes.append({"uid": owner.uid, "name": owner.name, **place})
+            _collect_instruments(owner, rows)
         rows.devices += [
             {"uid": device.uid, "name": device.name, "device_type": device.device_type, **place}
             for device in owner.devices
+        ]
+        rows.constraints += [
+            {"uid": each.uid, "name": each.name, "constraint_type": each.constraint_type, **place}
+            for each in owner.constraints
         ]
         if owner.install_id is not None:
             rows.installations.append(
                 {"uid": owner.install_id, "name": owner.name, "client_id": owner.client_id, **place}
             )
+
+
+def _collect_instruments(telescope: NewTelescope, rows: _Rows) -> None:
+    for each in telescope.instruments:
+        rows.instruments.append(
+            {
+                "uid": each.uid,
+                "name": each.name,
+                "instrument_type": each.instrument_type,
+                "telescope_uid": telescope.uid,
+            }
+        )
+        rows.parts += [{"instrument_uid": each.uid, "device_uid": part} for part in each.parts]
 
 
 def _revoke(owner_url: str, install_id: InstallId) -> None:

@@ -5,7 +5,14 @@ from collections.abc import Iterable
 import psycopg
 
 from skygw.database.addresses import name_database
-from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
+from skygw.database.provision import (
+    NewConstraint,
+    NewDevice,
+    NewInstrument,
+    NewObservatory,
+    NewTelescope,
+    provision,
+)
 from skygw.errors import StartupError
 from skygw.sim.blueprint import SiteBlueprint, TelescopeBlueprint
 
@@ -20,32 +27,49 @@ async def provision_sites(owner_url: str, blueprints: Iterable[SiteBlueprint]) -
 
 
 def records_of(site: SiteBlueprint) -> NewObservatory:
-    """The observatory with its telescopes, devices and installations."""
+    """The observatory with its telescopes, devices, instruments, constraints and installations."""
     return NewObservatory(
         uid=site.observatory_uid,
         name=site.name,
         install_id=site.install_id,
         devices=(
-            NewDevice(site.enclosure_uid, "enclosure", f"{site.name} roof"),
+            *(() if site.telescope_runs_roof else (_roof(site),)),
             NewDevice(site.weather_sensor_uid, "weather_sensor", f"{site.name} weather"),
         ),
-        telescopes=tuple(_telescope(telescope) for telescope in site.telescopes),
+        constraints=(NewConstraint(site.weather_constraint_uid, "weather_sensor", f"{site.name} weather"),),
+        telescopes=tuple(_telescope(telescope, site) for telescope in site.telescopes),
     )
 
 
-def _telescope(telescope: TelescopeBlueprint) -> NewTelescope:
+def _roof(site: SiteBlueprint) -> NewDevice:
+    return NewDevice(site.enclosure_uid, "enclosure", f"{site.name} roof")
+
+
+def _telescope(telescope: TelescopeBlueprint, site: SiteBlueprint) -> NewTelescope:
     return NewTelescope(
         uid=telescope.uid,
         name=telescope.name,
         install_id=telescope.install_id,
-        devices=tuple(
-            NewDevice(uid, device_type, f"{telescope.name} {device_type.replace('_', ' ')}")
-            for uid, device_type in (
-                (telescope.ota_uid, "ota"),
-                (telescope.mount_uid, "mount"),
-                (telescope.camera_uid, "camera"),
-                (telescope.focuser_uid, "focuser"),
-                (telescope.filter_wheel_uid, "filter_wheel"),
-            )
+        devices=(
+            *(
+                NewDevice(uid, device_type, f"{telescope.name} {device_type.replace('_', ' ')}")
+                for uid, device_type in (
+                    (telescope.ota_uid, "ota"),
+                    (telescope.mount_uid, "mount"),
+                    (telescope.camera_uid, "camera"),
+                    (telescope.focuser_uid, "focuser"),
+                    (telescope.filter_wheel_uid, "filter_wheel"),
+                )
+            ),
+            *((_roof(site),) if site.telescope_runs_roof else ()),
         ),
+        instruments=(
+            NewInstrument(
+                telescope.instrument_uid,
+                "optical_imager",
+                f"{telescope.name} imager",
+                parts=(telescope.ota_uid, telescope.camera_uid, telescope.focuser_uid, telescope.filter_wheel_uid),
+            ),
+        ),
+        constraints=(NewConstraint(telescope.sun_altitude_uid, "sun_altitude", f"{telescope.name} sun altitude"),),
     )

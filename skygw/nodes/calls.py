@@ -11,7 +11,18 @@ from uuid import uuid4
 
 import trio
 
-from skygw.errors import BadResponse, Busy, GatewayError, Hop, LinkLost, NodeFailed, NodeRefused, Outcome, Reached
+from skygw.errors import (
+    BadResponse,
+    Busy,
+    DeadlineExceeded,
+    GatewayError,
+    Hop,
+    LinkLost,
+    NodeFailed,
+    NodeRefused,
+    Outcome,
+    Reached,
+)
 from skygw.ids import CallId
 from skygw.nodes.outbox import Parcel, ParcelState
 from skygw.protocol.chunks import Chunk
@@ -198,8 +209,18 @@ class Call:
 
 
 def node_error(code: str, message: str, details: object, *, started: bool) -> GatewayError:
-    """A node's own word as an error: a refusal if it did nothing, a failure otherwise."""
+    """A node's own word as an error: a refusal if it did nothing, a failure otherwise. Of a time that ran out the node
+    may know a moment before the gateway does: that is the same end, and says the same.
+    """
     known = {"node": {"code": code, "message": message, "details": details}}
+    if isinstance(details, dict) and details.get("reason") == DeadlineExceeded.reason:
+        return DeadlineExceeded(
+            f"The time ran out on the node: {message}",
+            outcome=Outcome.UNKNOWN,
+            reached=Reached.RUNNING if started else Reached.WRITTEN,
+            hop=Hop.NODE,
+            details=known,
+        )
     if code in NODE_REFUSALS and not started:
         return NodeRefused(f"The node refused: {message}", node_code=code, details=known, reached=Reached.WRITTEN)
     return NodeFailed(
@@ -244,11 +265,11 @@ class CallTable:
             self._on_late()
         return call
 
-    def on_reply(self, frame: DirectResponseStart | DirectResponseChunk | DirectResponseEnd | DirectError) -> None:
-        """Hands a frame of an answer to the call it is for."""
+    def on_reply(self, frame: DirectResponseStart | DirectResponseChunk | DirectResponseEnd | DirectError) -> bool:
+        """Hands a frame of an answer to the call it is for; returns whether there is one."""
         call = self.find(frame.id)
         if call is None:
-            return
+            return False
         # Not `match`: pydantic's models answer `isinstance` in Python, each time it is not the class itself.
         if type(frame) is DirectResponseStart:
             call.on_start(frame)
@@ -258,6 +279,7 @@ class CallTable:
             call.on_text_chunk(frame)
         elif type(frame) is DirectError:
             call.on_error(frame)
+        return True
 
     def on_chunk(self, chunk: Chunk) -> None:
         call = self.find(chunk.id)

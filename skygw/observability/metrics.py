@@ -15,7 +15,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 OTHER: Final = "other"
 
 Direction = Literal["in", "out"]
-Lane = Literal["safing", "control", "data"]
+Lane = Literal["safing", "safety", "control", "data"]
 
 _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -62,7 +62,7 @@ class Metrics:
         self._queue_bytes = Gauge("skygw_queue_bytes", "Bytes waiting in all outboxes", ["lane"], registry=registry)
         self._late_replies = Counter("skygw_late_replies_total", "Replies nobody waited for", registry=registry)
         self._snapshots_refused = Counter(
-            "skygw_snapshots_refused_total", "Snapshots without a uid or beyond a node's limits", registry=registry
+            "skygw_snapshots_refused_total", "Snapshots that were not taken", ["reason"], registry=registry
         )
         self._unhandled = Counter("skygw_unhandled_total", "Errors nobody expected: our fault", registry=registry)
 
@@ -113,8 +113,8 @@ class Metrics:
     def late_reply(self) -> None:
         self._late_replies.inc()
 
-    def snapshot_refused(self) -> None:
-        self._snapshots_refused.inc()
+    def snapshot_refused(self, reason: str) -> None:
+        self._counted[self._snapshots_refused, reason] += 1
 
     def unhandled(self) -> None:
         """Also a statement that the database refused."""

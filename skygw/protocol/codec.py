@@ -11,6 +11,7 @@ from skygw.protocol.gateway_frames import GatewayFrame
 from skygw.protocol.json_text import BrokenJson, JsonObject, read_objects
 from skygw.protocol.limits import MAX_FRAMES_PER_MESSAGE, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import NodeFrame
+from skygw.protocol.subscriber_frames import SubscriberFrame
 
 if TYPE_CHECKING:
     from skygw.protocol.quick_json import QuickReader
@@ -105,6 +106,7 @@ def _sayable(text: str) -> str:
 
 from_node: _Direction[NodeFrame] = _Direction(NodeFrame)
 from_gateway: _Direction[GatewayFrame] = _Direction(GatewayFrame)
+from_subscriber: _Direction[SubscriberFrame] = _Direction(SubscriberFrame)
 
 encode: Callable[[Frame], str] = write_model
 """The text of one frame. Raises `ValueError` on NaN and infinities."""

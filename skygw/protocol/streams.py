@@ -167,9 +167,10 @@ class EventGap(Frame):
 
     kind: Literal["event_gap"] = "event_gap"
     subscription_id: ShortText
+    position: ShortText
+    prev: ShortText | None = None
     from_: Annotated[ShortText | None, Field(alias="from")] = None
     to: ShortText
-    prev: ShortText | None = None
     count: int | None = None
     reason: ShortText
     install_id: UUID | None = None

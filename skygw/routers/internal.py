@@ -31,7 +31,7 @@ from skygw.routers.problems import JSON_TYPE
 from skygw.routers.quart_http import outlive_the_caller
 from skygw.routers.schemas import MAX_PAGE_SIZE, Receipt, TransferBody, invalid, read_body
 from skygw.routers.views import call_view, command_view, node_view, receipt
-from skygw.telemetry.retained import RetainedSnapshots
+from skygw.telemetry.retained import RetainedValues
 
 
 class InternalRouter:
@@ -46,7 +46,7 @@ class InternalRouter:
         epochs: EpochLedger,
         rpc: DirectRpc,
         commands: CommandService,
-        snapshots: RetainedSnapshots,
+        snapshots: RetainedValues,
         start_drain: Callable[[], None],
         default_command_timeout_s: float,
         max_command_timeout_s: float,

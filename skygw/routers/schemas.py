@@ -137,7 +137,7 @@ class StreamView(View):
     """The latest snapshot of one resource. `ageS` counts from its arrival."""
 
     stream: str
-    uid: str
+    uid: UUID
     observed_at: datetime
     age_s: float
     max_silence_s: float | None

@@ -21,7 +21,7 @@ from skygw.routers.schemas import (
     StreamView,
     TransitionView,
 )
-from skygw.telemetry.retained import RetainedSnapshots
+from skygw.telemetry.retained import RetainedValues
 
 
 def node_view(
@@ -30,7 +30,7 @@ def node_view(
     key: int | None,
     session: NodeSession | None,
     memory: Memory,
-    snapshots: RetainedSnapshots,
+    snapshots: RetainedValues,
 ) -> NodeView:
     """An installation, and what is known of its connection to this process."""
     now = datetime.now(UTC)

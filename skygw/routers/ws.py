@@ -32,6 +32,12 @@ def _problem_text(sentence: str) -> bytes:
     return json.dumps({**problem_body(Invalid(sentence), None), "detail": sentence}).encode()
 
 
+def upgrade_required(sentence: str) -> Response:
+    """426, for a plain request where a WebSocket is."""
+    headers = {"content-type": JSON_TYPE, "upgrade": "websocket", "connection": "upgrade"}
+    return Response(_problem_text(sentence), 426, headers)
+
+
 class SocketRouter:
     """`/v1/ws/node`."""
 
@@ -49,8 +55,7 @@ class SocketRouter:
 
     async def node_socket_plain(self) -> Response:
         """A request that does not ask for a WebSocket."""
-        body = _problem_text(f"This is a WebSocket: ask for an upgrade and offer {SUBPROTOCOL}.")
-        return Response(body, 426, {"content-type": JSON_TYPE, "upgrade": "websocket", "connection": "upgrade"})
+        return upgrade_required(f"This is a WebSocket: ask for an upgrade and offer {SUBPROTOCOL}.")
 
     async def node_socket(self) -> Response | None:
         socket: Websocket = current_websocket()

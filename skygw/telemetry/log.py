@@ -40,6 +40,15 @@ class LogEvent(NamedTuple):
     data: str
     missing: int | None = None
 
+    @property
+    def device_type(self) -> None:
+        """Events are about devices by uid alone."""
+        return None
+
+    @property
+    def parts(self) -> tuple[UUID, ...]:
+        return ()
+
 
 class EventLog(Protocol):
     """Where events are kept. Everything raises `RoutingUnavailable` when it cannot be asked."""

@@ -1,11 +1,18 @@
-"""The latest snapshot of every resource, newest by (session epoch, `live_seq`), never by anybody's clock."""
+"""The latest value of every resource, newest by (session epoch, `live_seq`), never by anybody's clock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Protocol
+from uuid import UUID
+
+import trio
 
 from skygw.ids import Epoch, InstallId
-from skygw.protocol.node_frames import PublishSnapshot, SnapshotStream
+from skygw.protocol.node_frames import PublishSnapshot
+from skygw.protocol.streams import RETAINED_STREAMS, StaleReason, StreamName
+from skygw.resources import Resource, ResourceKind, Unwanted
+from skygw.telemetry.audience import Index, Want
+from skygw.telemetry.positions import Versions
 
 MAX_RESOURCES_PER_INSTALLATION = 1_000
 """Of all streams together; a real node has a few dozen of 1 KiB."""
@@ -15,74 +22,339 @@ MAX_BYTES_PER_INSTALLATION = 8 * 1024 * 1024
 MAX_INSTALLATIONS = 10_000
 """× a few dozen KiB. Beyond it the one that has been silent longest is forgotten, as one that left for good is."""
 
+PUBLISHED_BY_NODES: dict[StreamName, frozenset[ResourceKind]] = {
+    StreamName.DEVICE_SNAPSHOT: frozenset({ResourceKind.DEVICE}),
+    StreamName.TELESCOPE_SNAPSHOT: frozenset({ResourceKind.TELESCOPE}),
+    StreamName.CONSTRAINT_SNAPSHOT: frozenset({ResourceKind.CONSTRAINT}),
+    StreamName.CONSTRAINT_STATUS_SNAPSHOT: frozenset({ResourceKind.CONSTRAINT}),
+    StreamName.SHUTDOWN_INTERLOCK_SNAPSHOT: frozenset(
+        {ResourceKind.TELESCOPE, ResourceKind.DEVICE, ResourceKind.CONSTRAINT, ResourceKind.OBSERVATORY}
+    ),
+}
+"""What a node may say the state of, and what that may be about. The other retained streams are the hub's own."""
 
-class Retained(NamedTuple):
-    """One snapshot. `data` is the text as it came; `max_silence_s` is what the node promised."""
 
-    stream: SnapshotStream
-    uid: str
-    data: str
-    observed_at: datetime
-    received_at: datetime
-    max_silence_s: float | None
-    order: tuple[Epoch, int]
+class Value:
+    """The latest of one resource in one stream; the same object for as long as the resource is known.
+
+    `heard_at` is on trio's clock, `received_at` on this host's, `observed_at` on the node's. `version` grows with each
+    change a subscriber is told of; `data_version` is the one that brought this data.
+    """
+
+    __slots__ = (
+        "data",
+        "data_version",
+        "generation",
+        "heard_at",
+        "listeners",
+        "looked_at_by",
+        "max_silence_s",
+        "observed_at",
+        "order",
+        "received_at",
+        "resource",
+        "stale",
+        "stream",
+        "tails",
+        "version",
+    )
+
+    def __init__(self, stream: StreamName, resource: Resource) -> None:
+        self.stream = stream
+        self.resource = resource
+        self.data = ""
+        self.observed_at = self.received_at = datetime.now(UTC)
+        self.heard_at = trio.current_time()
+        self.max_silence_s: float | None = None
+        self.order: tuple[int, int] = (-1, -1)
+        self.version = self.data_version = 0
+        self.stale: StaleReason | None = None
+        self.looked_at_by: float | None = None
+        """When freshness looks at it next, on trio's clock; nobody does while it is null."""
+        self.generation = -1
+        self.listeners: Collection[Listener] = ()
+        """Whom it is for, as of that generation of the stream's audience."""
+        self.tails: dict[object, str] = {}
+        """How it is told, by spelling; made when first told and thrown away when it changes."""
+
+    @property
+    def uid(self) -> UUID:
+        return self.resource.uid
+
+    @property
+    def install_id(self) -> InstallId:
+        return self.resource.install_id
+
+    @property
+    def observatory_uid(self) -> UUID:
+        return self.resource.observatory_uid
+
+    @property
+    def telescope_uid(self) -> UUID | None:
+        return self.resource.telescope_uid
+
+    @property
+    def device_uid(self) -> UUID | None:
+        return self.resource.device_uid
+
+    @property
+    def device_type(self) -> str | None:
+        return self.resource.device_type
+
+    @property
+    def parts(self) -> tuple[UUID, ...]:
+        return self.resource.parts
 
 
-class _Installation:
+class Listener(Protocol):
+    """Is told that a value is another than before. Never waits; what it is told, it reads from the value later."""
+
+    def changed(self, value: Value) -> None: ...
+
+    def unchanged(self, value: Value) -> None:
+        """The same bytes were said again."""
+        ...
+
+
+class Publisher(Protocol):
+    """Who publishes, and what that may be about."""
+
+    @property
+    def install_id(self) -> InstallId: ...
+    @property
+    def resources(self) -> Mapping[UUID, Resource]: ...
+
+
+class _Held:
     """What is held of one installation, the size of its texts, and when it was last heard, in snapshots of all."""
 
-    __slots__ = ("heard", "size", "snapshots")
+    __slots__ = ("by_text", "heard", "size", "values")
 
     def __init__(self) -> None:
-        self.snapshots: dict[tuple[SnapshotStream, str], Retained] = {}
+        self.values: dict[tuple[StreamName, UUID], Value] = {}
+        self.by_text: dict[tuple[str, str], Value] = {}
+        """By stream and uid as the node spells it, so that no UUID is parsed again."""
         self.size = 0
         self.heard = 0
 
 
-class RetainedSnapshots:
-    """In memory. One installation's snapshots cannot crowd out another's. `refused` is told of each one not taken."""
+class RetainedValues:
+    """In memory. One installation's values cannot crowd out another's. `changed` and `unchanged` are told of each value
+    taken and never wait.
+    """
 
-    def __init__(self, *, refused: Callable[[], None] = lambda: None) -> None:
-        self._held: dict[InstallId, _Installation] = {}
+    def __init__(
+        self,
+        versions: Versions,
+        *,
+        changed: Callable[[Value], None],
+        unchanged: Callable[[Value], None],
+        now: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._versions = versions
+        self._changed = changed
+        self._unchanged = unchanged
+        self._now = now
+        self._held: dict[InstallId, _Held] = {}
         self._heard = 0
-        self._refused = refused
+        self._owners: dict[tuple[StreamName, UUID], InstallId] = {}
+        self._indexes: dict[StreamName, Index[Value]] = {stream: Index() for stream in RETAINED_STREAMS}
 
-    def offer(self, install_id: InstallId, epoch: Epoch, frame: PublishSnapshot) -> None:
-        """Keeps a snapshot unless a newer one is held. One without a `uid`, or beyond the limits, is counted."""
-        data = frame.data
-        uid = data.value.get("uid")
-        if not isinstance(uid, str) or not 1 <= len(uid) <= 64:
-            self._refused()
-            return
-        held = self._held.get(install_id) or self._new(install_id)
-        self._heard += 1
-        held.heard = self._heard
-        key = (frame.stream, uid)
-        before = held.snapshots.get(key)
-        order = (epoch, frame.live_seq)
-        size = held.size + len(data.text)
-        if before is not None:
-            if before.order >= order:
-                return
-            size -= len(before.data)
-        elif len(held.snapshots) >= MAX_RESOURCES_PER_INSTALLATION:
-            self._refused()
-            return
-        if size > MAX_BYTES_PER_INSTALLATION:
-            self._refused()
-            return
-        held.size = size
-        held.snapshots[key] = Retained(
-            frame.stream, uid, data.text, frame.observed_at, datetime.now(UTC), frame.max_silence_s, order
+    # What comes in.
+
+    def offer(self, publisher: Publisher, epoch: Epoch, frame: PublishSnapshot) -> Unwanted | None:
+        """Keeps what a node publishes unless a newer one is held, which is no mistake. Says why it cannot be kept."""
+        said = frame.data.value.get("uid")
+        install_id = publisher.install_id
+        held = self._held.get(install_id)
+        value = None
+        if held is not None and type(said) is str:
+            value = held.by_text.get((frame.stream, said))
+        resource: Resource | None
+        if value is not None:
+            resource = publisher.resources.get(value.resource.uid)
+            if resource is None:
+                return _not_yours(frame.stream.value, said)
+        else:
+            resource, unwanted = _published(publisher, frame.stream.value, said)
+            if resource is None:
+                return unwanted
+        return self._put(
+            StreamName(frame.stream.value),
+            resource,
+            data=frame.data.text,
+            observed_at=frame.observed_at,
+            max_silence_s=frame.max_silence_s,
+            order=(epoch, frame.live_seq),
+            value=value,
+            spelled=said,
         )
 
-    def _new(self, install_id: InstallId) -> _Installation:
+    def say(self, stream: StreamName, resource: Resource, data: str, *, order: tuple[int, int]) -> None:
+        """Keeps a value of the hub's own: a lease, a presence, an instrument. An older one is passed over."""
+        self._put(stream, resource, data=data, observed_at=datetime.now(UTC), max_silence_s=None, order=order)
+
+    def restore(
+        self,
+        stream: StreamName,
+        resource: Resource,
+        *,
+        data: str,
+        observed_at: datetime,
+        received_at: datetime,
+        max_silence_s: float | None,
+        order: tuple[int, int],
+        version: int,
+        age_s: float,
+    ) -> None:
+        """Takes back a value of before this gateway began, `age_s` old by the database's clock: it is stale until its
+        node says it again.
+        """
+        self._put(
+            stream, resource, data=data, observed_at=observed_at, max_silence_s=max_silence_s, order=order, tell=False
+        )
+        value = self.find(stream, resource.uid)
+        if value is not None:
+            value.received_at = received_at
+            value.heard_at = self._now() - age_s
+            value.version = value.data_version = version
+            value.stale = StaleReason.GATEWAY_RESTARTED
+            self._changed(value)
+
+    def _put(
+        self,
+        stream: StreamName,
+        resource: Resource,
+        *,
+        data: str,
+        observed_at: datetime,
+        max_silence_s: float | None,
+        order: tuple[int, int],
+        value: Value | None = None,
+        spelled: str | None = None,
+        tell: bool = True,
+    ) -> Unwanted | None:
+        held = self._held.get(resource.install_id) or self._new(resource.install_id)
+        self._heard += 1
+        held.heard = self._heard
+        if value is None:
+            value = held.values.get((stream, resource.uid))
+        if value is None:
+            if len(held.values) >= MAX_RESOURCES_PER_INSTALLATION:
+                return Unwanted(
+                    "quota_exceeded",
+                    f"This installation has {len(held.values)} snapshots here, and {MAX_RESOURCES_PER_INSTALLATION} is "
+                    "the limit.",
+                )
+            value = Value(stream, resource)
+        elif value.order >= order:
+            return None
+        size = held.size + len(data) - len(value.data)
+        if size > MAX_BYTES_PER_INSTALLATION:
+            return Unwanted(
+                "quota_exceeded",
+                f"The snapshots of this installation would take {size} bytes, and {MAX_BYTES_PER_INSTALLATION} is the "
+                "limit.",
+            )
+        if value.version == 0:
+            self._adopt(held, value)
+        elif value.resource is not resource:
+            index = self._indexes[stream]
+            index.remove(value)
+            value.resource = resource
+            index.add(value)
+            value.generation = -1
+        if spelled is not None and len(held.by_text) < 2 * MAX_RESOURCES_PER_INSTALLATION:
+            held.by_text[stream, spelled] = value
+        held.size = size
+        value.order = order
+        value.observed_at = observed_at
+        value.received_at = datetime.now(UTC)
+        value.heard_at = self._now()
+        value.max_silence_s = max_silence_s
+        value.tails.clear()
+        if data == value.data and value.stale is None and value.version:
+            self._unchanged(value)
+            return None
+        value.data = data
+        value.stale = None
+        if tell:
+            value.version = value.data_version = self._versions.next()
+            self._changed(value)
+        return None
+
+    def _adopt(self, held: _Held, value: Value) -> None:
+        """A resource that moved to another installation is that one's from now on."""
+        key = (value.stream, value.uid)
+        before = self._owners.get(key)
+        if before is not None and before != value.install_id:
+            self._forget(before, key)
+        self._owners[key] = value.install_id
+        held.values[key] = value
+        self._indexes[value.stream].add(value)
+
+    def _new(self, install_id: InstallId) -> _Held:
         if len(self._held) >= MAX_INSTALLATIONS:
-            del self._held[min(self._held, key=lambda one: self._held[one].heard)]
-        held = self._held[install_id] = _Installation()
+            silent = min(self._held, key=lambda one: self._held[one].heard)
+            for key in list(self._held[silent].values):
+                self._forget(silent, key)
+                del self._owners[key]
+            del self._held[silent]
+        held = self._held[install_id] = _Held()
         return held
 
-    def of(self, install_id: InstallId) -> Iterator[Retained]:
+    def _forget(self, install_id: InstallId, key: tuple[StreamName, UUID]) -> None:
+        held = self._held[install_id]
+        value = held.values.pop(key)
+        held.size -= len(value.data)
+        held.by_text = {said: one for said, one in held.by_text.items() if one is not value}
+        self._indexes[value.stream].remove(value)
+
+    # What is known of it.
+
+    def mark_stale(self, value: Value, reason: StaleReason) -> None:
+        """It is no longer to be taken for the present, until its node says it again. The first reason stays."""
+        if value.stale is None:
+            value.stale = reason
+            value.version = self._versions.next()
+            value.tails.clear()
+            self._changed(value)
+
+    def find(self, stream: StreamName, uid: UUID) -> Value | None:
+        owner = self._owners.get((stream, uid))
+        return None if owner is None else self._held[owner].values.get((stream, uid))
+
+    def of(self, install_id: InstallId) -> Iterator[Value]:
         """Everything held of one installation."""
         held = self._held.get(install_id)
-        return iter(() if held is None else list(held.snapshots.values()))
+        return iter(() if held is None else list(held.values.values()))
+
+    def matching(self, stream: StreamName, want: Want) -> list[Value]:
+        """What fits, in the order it changed."""
+        return sorted(self._indexes[stream].matching(want), key=lambda value: value.version)
+
+
+def _published(publisher: Publisher, stream: str, said: object) -> tuple[Resource | None, Unwanted]:
+    """What a snapshot is about, or why it is not taken."""
+    kinds = PUBLISHED_BY_NODES.get(StreamName(stream))
+    if kinds is None:
+        return None, Unwanted("forbidden", f"The stream {stream} is the hub's own; no node publishes it.")
+    try:
+        uid = UUID(said) if isinstance(said, str) and len(said) == 36 else None
+    except ValueError:
+        uid = None
+    if uid is None:
+        return None, Unwanted("invalid", "A snapshot's `data` needs the `uid` of its resource, a UUID.")
+    resource = publisher.resources.get(uid)
+    if resource is None or resource.kind not in kinds:
+        return None, _not_yours(stream, str(uid))
+    return resource, Unwanted("", "")
+
+
+def _not_yours(stream: str, uid: object) -> Unwanted:
+    return Unwanted("not_found", f"{uid} is nothing this installation can publish in {stream}, by the hub's records.")
+
+
+def utc(moment: datetime) -> str:
+    """RFC 3339 with `Z`."""
+    return moment.astimezone(UTC).isoformat()[:-6] + "Z"

@@ -54,6 +54,9 @@ MAY_NOT = {
     "delete an installation": "DELETE FROM sky_node_installation",
     "change a telescope": "UPDATE telescope SET control_authority = 'manual'",
     "change a device": "UPDATE device SET name = ''",
+    "change an instrument": "UPDATE instrument SET name = ''",
+    "change what an instrument is made of": "DELETE FROM instrument_device",
+    "change a constraint": "UPDATE operational_constraint SET name = ''",
     "change an observatory": "UPDATE observatory SET name = ''",
 }
 

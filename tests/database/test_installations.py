@@ -7,9 +7,18 @@ import pytest
 
 from skygw.database.installations import Installation, Installations
 from skygw.database.pool import Database
-from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision, revoke
+from skygw.database.provision import (
+    NewConstraint,
+    NewDevice,
+    NewInstrument,
+    NewObservatory,
+    NewTelescope,
+    provision,
+    revoke,
+)
 from skygw.ids import DeviceUid, InstallId, TelescopeUid
 from skygw.protocol.node_frames import NodeType
+from skygw.resources import ResourceKind
 from tests.fakes.postgres import PostgresServer
 
 
@@ -18,10 +27,16 @@ def a_device(device_type: str) -> NewDevice:
 
 
 def a_telescope(name: str) -> NewTelescope:
+    mount, camera = a_device("mount"), a_device("camera")
     return NewTelescope(
         uid=TelescopeUid(uuid4()),
         name=name,
-        devices=(a_device("mount"), a_device("camera")),
+        devices=(mount, camera),
+        instruments=(
+            NewInstrument(uuid4(), "optical_imager", parts=(mount.uid, camera.uid)),
+            NewInstrument(uuid4(), "radio_spectrometer"),
+        ),
+        constraints=(NewConstraint(uuid4(), "sun_altitude"),),
         install_id=InstallId(uuid4()),
         client_id=f"client-{uuid4()}",
     )
@@ -33,6 +48,7 @@ def an_observatory() -> NewObservatory:
         name="Cerro",
         telescopes=(a_telescope("east"), a_telescope("west")),
         devices=(a_device("enclosure"), a_device("weather_sensor")),
+        constraints=(NewConstraint(uuid4(), "weather_sensor"),),
         install_id=InstallId(uuid4()),
     )
 
@@ -81,6 +97,45 @@ async def test_an_observatorys_node_controls_what_no_telescope_owns(
     assert installation.telescope_uid is None
     assert installation.telescopes == ()
     assert [device_type for _, device_type in installation.devices] == ["enclosure", "weather_sensor"]
+
+
+async def test_telemetry_of_a_telescope_and_of_what_belongs_to_it_is_its_own_nodes(
+    installations: Installations, site: NewObservatory
+) -> None:
+    east = site.telescopes[0]
+    mount, camera = (device.uid for device in east.devices)
+    imager, spectrometer = (instrument.uid for instrument in east.instruments)
+    resources = (await found(installations, east.install_id)).binding.resources
+    assert {uid: resource.kind for uid, resource in resources.items()} == {
+        east.uid: ResourceKind.TELESCOPE,
+        mount: ResourceKind.DEVICE,
+        camera: ResourceKind.DEVICE,
+        imager: ResourceKind.INSTRUMENT,
+        spectrometer: ResourceKind.INSTRUMENT,
+        east.constraints[0].uid: ResourceKind.CONSTRAINT,
+    }
+    assert {uid: resource.parts for uid, resource in resources.items() if resource.parts} == {imager: (mount, camera)}
+    assert {uid: resource.device_type for uid, resource in resources.items() if resource.device_type} == {
+        mount: "mount",
+        camera: "camera",
+    }
+    assert {resource.telescope_uid for resource in resources.values()} == {east.uid}
+    assert {resource.observatory_uid for resource in resources.values()} == {site.uid}
+    assert {resource.install_id for resource in resources.values()} == {east.install_id}
+
+
+async def test_telemetry_of_what_an_observatory_shares_is_its_own_nodes(
+    installations: Installations, site: NewObservatory
+) -> None:
+    resources = (await found(installations, site.install_id)).binding.resources
+    enclosure, weather_sensor = (device.uid for device in site.devices)
+    assert {uid: resource.kind for uid, resource in resources.items()} == {
+        site.uid: ResourceKind.OBSERVATORY,
+        enclosure: ResourceKind.DEVICE,
+        weather_sensor: ResourceKind.DEVICE,
+        site.constraints[0].uid: ResourceKind.CONSTRAINT,
+    }
+    assert {resource.telescope_uid for resource in resources.values()} == {None}
 
 
 async def test_everything_is_found_by_uid_integer_key_and_client_id(
@@ -152,11 +207,17 @@ async def test_what_is_deleted_is_controlled_by_nobody(
     mount = west.devices[0].uid
     change(postgres, "UPDATE telescope SET is_deleted = true WHERE uid = %s", east.uid)
     change(postgres, "UPDATE device SET is_deleted = true WHERE uid = %s", mount)
+    change(postgres, "UPDATE instrument SET is_deleted = true WHERE uid = %s", west.instruments[1].uid)
+    change(postgres, "UPDATE operational_constraint SET is_deleted = true WHERE uid = %s", west.constraints[0].uid)
     assert await installations.controller_of(telescope_uid=east.uid, device_uid=None) is None
     assert await installations.controller_of(telescope_uid=None, device_uid=east.devices[0].uid) is None
     assert await installations.controller_of(telescope_uid=None, device_uid=mount) is None
     assert (await found(installations, east.install_id)).binding.controls == set()
-    assert mount not in (await found(installations, west.install_id)).binding.devices
+    assert (await found(installations, east.install_id)).binding.resources == {}
+    left = (await found(installations, west.install_id)).binding
+    assert left.devices == {west.devices[1].uid}
+    assert left.resources.keys() == {west.uid, west.devices[1].uid, west.instruments[0].uid}
+    assert left.resources[west.instruments[0].uid].parts == (west.devices[1].uid,)
 
 
 async def test_a_page_has_its_items_and_the_total(installations: Installations, site: NewObservatory) -> None:

@@ -50,7 +50,7 @@ async def test_a_migration_that_was_done_and_not_marked_may_be_done_again(postgr
 
 async def test_a_database_without_the_platforms_tables_is_refused_by_name(postgres: PostgresServer) -> None:
     owner, _ = postgres.new_database(empty=True)
-    with pytest.raises(StartupError, match=r"table observatory is missing; .*table device is missing"):
+    with pytest.raises(StartupError, match=r"table observatory is missing; .*table operational_constraint is missing"):
         await migrate(owner)
     with psycopg.connect(owner) as connection:
         assert connection.execute("SELECT to_regnamespace('skygw')").fetchone() == (None,)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import trio
 
+from skygw.errors import RoutingUnavailable
 from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.telemetry.log import PAGE, PAGE_BYTES, LogEvent, LogKind
 
@@ -33,6 +34,8 @@ class MemoryLog:
         self.rows: list[LogEvent] = []
         self.dropped_through = 0
         self.devices: dict[UUID, Device] = {}
+        self.away = False
+        """A database that does not answer."""
 
     def append(self, *events: LogEvent) -> None:
         """One commit: each gets the next position."""
@@ -44,16 +47,21 @@ class MemoryLog:
         self.rows = [row for row in self.rows if row.position > through]
         self.dropped_through = max(self.dropped_through, through)
 
-    async def head(self) -> int:
+    async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()
+        if self.away:
+            raise RoutingUnavailable("the database does not answer", retry_after_s=1.0)
+
+    async def head(self) -> int:
+        await self._answer()
         return self.dropped_through + len(self.rows)
 
     async def floor(self) -> int:
-        await trio.lowlevel.checkpoint()
+        await self._answer()
         return self.dropped_through
 
     async def tail(self, after: int, *, limit: int = PAGE, max_bytes: int = PAGE_BYTES) -> Sequence[LogEvent]:
-        await trio.lowlevel.checkpoint()
+        await self._answer()
         return _within([row for row in self.rows if row.position > after], limit, max_bytes)
 
     async def page(
@@ -66,7 +74,7 @@ class MemoryLog:
         limit: int = PAGE,
         max_bytes: int = PAGE_BYTES,
     ) -> Sequence[LogEvent]:
-        await trio.lowlevel.checkpoint()
+        await self._answer()
         found = [
             row
             for row in self.rows

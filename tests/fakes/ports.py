@@ -238,6 +238,7 @@ class CountedMetrics:
         self.frames: Counter[tuple[str, str]] = Counter()
         self.bytes: Counter[str] = Counter()
         self.late_replies = 0
+        self.snapshots_refused: Counter[str] = Counter()
         self.sessions = 0
         self.ended_with: list[int | None] = []
         self.refusals: list[str] = []
@@ -261,6 +262,9 @@ class CountedMetrics:
 
     def late_reply(self) -> None:
         self.late_replies += 1
+
+    def snapshot_refused(self, reason: str) -> None:
+        self.snapshots_refused[reason] += 1
 
     def call_started(self) -> None:
         self.calls_begun += 1

@@ -101,6 +101,6 @@ def test_two_gateways_in_one_process_count_apart() -> None:
 def test_what_is_our_fault_and_what_is_not_held_are_counted() -> None:
     metrics = fresh()
     metrics.unhandled()
-    metrics.snapshot_refused()
+    metrics.snapshot_refused("not_found")
     read = samples(metrics)
-    assert (read["skygw_unhandled_total", ()], read["skygw_snapshots_refused_total", ()]) == (1, 1)
+    assert (read["skygw_unhandled_total", ()], read["skygw_snapshots_refused_total", ("not_found",)]) == (1, 1)

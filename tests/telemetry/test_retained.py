@@ -1,30 +1,35 @@
-"""The latest snapshot of every resource: which one is latest, and how much one node can make us hold."""
+"""The latest value of every resource: which one is latest, whose it is, and how much one node can make us hold."""
 
-from functools import partial
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
-from skygw.ids import Epoch, InstallId
-from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import PublishSnapshot, SnapshotStream
+from skygw.ids import Epoch
+from skygw.protocol.node_frames import SnapshotStream
+from skygw.protocol.streams import StaleReason, StreamFilter, StreamName
 from skygw.telemetry import retained as room
-from skygw.telemetry.retained import MAX_BYTES_PER_INSTALLATION, MAX_RESOURCES_PER_INSTALLATION, RetainedSnapshots
+from skygw.telemetry.audience import Want
+from skygw.telemetry.positions import Versions
+from skygw.telemetry.retained import RetainedValues, Value
 from tests.fakes.moments import NOW
+from tests.fakes.telemetry_rooms import Site, snapshot
 
-HERE = InstallId(uuid4())
+DEVICE = StreamName.DEVICE_SNAPSHOT
 
 
-def snapshot(
-    live_seq: int, data: object = None, stream: SnapshotStream = SnapshotStream.DEVICE_SNAPSHOT
-) -> PublishSnapshot:
-    return PublishSnapshot(
-        stream=stream,
-        data=Opaque.of({"uid": "mount", "n": live_seq} if data is None else data),
-        observed_at=NOW,
-        max_silence_s=30,
-        live_seq=live_seq,
-    )
+class Kept:
+    """Values, and what was told of them."""
+
+    def __init__(self) -> None:
+        self.changed: list[Value] = []
+        self.unchanged: list[Value] = []
+        self.values = RetainedValues(Versions(1), changed=self.changed.append, unchanged=self.unchanged.append)
+
+
+@pytest.fixture
+async def kept() -> Kept:
+    return Kept()
 
 
 @pytest.mark.parametrize(
@@ -37,84 +42,170 @@ def snapshot(
         ((2, 1), (1, 900), False),
     ],
 )
-def test_the_newest_is_told_by_epoch_and_then_by_live_seq(
-    held: tuple[int, int], offered: tuple[int, int], *, is_newer: bool
+async def test_the_newest_is_told_by_epoch_and_then_by_live_seq(
+    kept: Kept, held: tuple[int, int], offered: tuple[int, int], *, is_newer: bool
 ) -> None:
-    retained = RetainedSnapshots()
-    retained.offer(HERE, Epoch(held[0]), snapshot(held[1], {"uid": "mount", "it": "held"}))
-    retained.offer(HERE, Epoch(offered[0]), snapshot(offered[1], {"uid": "mount", "it": "offered"}))
-    (kept,) = retained.of(HERE)
-    assert kept.order == (offered if is_newer else held)
-    assert ("offered" in kept.data) is is_newer
+    site = Site()
+    mount = site.device()
+    assert kept.values.offer(site, Epoch(held[0]), snapshot(mount, held[1], it="held")) is None
+    assert kept.values.offer(site, Epoch(offered[0]), snapshot(mount, offered[1], it="offered")) is None
+    (value,) = kept.values.of(site.install_id)
+    assert value.order == (offered if is_newer else held)
+    assert ("offered" in value.data) is is_newer
+    assert len(kept.changed) == 1 + is_newer
 
 
-def test_what_is_held_is_the_text_as_it_came() -> None:
-    retained = RetainedSnapshots()
-    retained.offer(HERE, Epoch(1), snapshot(1, {"uid": "mount", "ra": 1.5}))
-    (kept,) = retained.of(HERE)
-    assert (kept.uid, kept.data, kept.observed_at, kept.max_silence_s) == (
-        "mount",
-        '{"uid":"mount","ra":1.5}',
+async def test_what_is_held_is_the_text_as_it_came(kept: Kept) -> None:
+    site = Site()
+    mount = site.device()
+    kept.values.offer(site, Epoch(1), snapshot(mount, 1, max_silence_s=30.0, ra=1.5))
+    (value,) = kept.values.of(site.install_id)
+    assert (value.uid, value.data, value.observed_at, value.max_silence_s) == (
+        mount,
+        f'{{"uid":"{mount}","ra":1.5}}',
         NOW,
         30,
     )
 
 
-def test_streams_and_installations_do_not_mix() -> None:
-    retained, elsewhere = RetainedSnapshots(), InstallId(uuid4())
-    retained.offer(HERE, Epoch(1), snapshot(1))
-    retained.offer(HERE, Epoch(1), snapshot(2, stream=SnapshotStream.TELESCOPE_SNAPSHOT))
-    retained.offer(elsewhere, Epoch(1), snapshot(3))
-    assert len(list(retained.of(HERE))) == 2
-    assert len(list(retained.of(elsewhere))) == 1
-    assert list(retained.of(InstallId(uuid4()))) == []
+async def test_the_same_bytes_again_are_a_sign_of_life_and_no_change(kept: Kept) -> None:
+    site = Site()
+    mount = site.device()
+    kept.values.offer(site, Epoch(1), snapshot(mount, 1, state="tracking"))
+    version = kept.changed[0].version
+    kept.values.offer(site, Epoch(1), snapshot(mount, 2, state="tracking"))
+    assert len(kept.changed) == 1
+    assert kept.unchanged == kept.changed
+    assert (kept.changed[0].version, kept.changed[0].order) == (version, (1, 2))
 
 
-@pytest.mark.parametrize("data", [{}, {"uid": 7}, {"uid": ""}, {"uid": "x" * 65}])
-def test_a_snapshot_of_nothing_is_counted_and_dropped(data: dict[str, object]) -> None:
-    refused: list[None] = []
-    retained = RetainedSnapshots(refused=partial(refused.append, None))
-    retained.offer(HERE, Epoch(1), snapshot(1, data))
-    assert list(retained.of(HERE)) == []
-    assert len(refused) == 1
+async def test_a_stale_value_said_again_with_the_same_bytes_is_a_change(kept: Kept) -> None:
+    site = Site()
+    mount = site.device()
+    kept.values.offer(site, Epoch(1), snapshot(mount, 1, state="tracking"))
+    value = kept.changed[0]
+    kept.values.mark_stale(value, StaleReason.SILENT)
+    kept.values.mark_stale(value, StaleReason.NODE_OFFLINE)  # the first reason stays, and is told once
+    assert (value.stale, len(kept.changed)) == (StaleReason.SILENT, 2)
+    stale_since = value.version
+    kept.values.offer(site, Epoch(1), snapshot(mount, 2, state="tracking"))
+    assert value.stale is None
+    assert value.version > stale_since
+    assert len(kept.changed) == 3
 
 
-def test_resources_beyond_the_limit_are_refused_and_those_held_go_on() -> None:
-    refused: list[None] = []
-    retained = RetainedSnapshots(refused=partial(refused.append, None))
-    for number in range(MAX_RESOURCES_PER_INSTALLATION + 5):
-        retained.offer(HERE, Epoch(1), snapshot(1, {"uid": str(number)}))
-    assert len(list(retained.of(HERE))) == MAX_RESOURCES_PER_INSTALLATION
-    assert len(refused) == 5
-    retained.offer(HERE, Epoch(1), snapshot(2, {"uid": "0", "n": 2}))
-    assert next(retained.of(HERE)).order == (1, 2)
+async def test_streams_and_installations_do_not_mix(kept: Kept) -> None:
+    here, elsewhere = Site(), Site()
+    kept.values.offer(here, Epoch(1), snapshot(here.device(), 1))
+    kept.values.offer(here, Epoch(1), snapshot(here.telescope(), 2, stream=SnapshotStream.TELESCOPE_SNAPSHOT))
+    kept.values.offer(elsewhere, Epoch(1), snapshot(elsewhere.device(), 3))
+    assert len(list(kept.values.of(here.install_id))) == 2
+    assert len(list(kept.values.of(elsewhere.install_id))) == 1
+    assert list(kept.values.of(Site().install_id)) == []
 
 
-def test_bytes_beyond_the_limit_are_refused_until_something_shrinks() -> None:
-    refused: list[None] = []
-    retained = RetainedSnapshots(refused=partial(refused.append, None))
-    size = 60_000
-    fits = MAX_BYTES_PER_INSTALLATION // (size + 50)
-    for number in range(fits + 10):
-        retained.offer(HERE, Epoch(1), snapshot(1, {"uid": str(number), "text": "x" * size}))
-    held = list(retained.of(HERE))
-    assert sum(len(kept.data) for kept in held) <= MAX_BYTES_PER_INSTALLATION
-    assert refused
-    retained.offer(HERE, Epoch(1), snapshot(2, {"uid": "0"}))
-    retained.offer(HERE, Epoch(1), snapshot(1, {"uid": "new", "text": "x" * (size // 2)}))
-    assert "new" in [kept.uid for kept in retained.of(HERE)]
+@pytest.mark.parametrize("uid", [None, 7, "", "x" * 36, str(uuid4()).replace("-", "")])
+async def test_a_snapshot_of_nothing_is_refused_with_a_sentence(kept: Kept, uid: object) -> None:
+    unwanted = kept.values.offer(Site(), Epoch(1), snapshot(uid, 1))
+    assert unwanted is not None
+    assert unwanted.reason == "invalid"
+    assert kept.changed == []
 
 
-def test_beyond_the_limit_the_installation_that_was_silent_longest_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_what_is_not_the_nodes_to_publish_is_refused(kept: Kept) -> None:
+    here, elsewhere = Site(), Site()
+    foreign = kept.values.offer(here, Epoch(1), snapshot(elsewhere.device(), 1))
+    telescope_as_device = kept.values.offer(here, Epoch(1), snapshot(here.telescope(), 1))
+    computed = kept.values.offer(here, Epoch(1), snapshot(here.device(), 1, stream=SnapshotStream.INSTRUMENT_SNAPSHOT))
+    assert [found and found.reason for found in (foreign, telescope_as_device, computed)] == [
+        "not_found",
+        "not_found",
+        "forbidden",
+    ]
+    assert kept.changed == []
+
+
+async def test_a_device_that_is_no_longer_the_nodes_is_refused_though_it_was_known(kept: Kept) -> None:
+    site = Site()
+    mount = site.device()
+    kept.values.offer(site, Epoch(1), snapshot(mount, 1))
+    del site.resources[mount]
+    unwanted = kept.values.offer(site, Epoch(2), snapshot(mount, 2))
+    assert unwanted is not None
+    assert unwanted.reason == "not_found"
+
+
+async def test_a_device_that_moved_is_its_new_installations_whatever_the_old_one_had_said(kept: Kept) -> None:
+    before, after = Site(), Site()
+    mount = before.device()
+    kept.values.offer(before, Epoch(900), snapshot(mount, 5, at="before"))
+    moved = after.resources[mount] = replace(before.resources[mount], install_id=after.install_id)
+    kept.values.offer(after, Epoch(1), snapshot(mount, 1, at="after"))
+    found = kept.values.find(DEVICE, mount)
+    assert found is not None
+    assert found.resource is moved
+    assert "after" in found.data
+    assert list(kept.values.of(before.install_id)) == []
+
+
+async def test_one_installation_cannot_hold_more_than_its_share(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MAX_RESOURCES_PER_INSTALLATION", 2)
+    site, other = Site(), Site()
+    taken = [kept.values.offer(site, Epoch(1), snapshot(site.device(), number)) for number in range(3)]
+    assert [one and one.reason for one in taken] == [None, None, "quota_exceeded"]
+    assert kept.values.offer(other, Epoch(1), snapshot(other.device(), 1)) is None
+
+
+async def test_one_installation_cannot_fill_the_memory(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MAX_BYTES_PER_INSTALLATION", 1_000)
+    site = Site()
+    mount, camera = site.device(), site.device("camera")
+    assert kept.values.offer(site, Epoch(1), snapshot(mount, 1, text="x" * 700)) is None
+    unwanted = kept.values.offer(site, Epoch(1), snapshot(camera, 2, text="x" * 700))
+    assert unwanted is not None
+    assert unwanted.reason == "quota_exceeded"
+    assert kept.values.offer(site, Epoch(1), snapshot(mount, 3, text="y" * 700)) is None  # in place of what was
+
+
+async def test_the_installation_that_was_silent_longest_gives_way(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MAX_INSTALLATIONS", 2)
-    retained = RetainedSnapshots()
-    silent, talking, new = (InstallId(uuid4()) for _ in range(3))
-    for install_id in (talking, silent):
-        retained.offer(install_id, Epoch(1), snapshot(1))
-    retained.offer(talking, Epoch(1), snapshot(2))
-    retained.offer(new, Epoch(1), snapshot(1))
-    assert [len(list(retained.of(install_id))) for install_id in (silent, talking, new)] == [0, 1, 1]
-    retained.offer(silent, Epoch(1), snapshot(3))
-    assert len(list(retained.of(silent))) == 1
+    first, second, third = Site(), Site(), Site()
+    uids = [site.device() for site in (first, second, third)]
+    kept.values.offer(first, Epoch(1), snapshot(uids[0], 1))
+    kept.values.offer(second, Epoch(1), snapshot(uids[1], 1))
+    kept.values.offer(first, Epoch(1), snapshot(uids[0], 2, n=2))
+    kept.values.offer(third, Epoch(1), snapshot(uids[2], 1))
+    assert [kept.values.find(DEVICE, uid) is not None for uid in uids] == [True, False, True]
+    assert len(kept.values.matching(DEVICE, Want(StreamFilter()))) == 2
+
+
+async def test_a_restored_value_is_stale_and_as_old_as_it_is(kept: Kept) -> None:
+    site = Site()
+    mount = site.device()
+    kept.values.restore(
+        DEVICE,
+        site.resources[mount],
+        data=f'{{"uid":"{mount}"}}',
+        observed_at=NOW,
+        received_at=NOW,
+        max_silence_s=30.0,
+        order=(4, 17),
+        version=12,
+        age_s=100.0,
+    )
+    (value,) = kept.changed
+    assert (value.stale, value.version, value.received_at) == (StaleReason.GATEWAY_RESTARTED, 12, NOW)
+    kept.values.offer(site, Epoch(4), snapshot(mount, 17))  # of before the restart, and known
+    assert value.stale is StaleReason.GATEWAY_RESTARTED
+    kept.values.offer(site, Epoch(5), snapshot(mount, 1))
+    assert value.stale is None
+
+
+async def test_matching_asks_the_records_and_not_the_payload(kept: Kept) -> None:
+    here, elsewhere = Site(), Site()
+    mine, theirs = here.device(), elsewhere.device()
+    kept.values.offer(here, Epoch(1), snapshot(mine, 1, telescope_uid=str(elsewhere.telescope_uid)))
+    kept.values.offer(elsewhere, Epoch(1), snapshot(theirs, 1))
+    assert elsewhere.telescope_uid is not None
+    found = kept.values.matching(DEVICE, Want(StreamFilter(telescope_uid=(elsewhere.telescope_uid,))))
+    assert [value.uid for value in found] == [theirs]

@@ -1,0 +1,69 @@
+"""`/internal/ws/stream`: the published stream protocol for hub services (contract §6)."""
+
+from typing import Any, cast
+
+from quart import Response, Websocket
+from quart_trio import QuartTrio
+
+from skygw.auth.principals import Scope, ServicePrincipal
+from skygw.errors import Forbidden, GatewayError
+from skygw.observability.logs import bound_ids
+from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
+from skygw.routers.gates import InternalGate
+from skygw.routers.problems import problem, ws_code_of
+from skygw.routers.ws import current_websocket, upgrade_required
+from skygw.serving.handle import EXTENSION, ConnectionHandle
+from skygw.telemetry.hub import StreamHub
+from skygw.telemetry.subscriber import SubscriberSession
+
+STREAM_PATH = "/internal/ws/stream"
+
+
+class StreamRouter:
+    """The socket wants a service token with `streams:read`; the subprotocol is offered or not."""
+
+    def __init__(self, *, gate: InternalGate, hub: StreamHub) -> None:
+        self._gate = gate
+        self._hub = hub
+
+    def add_to(self, app: QuartTrio) -> None:
+        app.add_websocket(STREAM_PATH, "stream_socket", self.stream_socket)
+        app.add_url_rule(STREAM_PATH, "stream_socket_plain", self.stream_socket_plain)
+
+    async def stream_socket_plain(self) -> Response:
+        """A request that does not ask for a WebSocket."""
+        return upgrade_required(f"This is a WebSocket: ask for an upgrade; {SUBSCRIBER_SUBPROTOCOL} may be offered.")
+
+    async def stream_socket(self) -> Response | None:
+        socket: Websocket = current_websocket()
+        scope = cast("dict[str, Any]", socket.scope)
+        handle: ConnectionHandle = scope["extensions"][EXTENSION]
+        try:
+            principal = await self._gate.service(scope)
+            principal.require(Scope.STREAMS_READ)
+        except GatewayError as error:
+            status, headers, text = problem(error)
+            return Response(text, status, dict(headers))
+        extensions = SUBSCRIBER_SUBPROTOCOL in socket.requested_subprotocols
+        with bound_ids(service=principal.service):
+            await socket.accept(subprotocol=SUBSCRIBER_SUBPROTOCOL if extensions else None)
+            if handle.websocket is None:
+                return None  # left while it was being answered
+            session = SubscriberSession(
+                handle.websocket,
+                self._hub,
+                owner=principal.service,
+                expires_at=principal.expires_at,
+                renew=lambda token: self._renewed(principal, token),
+                code_of=ws_code_of,
+                extensions=extensions,
+            )
+            await session.run()
+        return None
+
+    async def _renewed(self, before: ServicePrincipal, token: str) -> float:
+        after = await self._gate.renewed(token)
+        after.require(Scope.STREAMS_READ)
+        if after.service != before.service:
+            raise Forbidden("The newer token is of another service.")
+        return after.expires_at

@@ -1,0 +1,87 @@
+"""Where telemetry meets those who want it: takes subscriptions, and tells each of what concerns it."""
+
+from collections.abc import Iterable
+
+from skygw.errors import Invalid
+from skygw.protocol.streams import RETAINED_STREAMS, StreamName, SubscribeStream
+from skygw.telemetry.audience import Audience, Sight, Want
+from skygw.telemetry.log import EventLog
+from skygw.telemetry.log_feed import LogFeed
+from skygw.telemetry.outlet import SubscriberOutlet
+from skygw.telemetry.positions import Versions, read_position
+from skygw.telemetry.retained import Listener, RetainedValues, Value
+from skygw.telemetry.subscriptions import LoggedSubscription, RetainedSubscription, Subscription
+
+
+class StreamHub:
+    """One per process. `watchers` are told of every value, before subscribers are."""
+
+    def __init__(self, *, era: int, log: EventLog, watchers: Iterable[Listener] = ()) -> None:
+        self.versions = Versions(era)
+        self.retained = RetainedValues(self.versions, changed=self._changed, unchanged=self._unchanged)
+        self.feed = LogFeed(log)
+        self.log = log
+        self._watchers = tuple(watchers)
+        self._audiences: dict[StreamName, Audience[RetainedSubscription]] = {
+            stream: Audience() for stream in RETAINED_STREAMS
+        }
+
+    def subscribe(
+        self, outlet: SubscriberOutlet, asked: SubscribeStream, *, sight: Sight | None = None
+    ) -> Subscription:
+        """Adds a subscription to this outlet, which tells from now on. Never waits.
+
+        A `LoggedSubscription` has to be run by whoever runs the outlet. Raises `Invalid` for a filter or options that
+        do not hold, `Busy` when the outlet has enough.
+        """
+        wanted, options = asked.asked_filter(), asked.asked_options()
+        outlet.check_room(asked.subscription_id)
+        after = None if options.after is None else read_position(asked.stream, options.after)
+        want = Want(wanted, sight)
+        if asked.stream in RETAINED_STREAMS:
+            subscription = RetainedSubscription(
+                asked.subscription_id, asked.stream, want, outlet, options=options, versions=self.versions
+            )
+            audience = self._audiences[asked.stream]
+            audience.add(subscription, want)
+            subscription.left = lambda: audience.remove(subscription)
+            wants_existing = options.include_existing or after is not None
+            subscription.begin(self.retained.matching(asked.stream, want) if wants_existing else (), after=after)
+            outlet.add(subscription)
+            return subscription
+        for name, given in (
+            ("filter.device_type", wanted.device_type),
+            ("options.max_rate_hz", options.max_rate_hz),
+            ("options.fields", options.fields),
+        ):
+            if given is not None:
+                raise Invalid(f"{name} is for retained streams: events of {asked.stream.value} are told whole, each.")
+        if after is not None and after > self.feed.head:
+            raise Invalid(f"options.after: {options.after} is beyond the end of this log; it is of another one.")
+        logged = LoggedSubscription(
+            asked.subscription_id, asked.stream, want, outlet, after=self.feed.head if after is None else after
+        )
+        if after:
+            logged.prev = options.after
+        self.feed.listen(logged)
+        outlet.add(logged)
+        return logged
+
+    def _changed(self, value: Value) -> None:
+        for watcher in self._watchers:
+            watcher.changed(value)
+        for listener in self._listeners(value):
+            listener.changed(value)
+
+    def _unchanged(self, value: Value) -> None:
+        for watcher in self._watchers:
+            watcher.unchanged(value)
+        for listener in self._listeners(value):
+            listener.unchanged(value)
+
+    def _listeners(self, value: Value) -> Iterable[Listener]:
+        audience = self._audiences[value.stream]
+        if value.generation != audience.generation:
+            value.listeners = audience.of(value)
+            value.generation = audience.generation
+        return value.listeners

@@ -1,0 +1,90 @@
+"""Reads the log behind its head, for everybody who listens: what is told is what was committed."""
+
+import logging
+
+import trio
+
+from skygw.errors import RoutingUnavailable
+from skygw.protocol.streams import RETAINED_STREAMS, StreamName
+from skygw.telemetry.audience import Audience
+from skygw.telemetry.log import EventLog, LogEvent, LogKind
+from skygw.telemetry.subscriptions import LoggedSubscription
+
+log = logging.getLogger("skygw.telemetry")
+
+POLL_S = 1.0
+"""How long an event of another process may go unnoticed; this one's own are told of by `poke`."""
+RETRY_S = 1.0
+
+LOGGED_STREAMS = tuple(stream for stream in StreamName if stream not in RETAINED_STREAMS)
+
+
+class LogFeed:
+    """One per process. `head` is the position up to which listeners have been told."""
+
+    def __init__(self, source: EventLog) -> None:
+        self.head = 0
+        self._source = source
+        self._audiences: dict[StreamName, Audience[LoggedSubscription]] = {
+            stream: Audience() for stream in LOGGED_STREAMS
+        }
+        self._wake = trio.Event()
+
+    def position(self) -> int:
+        """`head`, for those who ask again and again."""
+        return self.head
+
+    def poke(self) -> None:
+        """Something was committed. Never waits."""
+        self._wake.set()
+
+    def listen(self, subscription: LoggedSubscription) -> None:
+        """From now on it is told of what happens; it leaves by its own `left`."""
+        audience = self._audiences[subscription.stream]
+        audience.add(subscription, subscription.want)
+        subscription.left = lambda: audience.remove(subscription)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Feeds until cancelled, from the head as it is now; started when it is known. Waits out a database that is
+        away: then nobody is told anything, and nothing is passed over.
+        """
+        is_begun = False
+        is_away = False
+        while True:
+            try:
+                if is_begun:
+                    await self._feed()
+                else:
+                    self.head = await self._source.head()
+                    is_begun = True
+                    task_status.started()
+                is_away = False
+            except RoutingUnavailable as error:
+                if not is_away:
+                    log.warning("the log cannot be read: %s", error.message)
+                is_away = True
+                await trio.sleep(error.retry_after_s or RETRY_S)
+
+    async def _feed(self) -> None:
+        self._wake = trio.Event()
+        events = await self._source.tail(self.head)
+        for event in events:
+            self._tell(event)
+            self.head = event.position
+        if events:
+            for audience in self._audiences.values():
+                for subscription in audience:
+                    subscription.caught_up_to(self.head)
+        else:
+            with trio.move_on_after(POLL_S):
+                await self._wake.wait()
+
+    def _tell(self, event: LogEvent) -> None:
+        if event.kind is LogKind.EVENT:
+            if event.stream in self._audiences:
+                for subscription in self._audiences[event.stream].of(event):
+                    subscription.happened(event)
+            return
+        for stream in LOGGED_STREAMS if event.stream is None else (event.stream,):
+            for subscription in self._audiences[stream].of_gap(event):
+                subscription.happened(event)

@@ -1,0 +1,144 @@
+"""What waits to be written to one subscriber: its subscriptions take turns, and are asked only when there is room."""
+
+import heapq
+from collections import deque
+from itertools import count
+from math import inf
+
+import trio
+
+from skygw.errors import Busy, Invalid
+from skygw.telemetry.dialects import Dialect
+from skygw.telemetry.subscriptions import Subscription
+
+MAX_SUBSCRIPTIONS = 256
+"""Of one socket. A retained one costs a reference per untold resource, a logged one `MAX_WAITING_BYTES` at most."""
+
+BATCH_CHARACTERS = 16 * 1024
+"""About what is written at once: a slow socket holds no more than this of the past."""
+
+IN_A_ROW = 32
+"""Messages of one subscription before it is the next one's turn."""
+
+MAX_ANSWER_CHARACTERS = 256 * 1024
+"""Of answers to a peer that asks and does not read."""
+
+
+class AnswersPileUp(Exception):
+    """The peer goes on asking and does not read what it is answered."""
+
+
+class SubscriberOutlet:
+    """One per socket: `next` is for its writer; everything else never waits."""
+
+    def __init__(self, dialect: Dialect, *, owner: str, max_subscriptions: int = MAX_SUBSCRIPTIONS) -> None:
+        self.dialect = dialect
+        self.owner = owner
+        """Who reads here, for the log."""
+        self._max_subscriptions = max_subscriptions
+        self._subscriptions: dict[str, Subscription] = {}
+        self._answers: deque[str] = deque()
+        self._answers_size = 0
+        self._ready: dict[Subscription, None] = {}
+        self._timers: list[tuple[float, int, Subscription]] = []
+        self._tie = count()
+        self._wake = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    def check_room(self, subscription_id: str) -> None:
+        """Raises `Invalid` for an id that is in use, `Busy` when there are enough."""
+        if subscription_id in self._subscriptions:
+            raise Invalid(f"The subscription id {subscription_id!r} is in use on this socket.")
+        if len(self._subscriptions) >= self._max_subscriptions:
+            raise Busy(
+                f"This socket has {len(self._subscriptions)} subscriptions, and {self._max_subscriptions} is the "
+                "limit: filters take lists.",
+                retry_after_s=1.0,
+            )
+
+    def add(self, subscription: Subscription) -> None:
+        self._subscriptions[subscription.id] = subscription
+
+    def find(self, subscription_id: str) -> Subscription | None:
+        return self._subscriptions.get(subscription_id)
+
+    def remove(self, subscription_id: str) -> bool:
+        """Ends a subscription as its owner asked. Whether there was one."""
+        subscription = self._subscriptions.pop(subscription_id, None)
+        if subscription is None:
+            return False
+        subscription.drop()
+        self._ready.pop(subscription, None)
+        return True
+
+    def close(self) -> None:
+        """The subscriber has left."""
+        for subscription in self._subscriptions.values():
+            subscription.drop()
+        self._subscriptions.clear()
+        self._ready.clear()
+
+    def say(self, answer: str) -> None:
+        """Before everything else that waits. Raises `AnswersPileUp`."""
+        if self._answers_size > MAX_ANSWER_CHARACTERS:
+            raise AnswersPileUp(f"{self._answers_size} characters of answers wait to be read")
+        self._answers.append(answer)
+        self._answers_size += len(answer)
+        self._wake.set()
+
+    def ready(self, subscription: Subscription) -> None:
+        if subscription not in self._ready:
+            self._ready[subscription] = None
+            self._wake.set()
+
+    def later(self, subscription: Subscription, at: float) -> None:
+        heapq.heappush(self._timers, (at, next(self._tie), subscription))
+        self._wake.set()
+
+    async def next(self, *, at_most: int = BATCH_CHARACTERS) -> list[str]:
+        """What to write now: at least one message, and about as much as `at_most` characters. Cancelling loses nothing.
+
+        Lets others run only while nothing waits: the write that follows does.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            self._look_at_the_clock()
+            batch = self._take(at_most)
+            if batch:
+                return batch
+            self._wake = trio.Event()
+            with trio.move_on_at(self._timers[0][0] if self._timers else inf):
+                await self._wake.wait()
+
+    def _look_at_the_clock(self) -> None:
+        now = trio.current_time()
+        while self._timers and self._timers[0][0] <= now:
+            at, _, subscription = heapq.heappop(self._timers)
+            if subscription.on_time(at):
+                self.ready(subscription)
+
+    def _take(self, at_most: int) -> list[str]:
+        batch = list(self._answers)
+        size = self._answers_size
+        self._answers.clear()
+        self._answers_size = 0
+        while self._ready and size < at_most:
+            subscription = next(iter(self._ready))
+            del self._ready[subscription]
+            for _ in range(IN_A_ROW):
+                message = subscription.take()
+                if message is None:
+                    break
+                batch.append(message)
+                size += len(message)
+                if subscription.is_over:  # these were its last words
+                    del self._subscriptions[subscription.id]
+                    break
+                if size >= at_most:
+                    self._ready[subscription] = None
+                    break
+            else:
+                self._ready[subscription] = None
+        return batch
