@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from math import inf
 
 import trio
@@ -20,7 +21,9 @@ from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
+from skygw.database.event_log import PgEventLog
 from skygw.database.installations import Installations
+from skygw.database.log_keeping import keep_log
 from skygw.database.migrate import pending, prepare_development
 from skygw.database.node_reports import NodeReports
 from skygw.database.node_sessions import NodeSessions
@@ -33,8 +36,10 @@ from skygw.nodes.admission import NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
 from skygw.nodes.outbox import Lane
+from skygw.nodes.ports import SessionPorts
+from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
-from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
+from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
@@ -43,6 +48,7 @@ from skygw.readiness import database_check, loopback_check, not_draining, regist
 from skygw.routers.apps import internal_app, node_app
 from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
+from skygw.routers.event_streams import EventStreamRouter
 from skygw.routers.gates import InternalGate, NodeGate
 from skygw.routers.internal import InternalRouter
 from skygw.routers.node import NodeRouter
@@ -53,6 +59,7 @@ from skygw.serving.config import ListenerConfig, TlsFiles
 from skygw.serving.listener import Listener
 from skygw.settings import Listener as ListenerName
 from skygw.settings import Settings
+from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.kept_values import KeptValues, restore
 
@@ -101,9 +108,12 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        hub, kept_values = await _open_hub(database, installations, heartbeat_s=settings.heartbeat_s)
+        hub, kept_values = await _open_hub(database, installations, heartbeat_s=settings.heartbeat_s, metrics=metrics)
         commands = CommandService(
-            registry=registry, ledger=Commands(database), controllers=installations, finished=metrics.command_ended
+            registry=registry,
+            ledger=Commands(database, committed=hub.feed.poke),
+            controllers=installations,
+            finished=metrics.command_ended,
         )
         rpc = DirectRpc(registry, metrics=metrics)
 
@@ -119,7 +129,12 @@ async def run(
         )
         rules = _rules(settings)
         ports = SessionPorts(
-            reports=NodeReports(database), tokens=node_gate, snapshots=hub.retained, results=commands, metrics=metrics
+            reports=NodeReports(database, committed=hub.feed.poke),
+            tokens=node_gate,
+            snapshots=hub.retained,
+            streams=NodeStreams(hub),
+            results=commands,
+            metrics=metrics,
         )
         door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=[commands, hub])
         draining = trio.Event()
@@ -142,14 +157,14 @@ async def run(
                         "registry": registry_check(registry),
                         "database": database_check(database),
                     },
-                    metrics=lambda: (CONTENT_TYPE, _numbers(metrics, registry, database)),
+                    metrics=lambda: (CONTENT_TYPE, _numbers(metrics, registry, database, hub)),
                 ),
                 DocsRouter(
                     version=__version__,
                     node_url=settings.node_public_url,
                     internal_url=settings.internal_public_url,
                 ),
-                StreamRouter(gate=internal_gate, hub=hub),
+                StreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
                 InternalRouter(
                     gate=internal_gate,
                     registry=registry,
@@ -163,14 +178,17 @@ async def run(
                     max_command_timeout_s=settings.max_command_timeout_s,
                 ),
             ],
-            DirectRouter(
-                gate=internal_gate,
-                rpc=rpc,
-                registry=registry,
-                directory=installations,
-                default_timeout_s=settings.direct_timeout_s,
-                max_timeout_s=settings.max_direct_timeout_s,
-            ),
+            [
+                DirectRouter(
+                    gate=internal_gate,
+                    rpc=rpc,
+                    registry=registry,
+                    directory=installations,
+                    default_timeout_s=settings.direct_timeout_s,
+                    max_timeout_s=settings.max_direct_timeout_s,
+                ),
+                EventStreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
+            ],
             gate=internal_gate,
             count=lambda route, status: metrics.http_request(listener="internal", route=route, status=status),
             surprised=metrics.unhandled,
@@ -184,6 +202,7 @@ async def run(
                 await nursery.start(refresh)
             nursery.start_soon(commands.run)
             await nursery.start(hub.run)
+            nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(kept_values.run)
             nursery.start_soon(watch_revocations, registry, installations)
             nursery.start_soon(_run_loopback, registry, rules, ports)
@@ -257,6 +276,8 @@ def _rules(settings: Settings) -> SessionRules:
             settings.max_calls_per_node, settings.max_in_flight_bytes_per_node // settings.direct_credit_bytes
         ),
         call_credit=settings.direct_credit_bytes,
+        frames_per_s=settings.node_frames_per_s,
+        bytes_per_s=settings.node_bytes_per_s,
         link_loss_policy=LinkLossPolicy(settings.link_loss_policy),
     )
 
@@ -295,12 +316,14 @@ async def _check_database(url: str, database: Database) -> None:
 
 
 async def _open_hub(
-    database: Database, installations: Installations, *, heartbeat_s: float
+    database: Database, installations: Installations, *, heartbeat_s: float, metrics: Metrics
 ) -> tuple[StreamHub, KeptValues]:
     """Telemetry as it was when the gateway before this one ended, and who writes it down from now on."""
     store = PgRetainedValues(database)
     try:
-        hub = StreamHub(era=await next_era(database), log=PgEventLog(database), heartbeat_s=heartbeat_s)
+        hub = StreamHub(
+            era=await next_era(database), log=PgEventLog(database), heartbeat_s=heartbeat_s, metrics=metrics
+        )
         restored = await restore(store, installations, hub.retained, known=hub.instruments.know)
     except RoutingUnavailable as error:
         raise StartupError(f"what nodes had published cannot be read back: {error}") from error
@@ -397,6 +420,7 @@ async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports
         address="loopback",
         rules=rules,
         ports=ports,
+        rate=InboundRate(frames_per_s=rules.frames_per_s, bytes_per_s=rules.bytes_per_s),
     )
     registry.take_over(session)
     try:
@@ -405,8 +429,14 @@ async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports
         registry.release(session, session.ending_or_lost())
 
 
-def _numbers(metrics: Metrics, registry: ConnectionRegistry, database: Database) -> bytes:
+def _numbers(metrics: Metrics, registry: ConnectionRegistry, database: Database, hub: StreamHub) -> bytes:
     for lane in Lane:
         metrics.queue_bytes(lane.label, sum(session.queued_bytes(lane) for session in registry))
+    metrics.streams(
+        subscriptions=hub.subscriptions(),
+        stale=hub.retained.stale(),
+        log_behind=hub.feed.behind,
+        log_lag_s=hub.feed.lag_s(),
+    )
     metrics.database_up(database.available)
     return metrics.render()

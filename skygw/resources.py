@@ -39,7 +39,11 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Unwanted:
-    """Why something published was not taken: a reason for programs and a sentence for people."""
+    """Why a snapshot was not taken: a word of a small closed set for programs and counters, a sentence for people.
+
+    The words: `invalid`, `not_found` (no resource of this node), `forbidden` (not a node's to publish), `out_of_order`,
+    `quota_exceeded`.
+    """
 
     reason: str
     message: str

@@ -160,6 +160,8 @@ class Settings(BaseSettings):
     database_url: PostgresUrl | None = _is("PostgreSQL the gateway works on; without it an embedded one is run")
     database_owner_url: PostgresUrl | None = _is("PostgreSQL as the owner of the tables; `skygw migrate` uses it")
 
+    log_keep_days: Annotated[int, Field(ge=1, le=36_500)] = _is("Days the log of events is kept", 30)
+
     token_issuer: str | None = _is("The `iss` every token must carry")
     node_audiences: Names = _is("Audiences a node's token may name", ("sky-node-gateway",))
     internal_audiences: Names = _is("Audiences a service's token may name", ("sky-node-gateway-internal",))
@@ -194,6 +196,10 @@ class Settings(BaseSettings):
     max_calls_per_node: Count = _is("Direct requests in flight per node; more are `busy`", 64)
     direct_credit_bytes: Bytes = _is("What one response may have under way to a caller who has not read it", MIB // 2)
     max_in_flight_bytes_per_node: Bytes = _is("Response bytes all callers of one node may leave unread", 32 * MIB)
+    node_frames_per_s: Count = _is(
+        "Frames one installation may send, answers to direct requests aside; ten times as many at once", 500
+    )
+    node_bytes_per_s: Bytes = _is("Bytes of these frames; ten times as many at once", MIB)
     direct_timeout_s: Seconds = _is("Time a direct request has, unless its caller says", 30.0)
     max_direct_timeout_s: Seconds = _is("Most time a caller may give a direct request", 600.0)
     command_timeout_s: Seconds = _is("Time a command has, unless its caller says", 60.0)

@@ -20,6 +20,12 @@ from skygw.protocol.node_frames import PublishGap
 
 RETRY_S = 5.0
 
+SHARE = 0.8
+"""What a backlog takes of what the hub lets one installation send; the rest is for what is published meanwhile."""
+
+AHEAD_S = 1.0
+"""So much of it may come at once, each time the link is new."""
+
 log = logging.getLogger("skygw.client")
 
 
@@ -33,6 +39,7 @@ class DurableSender:
         self._outbox = outbox
         self._lanes = lanes
         self._limits = limits
+        self._pace = Pace(frames_per_s=limits.frames_per_s * SHARE, bytes_per_s=limits.bytes_per_s * SHARE)
         self._in_flight: deque[Row] = deque()
         self._in_flight_bytes = 0
         self._nacked: set[int] = set()
@@ -88,6 +95,7 @@ class DurableSender:
             await patience.wait()
             for row in rows:
                 await self._window(row.size)
+                await self._pace.turn(row.size)
                 self._in_flight.append(row)
                 self._in_flight_bytes += row.size
                 text = row.text if row.size <= self._limits.text_bytes else _too_large(row)
@@ -111,6 +119,23 @@ class DurableSender:
             or self._in_flight_bytes + size > self._limits.unacked_bytes
         ):
             await self._moved.wait()
+
+
+class Pace:
+    """So slow that a night's backlog is no flood, which would cost the link."""
+
+    def __init__(self, *, frames_per_s: float, bytes_per_s: float) -> None:
+        self._frames_per_s = frames_per_s
+        self._bytes_per_s = bytes_per_s
+        self._due = trio.current_time() - AHEAD_S
+
+    async def turn(self, size: int) -> None:
+        """Returns when a frame of `size` bytes may go."""
+        cost_s = max(1 / self._frames_per_s, size / self._bytes_per_s)
+        now = trio.current_time()
+        self._due = max(self._due, now - AHEAD_S) + cost_s
+        if self._due > now:
+            await trio.sleep_until(self._due)
 
 
 class _Pause:

@@ -1,7 +1,7 @@
 """The ledger of commands in PostgreSQL: an id belongs to one command for ever, and states only move forward."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 import asyncpg
@@ -124,8 +124,10 @@ COUNT = """
 class Commands:
     """Commands in PostgreSQL. Everything raises `RoutingUnavailable` when it cannot be asked."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, committed: Callable[[], None] | None = None) -> None:
+        """`committed` is told that there may be more in the log, and must not wait."""
         self._database = database
+        self._committed = committed
 
     async def admit(self, record: CommandRecord) -> tuple[CommandRecord, bool]:
         """Store a new command; or return the one stored under this id, and `True`, if it is the same.
@@ -134,9 +136,11 @@ class Commands:
         with the same command tells.
         """
         async with self._database.connection() as connection:
-            if await _insert(connection, record):
-                return record, False
-            stored = await _get(connection, record.command_id)
+            inserted = await _insert(connection, record)
+            stored = None if inserted else await _get(connection, record.command_id)
+        if inserted:
+            self._tell()
+            return record, False
         if stored is None:
             raise RuntimeError("a command that was in the way is gone")
         if stored.identity != record.identity:
@@ -146,12 +150,15 @@ class Commands:
     async def readmit(self, record: CommandRecord, *, seen: CommandRecord) -> bool:
         """Begin a new life of a command that was never written. Of several who bring it, one gets `True`."""
         async with self._database.connection() as connection:
-            return await _readmit(connection, record, seen=seen)
+            reopened = await _readmit(connection, record, seen=seen)
+        self._tell()
+        return reopened
 
     async def lose_before(self, install_id: InstallId, epoch: Epoch) -> Sequence[CommandId]:
         """What was written to older sessions and has no end is unknown; and what there is to ask the node for."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(LOSE_BEFORE, install_id, epoch, MAX_ASKED)
+        self._tell()
         return [CommandId(row["command_id"]) for row in rows]
 
     async def record_sent(self, record: CommandRecord, results: Sequence[PublishCommandResult]) -> None:
@@ -161,7 +168,8 @@ class Commands:
                 stored = await _get(connection, record.command_id)
                 if stored and stored.identity == record.identity and record.transitions[0] not in stored.transitions:
                     await _readmit(connection, record, seen=stored)
-            await apply_results(connection, record.install_id, results)
+            await apply_results(connection, [(record.install_id, result) for result in results])
+        self._tell()
 
     async def move(self, moves: Sequence[Move]) -> None:
         """Move states, all in one transaction; what the table does not let, and unknown ids, are passed over."""
@@ -173,6 +181,7 @@ class Commands:
         ]
         async with self._database.connection() as connection:
             await connection.executemany(MOVE, rows)
+        self._tell()
 
     async def get(self, command_id: CommandId) -> CommandRecord | None:
         """The command with all its transitions."""
@@ -186,6 +195,10 @@ class Commands:
             rows = await connection.fetch(LIST_PAGE, query.install_id, state, query.size, (query.page - 1) * query.size)
             total = await connection.fetchval(COUNT, query.install_id, state)
             return await _with_transitions(connection, rows), int(total)
+
+    def _tell(self) -> None:
+        if self._committed is not None:
+            self._committed()
 
 
 async def _insert(connection: Connection, record: CommandRecord) -> bool:

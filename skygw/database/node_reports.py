@@ -1,11 +1,15 @@
 """What nodes report durably: each report once, in order, and committed before anybody says so."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
+import asyncpg
+
+from skygw.database.event_log import GAP
 from skygw.database.pool import Connection, Database
 from skygw.database.together import Together
-from skygw.errors import Invalid
+from skygw.errors import Invalid, StoreFailed
 from skygw.ids import InstallId, OutboxUid
 from skygw.nodes.ports import DurableReport
 from skygw.protocol.node_frames import PublishCommandResult
@@ -26,13 +30,54 @@ LOCK_CURSOR = """
     RETURNING acked_seq
 """
 
-INSERT_REPORTS = """
-    INSERT INTO skygw.node_report (install_id, outbox_uid, seq, kind, body, nacked)
-    SELECT $1, $2, seq, kind, body, nacked
-    FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[]) AS report (seq, kind, body, nacked)
-"""
+# LOCK_CURSOR for several, that never waits for a lock of somebody else: whoever is left out commits alone, as does one
+# whose outbox is new.
+LOCK_CURSORS = FIND_CURSORS + "    FOR UPDATE OF outbox SKIP LOCKED"
 
-MOVE_CURSOR = "UPDATE skygw.node_outbox SET acked_seq = $3 WHERE install_id = $1 AND outbox_uid = $2"
+# The last statement of its transaction: from here to the commit the head is held. What an installation reports is about
+# its own telescope; which device a result is about, its command says.
+APPEND = """
+    WITH moved AS (
+        UPDATE skygw.node_outbox AS outbox
+        SET acked_seq = cursor.acked_seq
+        FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS cursor (install_id, outbox_uid, acked_seq)
+        WHERE outbox.install_id = cursor.install_id AND outbox.outbox_uid = cursor.outbox_uid
+    ), place AS (
+        SELECT installation.uid AS install_id, observatory.uid AS observatory_uid, telescope.uid AS telescope_uid
+        FROM sky_node_installation AS installation
+        JOIN observatory ON observatory.id = installation.observatory_id
+        LEFT JOIN telescope ON telescope.id = installation.telescope_id
+        WHERE installation.uid = ANY ($1)
+    ), command AS (
+        SELECT command_id, install_id, telescope_uid, device_uid FROM skygw.command WHERE command_id = ANY ($15::uuid[])
+    ), head AS (
+        UPDATE skygw.log_head
+        SET position = position + cardinality($4::uuid[])
+        RETURNING position - cardinality($4::uuid[]) AS before, clock_timestamp() AS received_at
+    )
+    INSERT INTO skygw.log (position, stream, install_id, observatory_uid, telescope_uid, device_uid, observed_at,
+                           received_at, data, missing, outbox_uid, seq, nacked)
+    SELECT head.before + report.ordinal,
+           report.stream,
+           report.install_id,
+           place.observatory_uid,
+           coalesce(report.telescope_uid, command.telescope_uid, place.telescope_uid),
+           coalesce(report.device_uid, command.device_uid),
+           report.observed_at,
+           head.received_at,
+           report.data,
+           report.missing,
+           report.outbox_uid,
+           report.seq,
+           report.nacked
+    FROM head
+    CROSS JOIN unnest($4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::uuid[], $9::uuid[], $10::uuid[],
+                      $11::timestamptz[], $12::text[], $13::bigint[], $14::text[])
+        WITH ORDINALITY AS report (install_id, outbox_uid, seq, stream, telescope_uid, device_uid, command_id,
+                                   observed_at, data, missing, nacked, ordinal)
+    LEFT JOIN place ON place.install_id = report.install_id
+    LEFT JOIN command ON command.command_id = report.command_id AND command.install_id = report.install_id
+"""
 
 # A command that has ended stays as it is, and so does one of another installation.
 APPLY_RESULT = """
@@ -61,68 +106,137 @@ APPLY_RESULT = """
     SELECT command_id, now(), to_state, 'node' FROM before WHERE to_state IS NOT NULL
 """
 
+SESSIONS = 32
+"""Sessions in one transaction: with a full batch of each committer 8,192 rows and 16 MiB of text."""
 
 _Outbox = tuple[InstallId, OutboxUid]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Reports of one outbox to be committed, and the cursor they leave."""
+
+    outbox: _Outbox
+    reports: Sequence[DurableReport]
+
+    def behind(self, acked_seq: int) -> "_Run":
+        """What is new of it. Raises `Invalid` if that does not follow the cursor without a hole."""
+        new = [report for report in self.reports if report.seq > acked_seq]
+        for due, report in enumerate(new, start=acked_seq + 1):
+            if report.seq != due:
+                raise Invalid(f"report {report.seq} came where {due} was due")
+        return _Run(self.outbox, new)
 
 
 class NodeReports:
     """Reports and cursors in PostgreSQL. Everything raises `RoutingUnavailable` when it cannot be asked."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, committed: Callable[[], None] | None = None) -> None:
+        """`committed` is told that there is more in the log, and must not wait."""
         self._database = database
+        self._committed = committed
         self._cursors = Together[_Outbox, _Outbox, int](self._find_cursors)
+        # Whoever comes while one transaction is under way is in the next: there is nothing to gather them for longer.
+        self._commits = Together[_Outbox, _Run, int](self._commit_together, at_most=SESSIONS, spacing_s=0.0)
 
     async def acked_seq(self, install_id: InstallId, outbox_uid: OutboxUid) -> int:
         """The last committed report of this outbox, 0 before the first. Asked together with other outboxes."""
         outbox = (install_id, outbox_uid)
         return await self._cursors.ask(outbox, outbox, partial(self._find_cursor, outbox))
 
+    async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
+        """Commit a contiguous run whole, append it to the log and move the commands it tells of. Returns the cursor.
+        Runs of other outboxes that come at the same time share the transaction.
+
+        Reports the log has are passed over, so that a run may be repeated after a doubt. Raises `Invalid`,
+        and commits nothing, if the new ones do not follow the cursor without a hole; `StoreFailed` about the data
+        only to the one whose data it is. When cancelled it is not known whether it happened.
+        """
+        run = _Run((install_id, outbox_uid), reports)
+        return await self._commits.ask(run.outbox, run, partial(self._commit_alone, run))
+
+    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
+        """Whether the database cannot hold what is in these. Nothing is kept."""
+        try:
+            async with self._database.connection() as connection:
+                await connection.execute("BEGIN")
+                await _append(connection, [_Run((install_id, outbox_uid), reports)])
+                await connection.execute("ROLLBACK")
+        except StoreFailed as refused:
+            if not refused.about_the_data:
+                raise
+            return True
+        return False
+
     async def _find_cursors(self, outboxes: Sequence[_Outbox]) -> dict[_Outbox, int]:
         async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                FIND_CURSORS, [install_id for install_id, _ in outboxes], [outbox_uid for _, outbox_uid in outboxes]
-            )
-        found = {(row["install_id"], row["outbox_uid"]): int(row["acked_seq"]) for row in rows}
+            rows = await connection.fetch(FIND_CURSORS, *_columns(outboxes))
+        found = _cursors(rows)
         return {outbox: found.get(outbox, 0) for outbox in outboxes}
 
     async def _find_cursor(self, outbox: _Outbox) -> int:
         async with self._database.connection() as connection:
             return int(await connection.fetchval(FIND_CURSOR, *outbox) or 0)
 
-    async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
-        """Commit a contiguous run in one transaction and move the commands it tells of. Returns the cursor.
-
-        Reports the ledger has are passed over, so that a run may be repeated after a doubt. Raises `Invalid`,
-        and commits nothing, if the new ones do not follow the cursor without a hole. When cancelled it is not
-        known whether it happened.
-        """
+    async def _commit_together(self, runs: Sequence[_Run]) -> dict[_Outbox, int]:
         async with self._database.transaction() as connection:
-            acked_seq = int(await connection.fetchval(LOCK_CURSOR, install_id, outbox_uid))
-            new = [report for report in reports if report.seq > acked_seq]
-            for due, report in enumerate(new, start=acked_seq + 1):
-                if report.seq != due:
-                    raise Invalid(f"report {report.seq} came where {due} was due")
-            if not new:
-                return acked_seq
-            await connection.execute(
-                INSERT_REPORTS,
-                install_id,
-                outbox_uid,
-                [report.seq for report in new],
-                [report.kind for report in new],
-                [report.text for report in new],
-                [report.nacked for report in new],
-            )
-            await apply_results(connection, install_id, [report.result for report in new if report.result])
-            await connection.execute(MOVE_CURSOR, install_id, outbox_uid, new[-1].seq)
-            return new[-1].seq
+            cursors = _cursors(await connection.fetch(LOCK_CURSORS, *_columns([run.outbox for run in runs])))
+            new: list[_Run] = []
+            for run in runs:
+                if run.outbox in cursors:
+                    try:
+                        new.append(run.behind(cursors[run.outbox]))
+                    except Invalid:
+                        del cursors[run.outbox]  # and hears so alone
+            await _append(connection, new)
+        self._tell()
+        return cursors | {run.outbox: run.reports[-1].seq for run in new if run.reports}
+
+    async def _commit_alone(self, run: _Run) -> int:
+        async with self._database.transaction() as connection:
+            acked_seq = int(await connection.fetchval(LOCK_CURSOR, *run.outbox))
+            new = run.behind(acked_seq)
+            await _append(connection, [new])
+        self._tell()
+        return new.reports[-1].seq if new.reports else acked_seq
+
+    def _tell(self) -> None:
+        if self._committed is not None:
+            self._committed()
 
 
-async def apply_results(connection: Connection, install_id: InstallId, results: Sequence[PublishCommandResult]) -> None:
-    """Move the commands these results tell of; an unknown one, or another installation's, is passed over."""
-    if not results:
+async def _append(connection: Connection, runs: Sequence[_Run]) -> None:
+    """The last thing to be done in a transaction that holds the cursors of these."""
+    runs = [run for run in runs if run.reports]
+    if not runs:
         return
+    reports = [(*run.outbox, report) for run in runs for report in run.reports]
+    await apply_results(connection, [(install_id, report.result) for install_id, _, report in reports if report.result])
+    await connection.execute(
+        APPEND,
+        *_columns([run.outbox for run in runs]),
+        [run.reports[-1].seq for run in runs],
+        [install_id for install_id, _, _ in reports],
+        [outbox_uid for _, outbox_uid, _ in reports],
+        [report.seq for _, _, report in reports],
+        [_stream(report) for _, _, report in reports],
+        [report.telescope_uid for _, _, report in reports],
+        [report.device_uid for _, _, report in reports],
+        [None if report.result is None else report.result.command_id for _, _, report in reports],
+        [report.observed_at for _, _, report in reports],
+        [report.data for _, _, report in reports],
+        [1 if report.nacked is not None else report.missing for _, _, report in reports],
+        [report.nacked for _, _, report in reports],
+        [report.result.command_id for _, _, report in reports if report.result],
+    )
+
+
+async def apply_results(connection: Connection, results: Iterable[tuple[InstallId, PublishCommandResult]]) -> None:
+    """Move the commands these results tell of; an unknown one, or another installation's, is passed over."""
     # By command, so that two writers take their rows in one order; within a command the order stays.
+    in_order = sorted(results, key=lambda told: told[1].command_id)
+    if not in_order:
+        return
     await connection.executemany(
         APPLY_RESULT,
         [
@@ -136,6 +250,20 @@ async def apply_results(connection: Connection, install_id: InstallId, results: 
                 None if result.proof is None else result.proof.text,
                 None if result.canceled is None else result.canceled.value,
             )
-            for result in sorted(results, key=lambda result: result.command_id)
+            for install_id, result in in_order
         ],
     )
+
+
+def _stream(report: DurableReport) -> str:
+    """As the log names it: what was not taken, and what has no stream, is a gap."""
+    is_event = report.nacked is None and report.stream is not None
+    return ("" if is_event else GAP) + (report.stream or "")
+
+
+def _columns(outboxes: Sequence[_Outbox]) -> tuple[list[InstallId], list[OutboxUid]]:
+    return [install_id for install_id, _ in outboxes], [outbox_uid for _, outbox_uid in outboxes]
+
+
+def _cursors(rows: Iterable[asyncpg.Record]) -> dict[_Outbox, int]:
+    return {(row["install_id"], row["outbox_uid"]): int(row["acked_seq"]) for row in rows}

@@ -27,6 +27,8 @@ BUSY_WAIT_S = 10.0
 """How long a caller waits for its turn while the database answers: a whole fleet may come at once."""
 STATEMENT_TIMEOUT_S = 5.0
 """The server ends a statement after this; a second later we no longer believe in the server."""
+IDLE_IN_TRANSACTION_S = 5.0
+"""The server ends a transaction whose client does nothing for so long: what it has locked, others wait for."""
 RETRY_AFTER_S = 2.0
 SAY_AGAIN_S = 60.0
 """A statement that is refused over and over is one line in this time."""
@@ -169,6 +171,7 @@ class Database:
             server_settings={
                 "application_name": "skygw",
                 "statement_timeout": f"{STATEMENT_TIMEOUT_S * 1000:.0f}",
+                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S * 1000:.0f}",
             },
         )
         try:

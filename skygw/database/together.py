@@ -36,15 +36,23 @@ class _Waiting(Generic[KeyT, QuestionT, AnswerT]):
 
 
 class Together(Generic[KeyT, QuestionT, AnswerT]):
-    """Asks one statement at a time; whoever waits meanwhile is in the next one, in order, `AT_MOST` at once.
+    """Asks one statement at a time; whoever waits meanwhile is in the next one, in order, `at_most` at once.
 
     There is no task behind it: of those who wait, the first leads, and asks for all. When nobody else asks, a question
     goes out at once and alone. Two questions with one key never share a statement.
     """
 
-    def __init__(self, ask_all: Callable[[Sequence[QuestionT]], Awaitable[Mapping[KeyT, AnswerT]]]) -> None:
+    def __init__(
+        self,
+        ask_all: Callable[[Sequence[QuestionT]], Awaitable[Mapping[KeyT, AnswerT]]],
+        *,
+        at_most: int = AT_MOST,
+        spacing_s: float = SPACING_S,
+    ) -> None:
         """`ask_all` is the statement for several. It may leave a key out: that one is asked again, alone."""
         self._ask_all = ask_all
+        self._at_most = at_most
+        self._spacing_s = spacing_s
         self._waiting: OrderedDict[int, _Waiting[KeyT, QuestionT, AnswerT]] = OrderedDict()
         self._led = False
         self._asked_at = -inf
@@ -77,12 +85,12 @@ class Together(Generic[KeyT, QuestionT, AnswerT]):
 
     async def _lead(self, mine: _Waiting[KeyT, QuestionT, AnswerT]) -> None:
         """One statement for those who wait when it begins; they are in line until they have their answer."""
-        if trio.current_time() < self._asked_at + SPACING_S:
-            await trio.sleep_until(self._asked_at + SPACING_S)
+        if trio.current_time() < self._asked_at + self._spacing_s:
+            await trio.sleep_until(self._asked_at + self._spacing_s)
         self._asked_at = trio.current_time()
         batch = {mine.key: mine}
         for each in self._waiting.values():
-            if len(batch) == AT_MOST:
+            if len(batch) == self._at_most:
                 break
             batch.setdefault(each.key, each)
         try:

@@ -13,8 +13,9 @@ from skygw.ids import Epoch
 from skygw.nodes.arrivals import AT_ONCE, PAUSE_TURNS, ArrivalLine
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
 from skygw.nodes.link import NodeLink, say_goodbye
-from skygw.nodes.ports import Binding, Claim, EpochLedger
-from skygw.nodes.session import Ending, NodeSession, SessionPorts, SessionRules
+from skygw.nodes.ports import Binding, Claim, Ending, EpochLedger, SessionPorts
+from skygw.nodes.rates import InboundRates
+from skygw.nodes.session import NodeSession, SessionRules
 from skygw.protocol.close_codes import CloseCode, fitted_reason
 from skygw.protocol.codec import BadFrame, ProtocolViolation, from_node
 from skygw.protocol.node_frames import Hello
@@ -73,6 +74,7 @@ class NodeDoor:
         self._epochs = epochs
         self._rules = rules
         self._ports = ports
+        self._rates = InboundRates(frames_per_s=rules.frames_per_s, bytes_per_s=rules.bytes_per_s)
         self._witnesses = witnesses
         self._draining = False
         self.handshakes = ArrivalLine()
@@ -169,6 +171,7 @@ class NodeDoor:
             address=arrival.address,
             rules=self._rules,
             ports=self._ports,
+            rate=self._rates.of(binding.install_id),
         )
         if not self._registry.take_over(session):
             raise _TurnedAway(CloseCode.SUPERSEDED, "a newer connection of this installation took over")

@@ -1,17 +1,28 @@
 """Direct requests in flight on one socket: each owns a slot that the node's reply is matched to.
 
-A slot belongs to a context manager in the caller's task. What comes for a slot that is gone is counted and dropped.
+A slot belongs to a context manager (`DirectCall`) in the caller's task. What comes for one that is gone is counted and
+dropped.
 """
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from uuid import uuid4
 
 import trio
 
-from skygw.errors import BadResponse, Busy, GatewayError, Hop, LinkLost, NodeFailed, NodeRefused, Outcome, Reached
+from skygw.errors import (
+    BadResponse,
+    Busy,
+    DeadlineExceeded,
+    GatewayError,
+    Hop,
+    LinkLost,
+    NodeFailed,
+    NodeRefused,
+    Outcome,
+    Reached,
+)
 from skygw.ids import CallId
 from skygw.nodes.outbox import Parcel, ParcelState
 from skygw.protocol.chunks import Chunk
@@ -41,7 +52,7 @@ class Call:
     def __init__(self, call_id: CallId, *, credit: int) -> None:
         self.id = call_id
         self.parcel: Parcel | None = None
-        self._wake = trio.Event()
+        self._wake: trio.Event | None = None  # while somebody waits
         self._start: DirectResponseStart | None = None
         self._end: DirectResponseEnd | None = None
         self._failure: GatewayError | None = None
@@ -106,7 +117,14 @@ class Call:
     async def _news(self) -> None:
         """Waits until something has come since the caller looked last; nothing can come between its look and this."""
         self._wake = trio.Event()
-        await self._wake.wait()
+        try:
+            await self._wake.wait()
+        finally:
+            self._wake = None
+
+    def _tell(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
 
     @property
     def buffered(self) -> int:
@@ -136,14 +154,14 @@ class Call:
         if not self.finished:
             self._failure = error
             self._buffer.clear()
-            self._wake.set()
+            self._tell()
 
     def on_start(self, start: DirectResponseStart) -> None:
         if self._start is not None:
             self._bad("the answer was started twice")
         elif not self.finished:
             self._start = start
-            self._wake.set()
+            self._tell()
 
     def on_chunk(self, seq: int, payload: bytes) -> None:
         if self.finished:
@@ -161,7 +179,7 @@ class Call:
             self._received += len(payload)
             self._credit -= len(payload)
             self._buffer += payload
-            self._wake.set()
+            self._tell()
 
     def on_text_chunk(self, frame: DirectResponseChunk) -> None:
         try:
@@ -183,7 +201,7 @@ class Call:
         else:
             self._node_is_done = True
             self._end = end
-            self._wake.set()
+            self._tell()
 
     def on_error(self, frame: DirectError) -> None:
         self._node_is_done = True
@@ -198,8 +216,18 @@ class Call:
 
 
 def node_error(code: str, message: str, details: object, *, started: bool) -> GatewayError:
-    """A node's own word as an error: a refusal if it did nothing, a failure otherwise."""
+    """A node's own word as an error: a refusal if it did nothing, a failure otherwise. Of a time that ran out the node
+    may know a moment before the gateway does: that is the same end, and says the same.
+    """
     known = {"node": {"code": code, "message": message, "details": details}}
+    if isinstance(details, dict) and details.get("reason") == DeadlineExceeded.reason:
+        return DeadlineExceeded(
+            f"The time ran out on the node: {message}",
+            outcome=Outcome.UNKNOWN,
+            reached=Reached.RUNNING if started else Reached.WRITTEN,
+            hop=Hop.NODE,
+            details=known,
+        )
     if code in NODE_REFUSALS and not started:
         return NodeRefused(f"The node refused: {message}", node_code=code, details=known, reached=Reached.WRITTEN)
     return NodeFailed(
@@ -220,9 +248,8 @@ class CallTable:
     def __len__(self) -> int:
         return len(self._calls)
 
-    @contextmanager
-    def open(self) -> Iterator[Call]:
-        """Claims a slot and owns it until the block is left. Raises `Busy` when the node has enough to do."""
+    def open(self) -> Call:
+        """Claims a slot, which whoever did must `close`. Raises `Busy` when the node has enough to do."""
         if self._lost is not None:
             raise LinkLost(self._lost.message)
         if len(self._calls) >= self._at_most:
@@ -232,10 +259,11 @@ class CallTable:
             )
         call = Call(CallId(uuid4()), credit=self._credit)
         self._calls[call.id] = call
-        try:
-            yield call
-        finally:
-            del self._calls[call.id]
+        return call
+
+    def close(self, call: Call) -> None:
+        """Frees the slot: what comes for it from now on is counted and dropped."""
+        del self._calls[call.id]
 
     def find(self, call_id: CallId) -> Call | None:
         """The call a reply is for; a reply for nobody is counted."""
@@ -244,11 +272,11 @@ class CallTable:
             self._on_late()
         return call
 
-    def on_reply(self, frame: DirectResponseStart | DirectResponseChunk | DirectResponseEnd | DirectError) -> None:
-        """Hands a frame of an answer to the call it is for."""
+    def on_reply(self, frame: DirectResponseStart | DirectResponseChunk | DirectResponseEnd | DirectError) -> bool:
+        """Hands a frame of an answer to the call it is for; returns whether there is one."""
         call = self.find(frame.id)
         if call is None:
-            return
+            return False
         # Not `match`: pydantic's models answer `isinstance` in Python, each time it is not the class itself.
         if type(frame) is DirectResponseStart:
             call.on_start(frame)
@@ -258,6 +286,7 @@ class CallTable:
             call.on_text_chunk(frame)
         elif type(frame) is DirectError:
             call.on_error(frame)
+        return True
 
     def on_chunk(self, chunk: Chunk) -> None:
         call = self.find(chunk.id)

@@ -16,23 +16,32 @@ class Lane(IntEnum):
     """In the order they are written."""
 
     SAFING = 0
-    CONTROL = 1
-    DATA = 2
+    SAFETY = 1
+    """What a node must know to keep its telescope safe: the roof and the weather, as others see them."""
+    CONTROL = 2
+    DATA = 3
 
     @property
-    def label(self) -> Literal["safing", "control", "data"]:
+    def label(self) -> Literal["safing", "safety", "control", "data"]:
         """Its name for people and numbers."""
         match self:
             case Lane.SAFING:
                 return "safing"
+            case Lane.SAFETY:
+                return "safety"
             case Lane.CONTROL:
                 return "control"
             case Lane.DATA:
                 return "data"
 
 
-LANE_BYTES: dict[Lane, int] = {Lane.SAFING: 4096 * KIB, Lane.CONTROL: 1024 * KIB, Lane.DATA: 4096 * KIB}
-"""What one socket can hold in memory: 9 MiB. A caller can fill 4 of them with data, and 4 with stops. A full safing
+LANE_BYTES: dict[Lane, int] = {
+    Lane.SAFING: 4096 * KIB,
+    Lane.SAFETY: 512 * KIB,
+    Lane.CONTROL: 1024 * KIB,
+    Lane.DATA: 4096 * KIB,
+}
+"""What one socket can hold in memory: 9.5 MiB. A caller can fill 4 of them with data, and 4 with stops. A full safing
 lane ends the session, and no stop may do that to another: a dozen telescopes fit five times over, with stops of the
 largest size (63 × (64 KiB + `PARCEL_OVERHEAD`)), and 6,000 stops of the usual 400 bytes."""
 

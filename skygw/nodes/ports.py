@@ -1,6 +1,6 @@
 """What a session needs of the rooms around it, as the session sees them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -8,8 +8,8 @@ from uuid import UUID
 
 from skygw.ids import DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
 from skygw.protocol.node_frames import NodeType, PublishCommandResult, PublishSnapshot
-from skygw.protocol.streams import StreamName
-from skygw.resources import Resource
+from skygw.protocol.streams import StreamName, SubscribeStream
+from skygw.resources import Resource, Unwanted
 
 Direction = Literal["in", "out"]
 
@@ -50,6 +50,16 @@ class Standing:
     instance_uid: InstanceUid
     outbox_uid: OutboxUid
     acked_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a session ended. `by_node` when the node's side closed or the connection broke."""
+
+    code: int | None
+    reason: str
+    by_node: bool
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,13 @@ class ReportStore(Protocol):
     async def acked_seq(self, install_id: InstallId, outbox_uid: OutboxUid) -> int: ...
 
     async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
-        """Commits a contiguous run in one transaction; what is there already is passed over. Returns the cursor."""
+        """Commits a contiguous run in one transaction; what is there already is passed over. Returns the cursor.
+        Raises `StoreFailed` about the data if one of these cannot be held: then none is committed.
+        """
+        ...
+
+    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
+        """Whether what is in these cannot be held. Commits nothing."""
         ...
 
 
@@ -112,7 +128,39 @@ class TokenRenewer(Protocol):
 
 
 class SnapshotSink(Protocol):
-    def offer(self, install_id: InstallId, epoch: Epoch, frame: PublishSnapshot) -> None: ...
+    """Where snapshots go. Never waits."""
+
+    def offer(self, binding: Binding, epoch: Epoch, frame: PublishSnapshot) -> Unwanted | None:
+        """Takes it, or passes over one that is older than what came since, or says why it takes none like it."""
+        ...
+
+
+class Following(Protocol):
+    """What one session follows of other installations. Only `next` waits."""
+
+    def subscribe(self, asked: SubscribeStream) -> None:
+        """Raises `Invalid` for what no node can follow, `Busy` when it follows enough."""
+        ...
+
+    def unsubscribe(self, subscription_id: str) -> bool:
+        """Whether there was one."""
+        ...
+
+    async def next(self) -> list[str]:
+        """The messages to write now, at least one. Cancelling loses nothing."""
+        ...
+
+    def close(self) -> None:
+        """The session is over."""
+        ...
+
+
+class StreamSource(Protocol):
+    """Where nodes are shown what others publish."""
+
+    def follow(self, binding: Binding, *, t_ms: Callable[[], int]) -> Following:
+        """`t_ms` is the session's clock, by which the node tells how long a message was on its way."""
+        ...
 
 
 class ResultSink(Protocol):
@@ -137,6 +185,20 @@ class SessionMetrics(Protocol):
     def message(self, direction: Direction, size: int) -> None: ...
 
     def late_reply(self) -> None: ...
+
+    def snapshot_refused(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPorts:
+    """The rooms a session talks to."""
+
+    reports: ReportStore
+    tokens: TokenRenewer
+    snapshots: SnapshotSink
+    streams: StreamSource
+    results: ResultSink
+    metrics: SessionMetrics
 
 
 class InstallationRecord(Protocol):

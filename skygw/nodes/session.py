@@ -11,52 +11,23 @@ import trio
 from skygw.errors import Busy, Forbidden, LinkLost
 from skygw.ids import SessionUid
 from skygw.nodes.calls import CallTable
-from skygw.nodes.committer import Committer, TooManyUnacked
+from skygw.nodes.committer import Committer
 from skygw.nodes.heartbeat import Heartbeat
+from skygw.nodes.intake import Intake
 from skygw.nodes.link import LAST_WORDS_S, NodeLink, say_goodbye
-from skygw.nodes.outbox import Lane, Outbox, OutboxClosed, OutboxFull, Parcel, ParcelState
-from skygw.nodes.ports import (
-    Binding,
-    Claim,
-    DurableReport,
-    ReportStore,
-    ResultSink,
-    SessionMetrics,
-    SnapshotSink,
-    Standing,
-    TokenRenewer,
-)
+from skygw.nodes.outbox import Lane, Outbox, OutboxClosed, OutboxFull, Parcel
+from skygw.nodes.ports import Binding, Claim, Ending, SessionPorts, Standing
+from skygw.nodes.rates import InboundRate
+from skygw.nodes.relay import relay
 from skygw.nodes.session_token import SessionToken
-from skygw.protocol.chunks import BrokenChunk, unpack_chunk
+from skygw.nodes.writer import Writer
 from skygw.protocol.close_codes import CloseCode, fitted_reason
-from skygw.protocol.codec import BadFrame, ProtocolViolation, Read, encode, from_node
+from skygw.protocol.codec import encode
 from skygw.protocol.frame import Frame
-from skygw.protocol.gateway_frames import (
-    Goaway,
-    LinkLossPolicy,
-    Welcome,
-)
-from skygw.protocol.json_text import Opaque
-from skygw.protocol.limits import DIRECT_CREDIT_BYTES, MAX_BINARY_BYTES, Limits
-from skygw.protocol.node_frames import (
-    AuthRefresh,
-    DirectError,
-    DirectResponseChunk,
-    DirectResponseEnd,
-    DirectResponseStart,
-    Error,
-    ErrorCode,
-    Hello,
-    NodeFrame,
-    Ping,
-    Pong,
-    PublishCommandResult,
-    PublishEvent,
-    PublishGap,
-    PublishLog,
-    PublishSnapshot,
-)
-from skygw.websocket import Fault, LinkClosed, Sent
+from skygw.protocol.gateway_frames import Goaway, LinkLossPolicy, Welcome
+from skygw.protocol.limits import BYTES_PER_S, DIRECT_CREDIT_BYTES, FRAMES_PER_S, Limits
+from skygw.protocol.node_frames import Hello
+from skygw.websocket import Fault, LinkClosed
 
 log = logging.getLogger("skygw.nodes")
 
@@ -66,7 +37,7 @@ _CODE_OF_FAULT = {Fault.DOES_NOT_READ: CloseCode.SLOW_CONSUMER, Fault.GONE: Clos
 
 @dataclass(frozen=True, slots=True)
 class SessionRules:
-    """The times and limits a session keeps. Seconds."""
+    """The times and limits a session keeps. Seconds; `frames_per_s` and `bytes_per_s` are an installation's."""
 
     heartbeat_s: float = 10.0
     dead_after_s: float = 25.0
@@ -74,28 +45,9 @@ class SessionRules:
     issuer_grace_s: float = 900.0
     max_calls: int = 64
     call_credit: int = DIRECT_CREDIT_BYTES
+    frames_per_s: int = FRAMES_PER_S
+    bytes_per_s: int = BYTES_PER_S
     link_loss_policy: LinkLossPolicy = LinkLossPolicy.SAFE_SHUTDOWN
-
-
-@dataclass(frozen=True, slots=True)
-class SessionPorts:
-    """The rooms a session talks to."""
-
-    reports: ReportStore
-    tokens: TokenRenewer
-    snapshots: SnapshotSink
-    results: ResultSink
-    metrics: SessionMetrics
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a session ended. `by_node` when the node's side closed or the connection broke."""
-
-    code: int | None
-    reason: str
-    by_node: bool
-    at: datetime
 
 
 class NodeSession:
@@ -113,6 +65,7 @@ class NodeSession:
         address: str,
         rules: SessionRules,
         ports: SessionPorts,
+        rate: InboundRate,
         token_to_recheck: str | None = None,
     ) -> None:
         self.uid = SessionUid(uuid4())
@@ -155,7 +108,22 @@ class NodeSession:
             say=self.say,
             end=self.end,
         )
-        self._written_out = trio.Event()
+        self._writer = Writer(link=link, outbox=self._outbox, metrics=ports.metrics, lost=self._lost)
+        self._following = ports.streams.follow(binding, t_ms=self.t_ms)
+        self._intake = Intake(
+            binding=binding,
+            epoch=claim.epoch,
+            calls=self.calls,
+            committer=self._committer,
+            token=self.token,
+            heartbeat=self._heartbeat,
+            rate=rate,
+            following=self._following,
+            ports=ports,
+            say=self.say,
+            end=self.end,
+            is_over=lambda: self.ending is not None,
+        )
 
     # What others may call.
 
@@ -205,8 +173,13 @@ class NodeSession:
         """
         if lane is Lane.DATA:
             self.require_more_than_safing()
+        parcel = self._queue(lane, encode(frame))
+        self._ports.metrics.frame("out", frame.kind)
+        return parcel
+
+    def _queue(self, lane: Lane, text: str) -> Parcel:
         try:
-            parcel = self._outbox.put(lane, encode(frame))
+            return self._outbox.put(lane, text)
         except OutboxClosed:
             raise LinkLost("The node's socket is ending.") from None
         except OutboxFull as full:
@@ -214,8 +187,6 @@ class NodeSession:
                 raise Busy(f"This node does not take what it is sent: {full}.", retry_after_s=1.0) from None
             self.end(CloseCode.SLOW_CONSUMER, f"the node does not take what it is sent: {full}")
             raise LinkLost("The node's socket is ending: it does not take what it is sent.") from None
-        self._ports.metrics.frame("out", frame.kind)
-        return parcel
 
     def say(self, frame: Frame) -> None:
         """Queues a frame of the session's own business; if it cannot be taken the session is ending anyway."""
@@ -250,11 +221,11 @@ class NodeSession:
         ended_in_order = False
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write)
+                nursery.start_soon(self._writer.run)
                 try:
                     await self._work_until_the_end()
                     with trio.move_on_after(LAST_WORDS_S):
-                        await self._written_out.wait()
+                        await self._writer.done.wait()
                 finally:
                     self.ending = self.ending_or_lost()
                     nursery.cancel_scope.cancel()
@@ -275,6 +246,7 @@ class NodeSession:
                     work.start_soon(self._read)
                     work.start_soon(self._heartbeat.run)
                     work.start_soon(self._committer.run)
+                    work.start_soon(relay, self._following, self._queue)
                     work.start_soon(self.token.watch)
                     work.start_soon(self.token.recheck)
         except Exception:
@@ -295,7 +267,7 @@ class NodeSession:
             epoch=self.epoch,
             registry_uid=self._claim.registry_uid,
             heartbeat_s=self._rules.heartbeat_s,
-            limits=Limits(),
+            limits=Limits(frames_per_s=self._rules.frames_per_s, bytes_per_s=self._rules.bytes_per_s),
             server_time=datetime.now(UTC),
             acked_seq=self._committer.acked_seq,
             link_loss_policy=self._rules.link_loss_policy,
@@ -303,32 +275,6 @@ class NodeSession:
         )
         with suppress(LinkLost):  # superseded already
             self.put(Lane.SAFING, welcome)
-
-    async def _write(self) -> None:
-        """The only task that sends. A write is never under a call's deadline: the link has one of its own."""
-        try:
-            while batch := await self._outbox.next():
-                sent = Sent()
-                try:
-                    await self._link.send([parcel.message for parcel in batch], sent)
-                except LinkClosed as closed:
-                    self._lost(closed)
-                    return
-                finally:
-                    self._settle(batch, sent)
-        finally:
-            self._written_out.set()
-
-    def _settle(self, batch: list[Parcel], sent: Sent) -> None:
-        """Says of each message what is known: handed over, perhaps, or certainly not."""
-        for index, parcel in enumerate(batch):
-            if index < sent.whole:
-                parcel.settle(ParcelState.WRITTEN)
-                self._ports.metrics.message("out", len(parcel.message))
-            elif index < sent.whole + sent.doubtful:
-                parcel.settle(ParcelState.DOUBTFUL)
-            else:
-                parcel.settle(ParcelState.WITHDRAWN)
 
     def _lost(self, closed: LinkClosed) -> None:
         code = closed.code if closed.fault is None else _CODE_OF_FAULT.get(closed.fault, closed.code)
@@ -347,65 +293,4 @@ class NodeSession:
                 self._lost(closed)
                 return
             for message in messages:
-                self._take_message(message)
-
-    def _take_message(self, message: str | bytes) -> None:
-        self._ports.metrics.message("in", len(message))
-        try:
-            if isinstance(message, bytes):
-                self._take_chunk(message)
-            else:
-                self._take_text(message)
-        except (ProtocolViolation, BrokenChunk) as violation:
-            self.end(CloseCode.PROTOCOL_VIOLATION, str(violation))
-        except TooManyUnacked as flood:
-            self.end(CloseCode.RATE_LIMITED, str(flood))
-
-    def _take_chunk(self, message: bytes) -> None:
-        if len(message) > MAX_BINARY_BYTES:
-            raise ProtocolViolation(f"a binary message of {len(message)} bytes, and {MAX_BINARY_BYTES} is the limit")
-        chunk = unpack_chunk(message)
-        self._ports.metrics.frame("in", "direct_response_chunk")
-        self.calls.on_chunk(chunk)
-
-    def _take_text(self, message: str) -> None:
-        for item in from_node.decode(message):
-            if self.ending is not None:
-                return  # what comes behind the end moves nothing
-            if isinstance(item, BadFrame):
-                self._ports.metrics.frame("in", "bad")
-                self._answer_bad(item)
-            else:
-                self._ports.metrics.frame("in", item.frame.kind)
-                self._take(item)
-
-    def _answer_bad(self, bad: BadFrame) -> None:
-        if bad.seq is not None and bad.kind is not None:
-            self._committer.take(DurableReport(seq=bad.seq, kind=bad.kind, text="", nacked=bad.message))
-            return
-        self.say(
-            Error(code=ErrorCode.INVALID, message=bad.message, id=bad.id, details=Opaque.of({"reason": "invalid"}))
-        )
-
-    def _take(self, item: Read[NodeFrame]) -> None:
-        frame = item.frame
-        match frame:  # what comes most often first: each pydantic class that it is not costs half a microsecond
-            case PublishSnapshot():
-                self._ports.snapshots.offer(self.binding.install_id, self.epoch, frame)
-            case DirectResponseStart() | DirectResponseEnd() | DirectResponseChunk() | DirectError():
-                self.calls.on_reply(frame)
-            case PublishLog() | PublishEvent() | PublishGap():
-                self._committer.take(DurableReport(seq=frame.seq, kind=frame.kind, text=item.text))
-            case PublishCommandResult():
-                self._ports.results.result_arrived(self.binding.install_id, frame)
-                self._committer.take(DurableReport(seq=frame.seq, kind=frame.kind, text=item.text, result=frame))
-            case AuthRefresh():
-                self.token.offer(frame.token)
-            case Ping():
-                self.say(Pong(id=frame.id))
-            case Pong():
-                self._heartbeat.take_pong(frame)
-            case Error():
-                log.warning("node says error", extra={"code": frame.code, "said": frame.message[:250]})
-            case Hello():
-                self.say(Error(code=ErrorCode.CONFLICT, message="`hello` comes once, first on a socket."))
+                self._intake.take(message)

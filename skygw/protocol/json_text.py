@@ -248,6 +248,14 @@ def measured(document: str) -> str | None:
     return None
 
 
+def too_complex(document: str) -> str | None:
+    """Why a document would not be taken for what is in it, before it is sent or stored; `None` when it would."""
+    try:
+        return measured(document)
+    except BrokenJson as broken:
+        return str(broken)
+
+
 def read_object(document: str) -> JsonObject:
     """Reads a document that is one object. Raises `BrokenJson`; flaws are in the result."""
     flaw = measured(document)

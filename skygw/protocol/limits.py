@@ -30,6 +30,15 @@ MAX_UNACKED_FRAMES: Final = 1_024
 MAX_UNACKED_BYTES: Final = 4 * MIB
 """…and their text. 1,024 frames of the largest size would be 64 MiB; this bounds what one node can hold here."""
 
+FRAMES_PER_S: Final = 500
+"""What a node may send in the long run, but for the answers it is asked for."""
+
+BYTES_PER_S: Final = 1 * MIB
+"""…and their text."""
+
+BURST_S: Final = 10.0
+"""So many seconds' worth of both may come at once."""
+
 MAX_CHUNK_PAYLOAD: Final = 256 * KIB
 """What our own client puts in one chunk at most; on a slow uplink it puts less."""
 
@@ -51,3 +60,5 @@ class Limits(BaseModel):
     frames_per_message: int = MAX_FRAMES_PER_MESSAGE
     unacked_frames: int = MAX_UNACKED_FRAMES
     unacked_bytes: int = MAX_UNACKED_BYTES
+    frames_per_s: int = FRAMES_PER_S
+    bytes_per_s: int = BYTES_PER_S

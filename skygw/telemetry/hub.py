@@ -11,6 +11,7 @@ from skygw.telemetry.freshness import Freshness
 from skygw.telemetry.instruments import Instruments
 from skygw.telemetry.log import EventLog
 from skygw.telemetry.log_feed import LogFeed
+from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
 from skygw.telemetry.outlet import SubscriberOutlet
 from skygw.telemetry.positions import Versions, read_position
 from skygw.telemetry.presence import Presence
@@ -24,11 +25,14 @@ class StreamHub:
     often a node that is here gives a sign of life.
     """
 
-    def __init__(self, *, era: int, log: EventLog, heartbeat_s: float = 10.0) -> None:
+    def __init__(
+        self, *, era: int, log: EventLog, heartbeat_s: float = 10.0, metrics: StreamMetrics = UNCOUNTED
+    ) -> None:
         self.versions = Versions(era)
         self.retained = RetainedValues(self.versions, changed=self._changed, unchanged=self._unchanged)
         self.feed = LogFeed(log)
         self.log = log
+        self._metrics = metrics
         self._audiences: dict[StreamName, Audience[RetainedSubscription]] = {
             stream: Audience() for stream in RETAINED_STREAMS
         }
@@ -77,6 +81,7 @@ class StreamHub:
             subscription = RetainedSubscription(
                 asked.subscription_id, asked.stream, want, outlet, options=options, versions=self.versions
             )
+            subscription.metrics = self._metrics
             if asked.stream is StreamName.INSTRUMENT_SNAPSHOT:
                 self.instruments.catch_up(want)
             audience = self._audiences[asked.stream]
@@ -98,11 +103,16 @@ class StreamHub:
         logged = LoggedSubscription(
             asked.subscription_id, asked.stream, want, outlet, after=self.feed.head if after is None else after
         )
+        logged.metrics = self._metrics
         if after:
             logged.prev = options.after
         self.feed.listen(logged)
         outlet.add(logged)
         return logged
+
+    def subscriptions(self) -> dict[str, int]:
+        """How many there are of each stream now."""
+        return {stream.value: len(audience) for stream, audience in self._audiences.items()} | self.feed.subscriptions()
 
     def _changed(self, value: Value) -> None:
         for watcher in self._watchers:

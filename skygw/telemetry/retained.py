@@ -1,5 +1,6 @@
 """The latest value of every resource, newest by (session epoch, `live_seq`), never by anybody's clock."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
@@ -163,7 +164,7 @@ class RetainedValues:
     # What comes in.
 
     def offer(self, publisher: Publisher, epoch: Epoch, frame: PublishSnapshot) -> Unwanted | None:
-        """Keeps what a node publishes unless a newer one is held, which is no mistake. Says why it cannot be kept."""
+        """Keeps what a node publishes unless a newer session has said it, which is no mistake. Says why it does not."""
         said = frame.data.value.get("uid")
         install_id = publisher.install_id
         held = self._held.get(install_id)
@@ -273,7 +274,7 @@ class RetainedValues:
                 )
             value = Value(stream, resource)
         elif value.order >= order:
-            return None
+            return _went_back(value, order)
         size = held.size + len(data) - len(value.data)
         if size > MAX_BYTES_PER_INSTALLATION and stream in PUBLISHED_BY_NODES:
             return Unwanted(
@@ -358,6 +359,15 @@ class RetainedValues:
         held = self._held.get(install_id)
         return iter(() if held is None else list(held.values.values()))
 
+    def stale(self) -> Counter[str]:
+        """How many values of each stream are not the present. Looks at all of them."""
+        return Counter(
+            value.stream.value
+            for held in self._held.values()
+            for value in held.values.values()
+            if value.stale is not None
+        )
+
     def matching(self, stream: StreamName, want: Want) -> list[Value]:
         """What fits, in the order it changed."""
         return sorted(self._indexes[stream].matching(want), key=lambda value: value.version)
@@ -378,6 +388,16 @@ def _published(publisher: Publisher, stream: str, said: object) -> tuple[Resourc
     if resource is None or resource.kind not in kinds:
         return None, _not_yours(stream, str(uid))
     return resource, Unwanted("", "")
+
+
+def _went_back(value: Value, order: tuple[int, int]) -> Unwanted | None:
+    """An older session, or the same again, is no mistake; but who counts backwards would never be heard again."""
+    epoch, live_seq = value.order
+    if order[0] < epoch or order[1] == live_seq:
+        return None
+    return Unwanted(
+        "out_of_order", f"The live_seq {order[1]} came behind {live_seq} of the same resource in the same session."
+    )
 
 
 def _not_yours(stream: str, uid: object) -> Unwanted:

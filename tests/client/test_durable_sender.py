@@ -1,12 +1,13 @@
-"""What an ack can mean: nothing about a report that was not given to the writer yet."""
+"""What an ack can mean, nothing about a report that was not given to the writer yet; and how fast a backlog goes."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
-from skygw.client.durable_sender import DurableSender
+from skygw.client.durable_sender import AHEAD_S, DurableSender, Pace
 from skygw.client.lanes import Lanes, Snapshots
 from skygw.client.outbox import Outbox
 from skygw.protocol.json_text import Opaque
@@ -42,3 +43,21 @@ async def test_neither_ack_nor_nack_takes_a_report_that_was_not_sent(tmp_path: P
     await outbox.close()
 
     assert early == [2, 0]
+
+
+@pytest.mark.parametrize(("frames_per_s", "size"), [(10.0, 1), (1e9, 1_000)], ids=["frames", "bytes"])
+async def test_a_backlog_goes_at_its_pace_and_a_single_report_at_once(
+    autojump_clock: trio.testing.MockClock, frames_per_s: float, size: int
+) -> None:
+    pace = Pace(frames_per_s=frames_per_s, bytes_per_s=10_000.0)  # ten of a thousand bytes
+    began = trio.current_time()
+    await pace.turn(size)
+    assert trio.current_time() == began
+    for _ in range(99):
+        await pace.turn(size)
+    assert trio.current_time() - began == pytest.approx(100 / 10 - AHEAD_S)
+    await trio.sleep(3_600)
+    again = trio.current_time()
+    for _ in range(50):
+        await pace.turn(size)
+    assert trio.current_time() - again == pytest.approx(50 / 10 - AHEAD_S)

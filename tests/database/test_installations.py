@@ -128,9 +128,11 @@ async def test_telemetry_of_what_an_observatory_shares_is_its_own_nodes(
     installations: Installations, site: NewObservatory
 ) -> None:
     resources = (await found(installations, site.install_id)).binding.resources
+    enclosure, weather_sensor = (device.uid for device in site.devices)
     assert {uid: resource.kind for uid, resource in resources.items()} == {
         site.uid: ResourceKind.OBSERVATORY,
-        **{device.uid: ResourceKind.DEVICE for device in site.devices},
+        enclosure: ResourceKind.DEVICE,
+        weather_sensor: ResourceKind.DEVICE,
         site.constraints[0].uid: ResourceKind.CONSTRAINT,
     }
     assert {resource.telescope_uid for resource in resources.values()} == {None}

@@ -19,7 +19,7 @@ from skygw.control.ledger import (
     Transition,
     may_move,
 )
-from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable
+from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable, StoreFailed
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
 from skygw.nodes.ports import Claim, Direction, DurableReport
 from skygw.protocol.node_frames import PublishCommandResult
@@ -166,6 +166,8 @@ class MemoryReports:
     def __init__(self, switch: Switch, commands: MemoryCommands) -> None:
         self.rows: dict[OutboxUid, list[DurableReport]] = {}
         self.commits = 0
+        self.cannot_hold: set[int] = set()
+        """Reports that are refused for what is in them, by `seq`."""
         self._switch = switch
         self._commands = commands
 
@@ -177,7 +179,8 @@ class MemoryReports:
         return len(self.rows.get(outbox_uid, []))
 
     async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
-        await self._switch.asked()
+        if await self.refuses(install_id, outbox_uid, reports):
+            raise StoreFailed("The data is refused.", about_the_data=True)
         rows = self.rows.setdefault(outbox_uid, [])
         for report in reports:
             if report.seq <= len(rows):
@@ -188,6 +191,10 @@ class MemoryReports:
                 self._commands.apply(install_id, report.result)
         self.commits += 1
         return len(rows)
+
+    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
+        await self._switch.asked()
+        return any(report.seq in self.cannot_hold and report.nacked is None for report in reports)
 
 
 class MemoryTokens:
@@ -231,6 +238,7 @@ class CountedMetrics:
         self.frames: Counter[tuple[str, str]] = Counter()
         self.bytes: Counter[str] = Counter()
         self.late_replies = 0
+        self.snapshots_refused: Counter[str] = Counter()
         self.sessions = 0
         self.ended_with: list[int | None] = []
         self.refusals: list[str] = []
@@ -254,6 +262,9 @@ class CountedMetrics:
 
     def late_reply(self) -> None:
         self.late_replies += 1
+
+    def snapshot_refused(self, reason: str) -> None:
+        self.snapshots_refused[reason] += 1
 
     def call_started(self) -> None:
         self.calls_begun += 1

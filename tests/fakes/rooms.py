@@ -21,14 +21,17 @@ from skygw.ids import (
 )
 from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
-from skygw.nodes.ports import Binding
-from skygw.nodes.session import NodeSession, SessionPorts, SessionRules
+from skygw.nodes.ports import Binding, SessionPorts
+from skygw.nodes.session import NodeSession, SessionRules
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import Welcome
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import Hello, NodeType
-from skygw.telemetry.retained import RetainedSnapshots
+from skygw.resources import Resource, ResourceKind
+from skygw.telemetry.following import NodeStreams
+from skygw.telemetry.hub import StreamHub
 from tests.fakes.memory_link import MemoryLink
+from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import (
     CountedMetrics,
     MemoryCommands,
@@ -51,13 +54,21 @@ class Site:
         self.outbox_uid = OutboxUid(uuid4())
         self.telescope_uid = TelescopeUid(uuid4())
         self.device_uid = DeviceUid(uuid4())
+        observatory_uid = uuid4()
         self.binding = Binding(
             install_id=self.install_id,
             name="Test site",
             node_type=NodeType.TELESCOPE,
-            observatory_uid=uuid4(),
+            observatory_uid=observatory_uid,
             telescopes=frozenset({self.telescope_uid}),
             devices=frozenset({self.device_uid}),
+            resources={
+                uid: Resource(uid, kind, self.install_id, observatory_uid, self.telescope_uid, device_type)
+                for uid, kind, device_type in (
+                    (self.telescope_uid, ResourceKind.TELESCOPE, None),
+                    (self.device_uid, ResourceKind.DEVICE, "mount"),
+                )
+            },
         )
 
     def hello(self, **changed: Any) -> Hello:
@@ -108,7 +119,9 @@ class Gateway:
         self.reports = MemoryReports(self.database, self.ledger)
         self.controllers = MemoryControllers(self.database)
         self.tokens = MemoryTokens()
-        self.snapshots = RetainedSnapshots()
+        self.log = MemoryLog()
+        self.hub = StreamHub(era=1, log=self.log)
+        self.snapshots = self.hub.retained
         self.metrics = CountedMetrics()
         self.command_outcomes: list[str] = []
         self.commands = CommandService(
@@ -127,6 +140,7 @@ class Gateway:
                 reports=self.reports,
                 tokens=self.tokens,
                 snapshots=self.snapshots,
+                streams=NodeStreams(self.hub),
                 results=self.commands,
                 metrics=self.metrics,
             ),

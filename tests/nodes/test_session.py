@@ -18,6 +18,7 @@ from skygw.protocol.chunks import HEADER_BYTES
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
 from skygw.protocol.gateway_frames import (
+    Ack,
     CancelCommand,
     CancelMode,
     DirectCancel,
@@ -27,8 +28,7 @@ from skygw.protocol.gateway_frames import (
     Welcome,
 )
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.limits import MAX_BINARY_BYTES, MAX_TEXT_BYTES
-from skygw.protocol.node_frames import AuthRefresh, Error, ErrorCode, Ping, Pong, PublishSnapshot, SnapshotStream
+from skygw.protocol.node_frames import AuthRefresh, Error, ErrorCode, Ping, Pong, PublishLog
 from skygw.websocket import Rhythm, WebSocket
 from skygw.websocket.frames import CLOSE, TEXT, Close, close_payload, frame
 from tests.fakes.memory_transport import MemoryTransport
@@ -116,7 +116,7 @@ async def test_any_received_message_is_life(autojump_clock: Clock, nursery: trio
         Ping(id="1"),
         '{"kind":"something_new"}',
         bytes(HEADER_BYTES),
-        snapshot(live_seq=1),
+        '{"kind":"publish_snapshot"}',
     ]
     for message in messages:
         await trio.sleep(24)
@@ -253,125 +253,6 @@ async def test_a_nodes_own_goodbye_is_remembered_with_its_code(autojump_clock: C
     assert link.closed_with is None
 
 
-# What a node may say.
-
-
-def snapshot(*, live_seq: int, uid: str = "mount") -> PublishSnapshot:
-    return PublishSnapshot(
-        stream=SnapshotStream.DEVICE_SNAPSHOT,
-        data=Opaque.of({"uid": uid, "n": live_seq}),
-        observed_at=NOW,
-        live_seq=live_seq,
-    )
-
-
-async def test_a_ping_is_answered_with_its_id(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    gateway, site = Gateway(nursery), Site()
-    link = await gateway.connect(site)
-    link.say(Ping(id="mine"))
-    assert (await link.hear_next(Pong)).id == "mine"
-
-
-async def test_a_snapshot_reaches_what_is_retained(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    gateway, site = Gateway(nursery), Site()
-    link = await gateway.connect(site)
-    link.say(snapshot(live_seq=1))
-    await trio.testing.wait_all_tasks_blocked()
-    assert [held.uid for held in gateway.snapshots.of(site.install_id)] == ["mount"]
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        pytest.param('{"kind":"sing_a_song","id":"7"}', id="unknown kind"),
-        pytest.param('{"id":"7"}', id="no kind"),
-        pytest.param('{"kind":"publish_log","id":"7"}', id="a bad publish without its seq"),
-        pytest.param('{"kind":"ping","id":"7","id":"8"}', id="duplicate key"),
-    ],
-)
-async def test_a_frame_that_is_none_gets_error_and_the_socket_stays(
-    autojump_clock: Clock, nursery: trio.Nursery, message: str
-) -> None:
-    gateway, site = Gateway(nursery), Site()
-    link = await gateway.connect(site)
-    link.say(message)
-    error = await link.hear_next(Error)
-    assert error.code is ErrorCode.INVALID
-    assert error.id in ("7", "8")
-    link.say(Ping(id="still here"))
-    assert (await link.hear_next(Pong)).id == "still here"
-
-
-async def test_a_second_hello_gets_error_and_the_socket_stays(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    gateway, site = Gateway(nursery), Site()
-    link = await gateway.connect(site)
-    link.say(site.hello())
-    assert (await link.hear_next(Error)).code is ErrorCode.CONFLICT
-    link.say(Ping(id="still here"))
-    assert (await link.hear_next(Pong)).id == "still here"
-    assert gateway.epochs.epochs[site.install_id] == 1
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        pytest.param('{"kind":"ping","id":"' + "x" * MAX_TEXT_BYTES + '"}', id="oversize text"),
-        pytest.param("€" * (MAX_TEXT_BYTES // 2), id="oversize in bytes alone"),
-        pytest.param('{"kind":"ping"', id="broken JSON"),
-        pytest.param("[" * 300 + "]" * 300, id="too deep to be read"),
-        pytest.param("", id="empty text"),
-        pytest.param(b"", id="empty binary"),
-        pytest.param(bytes(HEADER_BYTES - 1), id="a binary shorter than its header"),
-        pytest.param(bytes(MAX_BINARY_BYTES + 1), id="oversize binary"),
-    ],
-)
-async def test_broken_framing_ends_the_socket_as_a_protocol_violation(
-    autojump_clock: Clock, nursery: trio.Nursery, message: str | bytes
-) -> None:
-    gateway, site = Gateway(nursery), Site()
-    link = await gateway.connect(site)
-    link.say(message)
-    await link.served.wait()
-    assert link.closed_with is not None
-    assert link.closed_with[0] == CloseCode.PROTOCOL_VIOLATION
-
-
-async def test_what_comes_behind_a_violation_moves_nothing(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    gateway, site = Gateway(nursery), Site()
-    link = await gateway.connect(site)
-    link.say("{")
-    link.say(snapshot(live_seq=1))
-    await link.served.wait()
-    assert list(gateway.snapshots.of(site.install_id)) == []
-
-
-async def test_frames_behind_the_one_that_ended_the_session_move_nothing(
-    autojump_clock: Clock, nursery: trio.Nursery
-) -> None:
-    gateway, site = Gateway(nursery), Site()
-    link = await gateway.connect(site)
-    session = gateway.session(site)
-    link.stall()
-    session.put(Lane.CONTROL, some_data(1))
-    await trio.testing.wait_all_tasks_blocked()  # the writer has it, and takes no other
-    while LANE_BYTES[Lane.CONTROL] - session.queued_bytes(Lane.CONTROL) > 300:
-        session.put(Lane.CONTROL, some_data(1))
-    link.say("[" + ",".join([encode(Ping())] * 3 + [encode(snapshot(live_seq=1))]) + "]")
-    await link.served.wait()
-    assert gateway.metrics.ended_with == [CloseCode.SLOW_CONSUMER]
-    assert list(gateway.snapshots.of(site.install_id)) == []
-
-
-async def test_a_reply_for_nobody_is_counted_and_dropped(autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    gateway, site = Gateway(nursery), Site()
-    link = await gateway.connect(site)
-    link.say(bytes(HEADER_BYTES) + b"payload")
-    link.say(f'{{"kind":"direct_error","id":"{uuid4()}","code":"internal","message":"late"}}')
-    await trio.testing.wait_all_tasks_blocked()
-    assert gateway.metrics.late_replies == 2
-    assert gateway.session(site).ending is None
-
-
 # The token.
 
 
@@ -444,9 +325,9 @@ async def test_with_the_issuer_away_an_expired_session_stays_for_safing_alone_un
         session.put(Lane.DATA, some_data())
     session.put(Lane.SAFING, stop(gateway, site))
     await link.hear_next(CancelCommand)
-    link.say(snapshot(live_seq=1))
+    link.say(PublishLog(seq=1, data=Opaque.of({}), observed_at=NOW))
+    assert (await link.hear_next(Ack)).seq == 1
     await trio.sleep(890)
-    assert len(list(gateway.snapshots.of(site.install_id))) == 1
     assert session.ending is None
     await link.served.wait()
     assert gateway.metrics.ended_with == [CloseCode.TOKEN_EXPIRED]

@@ -34,22 +34,23 @@ async def kept() -> Kept:
 
 
 @pytest.mark.parametrize(
-    ("held", "offered", "is_newer"),
+    ("held", "offered", "is_newer", "refused"),
     [
-        ((1, 1), (1, 2), True),
-        ((1, 2), (1, 1), False),
-        ((1, 2), (1, 2), False),
-        ((1, 900), (2, 1), True),
-        ((2, 1), (1, 900), False),
+        ((1, 1), (1, 2), True, None),
+        ((1, 2), (1, 1), False, "out_of_order"),
+        ((1, 2), (1, 2), False, None),
+        ((1, 900), (2, 1), True, None),
+        ((2, 1), (1, 900), False, None),
     ],
 )
-async def test_the_newest_is_told_by_epoch_and_then_by_live_seq(
-    kept: Kept, held: tuple[int, int], offered: tuple[int, int], *, is_newer: bool
+async def test_the_newest_is_told_by_epoch_and_then_by_live_seq_and_who_counts_backwards_is_told(
+    kept: Kept, held: tuple[int, int], offered: tuple[int, int], refused: str | None, *, is_newer: bool
 ) -> None:
     site = Site()
     mount = site.device()
     assert kept.values.offer(site, Epoch(held[0]), snapshot(mount, held[1], it="held")) is None
-    assert kept.values.offer(site, Epoch(offered[0]), snapshot(mount, offered[1], it="offered")) is None
+    answer = kept.values.offer(site, Epoch(offered[0]), snapshot(mount, offered[1], it="offered"))
+    assert (answer and answer.reason) == refused
     (value,) = kept.values.of(site.install_id)
     assert value.order == (offered if is_newer else held)
     assert ("offered" in value.data) is is_newer

@@ -26,11 +26,11 @@ class Room:
         self.site = Site()
         self.seq = 0
 
-    def say(self, uid: UUID, **data: object) -> None:
+    def say(self, uid: UUID, **data: Any) -> None:
         self.seq += 1
         assert self.hub.retained.offer(self.site, Epoch(1), snapshot(uid, self.seq, **data)) is None
 
-    def reader(self, *, options: object = None, **wanted: object) -> Reader:
+    def reader(self, *, options: object = None, **wanted: Any) -> Reader:
         reader = Reader()
         self.hub.subscribe(reader.outlet, asks(DEVICE, options=options, **wanted))
         return reader

@@ -16,8 +16,8 @@ from skygw import __version__
 from skygw.ids import CallId, InstallId
 from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.outbox import Lane
-from skygw.nodes.ports import Binding
-from skygw.nodes.session import NodeSession, SessionPorts
+from skygw.nodes.ports import Binding, SessionPorts
+from skygw.nodes.session import NodeSession
 from skygw.observability.metrics import Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
@@ -31,6 +31,7 @@ from skygw.serving.config import ListenerConfig
 from skygw.serving.handle import EXTENSION
 from skygw.serving.listener import Listener
 from skygw.serving.metrics import NoMetrics
+from skygw.telemetry.following import NodeStreams
 from tests.benchmarks.servers.listening import say_ready
 from tests.fakes.rooms import Gateway
 
@@ -106,6 +107,7 @@ async def main() -> None:
             reports=rooms.reports,
             tokens=rooms.tokens,
             snapshots=rooms.snapshots,
+            streams=NodeStreams(rooms.hub),
             results=rooms.commands,
             metrics=metrics,
         )

@@ -1,0 +1,205 @@
+"""The log of events read from PostgreSQL: behind its head for those who listen, page by page for those who resume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import asyncpg
+
+from skygw.database.pool import Database
+from skygw.ids import InstallId
+from skygw.protocol.streams import StreamFilter, StreamName
+from skygw.telemetry.log import PAGE, PAGE_BYTES, LogEvent, LogKind
+
+GAP = "*"
+"""In front of a stream's name: a gap in it. Alone: a gap in all streams of its node."""
+
+FEWEST = 8
+"""Rows a lookup may bring, when there are very many lookups in one page."""
+
+HEAD = "SELECT position FROM skygw.log_head"
+FLOOR = "SELECT dropped_through FROM skygw.log_head"
+
+COLUMNS = (
+    "position, stream, install_id, observatory_uid, telescope_uid, device_uid, observed_at, received_at, data, missing"
+)
+
+# The row that goes beyond `$2` bytes is the last but not left out, so that a page is never empty by its bytes.
+WITHIN_BYTES = (
+    f"SELECT {COLUMNS} FROM ("  # noqa: S608 -- names of ours
+    "SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS bytes_before FROM found"
+    ") AS sized WHERE bytes_before < $2 ORDER BY position"
+)
+
+TAIL = (
+    f"WITH found AS (SELECT {COLUMNS} FROM skygw.log WHERE position > $3 ORDER BY position LIMIT $1) "  # noqa: S608
+    + WITHIN_BYTES
+)
+
+# Each lookup reads one index in order and stops after `$5` rows. What lies behind the last row of a lookup that may
+# have more waits for the next page: nothing is passed over, and a page costs no more than its lookups.
+PAGE_OF = """
+    WITH looked_up AS MATERIALIZED ({lookups}), found AS (
+        SELECT *
+        FROM looked_up
+        WHERE position <= coalesce((SELECT min(position) FROM looked_up WHERE nth = $5), $4)
+        ORDER BY position
+        LIMIT $1
+    )
+"""
+
+LOOKUP = """
+    SELECT hit.*
+    FROM {wanted}
+    CROSS JOIN LATERAL (
+        SELECT {columns}, row_number() OVER (ORDER BY position) AS nth
+        FROM skygw.log
+        WHERE {condition} AND position > $3 AND position <= $4
+        ORDER BY position
+        LIMIT $5
+    ) AS hit
+"""
+
+FIND_DEVICES = """
+    SELECT device.uid, telescope.uid AS telescope_uid, observatory.uid AS observatory_uid
+    FROM device
+    JOIN observatory ON observatory.id = device.observatory_id
+    LEFT JOIN telescope ON telescope.id = device.telescope_id
+    WHERE ($1::uuid[] IS NULL OR device.uid = ANY ($1)) AND ($2::text[] IS NULL OR device.device_type = ANY ($2))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Devices:
+    """The devices that are asked for, and where the nodes that run them are: these tell of gaps without a device."""
+
+    uids: Sequence[UUID]
+    telescopes: Sequence[UUID]
+    observatories: Sequence[UUID]
+    """Of what telescopes share."""
+
+
+@dataclass(slots=True)
+class _Lookups:
+    """The lookups of one page with their arguments, which begin behind the five of the page."""
+
+    arguments: list[object] = field(default_factory=list)
+    selects: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def argument(self, value: object) -> str:
+        self.arguments.append(value)
+        return f"${5 + len(self.arguments)}"
+
+    def among(self, column: str, values: Sequence[UUID]) -> str:
+        return f"{column} = ANY ({self.argument(values)}::uuid[])"
+
+    def add(self, streams: Sequence[str], column: str | None, values: Sequence[UUID], *also: str) -> None:
+        """One lookup for each value of the column in each of the streams; without a column, for each stream."""
+        wanted = f"unnest({self.argument(streams)}::text[]) AS named (stream)"
+        conditions = ["log.stream = named.stream", *also]
+        self.count += len(streams) * (1 if column is None else len(values))
+        if column is not None:
+            wanted += f" CROSS JOIN unnest({self.argument(values)}::uuid[]) AS wanted (uid)"
+            conditions.append(f"log.{column} = wanted.uid")
+        self.selects.append(LOOKUP.format(wanted=wanted, columns=COLUMNS, condition=" AND ".join(conditions)))
+
+
+class PgEventLog:
+    """`telemetry.log.EventLog` in PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def head(self) -> int:
+        """The position of the last committed event, 0 before the first."""
+        async with self._database.connection() as connection:
+            return int(await connection.fetchval(HEAD))
+
+    async def floor(self) -> int:
+        """Everything up to this position is no longer kept."""
+        async with self._database.connection() as connection:
+            return int(await connection.fetchval(FLOOR))
+
+    async def tail(self, after: int, *, limit: int = PAGE, max_bytes: int = PAGE_BYTES) -> Sequence[LogEvent]:
+        """The next committed events of all streams, in order."""
+        async with self._database.connection() as connection:
+            return [_event(row) for row in await connection.fetch(TAIL, limit, max_bytes, after)]
+
+    async def page(
+        self,
+        stream: StreamName,
+        after: int,
+        *,
+        upto: int,
+        wanted: StreamFilter,
+        limit: int = PAGE,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Sequence[LogEvent]:
+        """The next events of one stream that fit the filter, and the gaps of the nodes it speaks of. May be fewer than
+        `limit`; none when there are no more.
+
+        With a filter by device these are the gaps of the node that has the device by the hub's records of today.
+        """
+        async with self._database.connection() as connection:
+            devices: _Devices | None = None
+            if wanted.device_uid is not None or wanted.device_type is not None:
+                devices = _devices(wanted, await connection.fetch(FIND_DEVICES, wanted.device_uid, wanted.device_type))
+            lookups = _lookups(stream, wanted, devices)
+            each = max(FEWEST, min(limit, 4 * limit // max(1, lookups.count)))
+            query = PAGE_OF.format(lookups=" UNION ALL ".join(lookups.selects)) + WITHIN_BYTES
+            rows = await connection.fetch(query, limit, max_bytes, after, upto, each, *lookups.arguments)
+        return [_event(row) for row in rows]
+
+
+def _devices(wanted: StreamFilter, rows: Sequence[asyncpg.Record]) -> _Devices:
+    # A uid that the hub has no record of may still be in the log; of a type nothing is known but by the records.
+    known = {row["uid"] for row in rows}
+    return _Devices(
+        uids=list(known if wanted.device_type is not None else {*(wanted.device_uid or ())}),
+        telescopes=list({row["telescope_uid"] for row in rows if row["telescope_uid"] is not None}),
+        observatories=list({row["observatory_uid"] for row in rows if row["telescope_uid"] is None}),
+    )
+
+
+def _lookups(stream: StreamName, wanted: StreamFilter, devices: _Devices | None) -> _Lookups:
+    """By the key that says most; the others are looked at in what it finds."""
+    lookups = _Lookups()
+    gaps = [GAP, GAP + stream]
+    keys: dict[str, Sequence[UUID]] = {}
+    if devices is not None and wanted.device_uid is not None:
+        keys["device_uid"] = devices.uids
+    for column in ("telescope_uid", "install_id", "observatory_uid"):
+        values: tuple[UUID, ...] | None = getattr(wanted, column)
+        if values is not None:
+            keys[column] = list(set(values))
+    if devices is not None:
+        keys.setdefault("device_uid", devices.uids)
+    if not keys:
+        lookups.add([stream, *gaps], None, ())
+        return lookups
+    first, *others = keys
+    lookups.add([stream, *gaps], first, keys[first], *(lookups.among(column, keys[column]) for column in others))
+    if devices is not None:
+        all_but_device = [lookups.among(column, values) for column, values in keys.items() if column != "device_uid"]
+        lookups.add(gaps, "telescope_uid", devices.telescopes, "device_uid IS NULL", *all_but_device)
+        of_shared = ("device_uid IS NULL", "telescope_uid IS NULL")
+        lookups.add(gaps, "observatory_uid", devices.observatories, *of_shared, *all_but_device)
+    return lookups
+
+
+def _event(row: asyncpg.Record) -> LogEvent:
+    name = row["stream"].removeprefix(GAP)
+    return LogEvent(
+        position=row["position"],
+        kind=LogKind.GAP if row["stream"].startswith(GAP) else LogKind.EVENT,
+        stream=StreamName(name) if name else None,
+        install_id=None if row["install_id"] is None else InstallId(row["install_id"]),
+        observatory_uid=row["observatory_uid"],
+        telescope_uid=row["telescope_uid"],
+        device_uid=row["device_uid"],
+        observed_at=row["observed_at"],
+        received_at=row["received_at"],
+        data=row["data"],
+        missing=row["missing"],
+    )
