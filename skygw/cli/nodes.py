@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -11,7 +12,7 @@ from skygw.cli.why import explain
 
 
 def nodes(*, reach_by: Reach | None = None, as_json: AsJson = False) -> int:
-    """List the installations and whether they are connected."""
+    """List the installations, whether they are connected, and the telescopes of each, as “skygw stop” takes them."""
     return trio.run(partial(_nodes, reach_by, Terminal(as_json=as_json)))
 
 
@@ -41,13 +42,14 @@ async def _nodes(reach_by: Reach | None, terminal: Terminal) -> int:
             node.get("since") if node.get("connected") else (node.get("lastClose") or {}).get("at"),
             node.get("callsInFlight"),
             node.get("softwareVersion"),
+            _telescopes(node),
         )
         for node in found
     ]
     styles = ["" if node.get("connected") else "red" for node in found]
     if not found:
         terminal.note("the gateway knows no installation")
-    terminal.table(("NAME", "UID", "CONNECTED", "SINCE", "CALLS", "VERSION"), rows, styles=styles)
+    terminal.table(("NAME", "UID", "CONNECTED", "SINCE", "CALLS", "VERSION", "TELESCOPES"), rows, styles=styles)
     return ExitCode.OK
 
 
@@ -57,8 +59,14 @@ async def _why(which: str, reach_by: Reach | None, terminal: Terminal) -> int:
             node = await gateway.node(which)
     finding = explain(node)
     if terminal.as_json:
-        terminal.json({"node": node.get("uid"), **asdict(finding)})
+        terminal.json({"node": node.get("uid"), "telescopes": node.get("telescopes") or [], **asdict(finding)})
     else:
         terminal.line(finding.sentence)
         terminal.line(f"Next: {finding.action}")
+        if telescopes := _telescopes(node):
+            terminal.line(f"To stop what it moves: skygw stop {telescopes}")
     return ExitCode.OK
+
+
+def _telescopes(node: dict[str, Any]) -> str:
+    return " ".join(map(str, node.get("telescopes") or ()))

@@ -26,6 +26,8 @@ DEFAULT_URL = "http://127.0.0.1:5003"
 PAGE_SIZE = 100
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 15.0
+UIDS_TOLD = 10
+"""Of installations that share a name, in one sentence."""
 
 
 @Parameter(name="*")
@@ -70,11 +72,24 @@ class RunningGateway:
         """An installation by its number, its uid or, failing that, its name."""
         if is_id(which):
             return await self.get(f"/internal/nodes/{which}")
-        named = [node for node in await self.nodes() if node.get("name") == which]
-        if len(named) != 1:
-            say = "No installation has" if not named else f"{len(named)} installations have"
-            raise CommandFailed(f"{say} the name “{which}”; “skygw nodes” lists them.", {"code": "not_found"})
+        named = await self.named(which)
+        if len(named) > 1:
+            uids = ", ".join(str(node.get("uid")) for node in named[:UIDS_TOLD])
+            more = f" and {len(named) - UIDS_TOLD} more" if len(named) > UIDS_TOLD else ""
+            raise CommandFailed(
+                f"{len(named)} installations have the name “{which}”: {uids}{more}. Say which by its uid.",
+                {"code": "not_found"},
+            )
         return named[0]
+
+    async def named(self, name: str) -> list[dict[str, Any]]:
+        """Every installation of this name, at least one: names are given by people, and nothing keeps them apart."""
+        named = [node for node in await self.nodes() if node.get("name") == name]
+        if not named:
+            raise CommandFailed(
+                f"No installation has the name “{name}”; “skygw nodes” lists them.", {"code": "not_found"}
+            )
+        return named
 
     @asynccontextmanager
     async def stream(self, path: str, body: dict[str, Any], *, timeout_s: float) -> AsyncIterator[httpx.Response]:

@@ -22,7 +22,7 @@ from skygw.errors import StartupError
 from skygw.ids import InstallId
 from skygw.observability.logs import configure_logs
 from skygw.settings import Settings
-from skygw.sim.blueprint import SiteBlueprint
+from skygw.sim.blueprint import Layout, SiteBlueprint
 from skygw.sim.fleet import Fleet, FleetCounts, draw_nodes, open_fleet
 from skygw.sim.line import Line
 from skygw.sim.line_profiles import line_of
@@ -50,6 +50,7 @@ def simulate(
     telescopes: int = 3,
     time_scale: float = 1.0,
     scenario: Scenario = Scenario.CALM,
+    layout: Layout = Layout.WIRED,
     faults: str | None = None,
     connects_per_s: float = 50.0,
     duration_s: float | None = None,
@@ -77,7 +78,11 @@ def simulate(
     time_scale
         Simulated seconds per second.
     scenario
-        What goes wrong: nothing (calm), devices, disks and clocks (faulty), or the weather (storm).
+        What goes wrong: nothing (calm), devices, disks and clocks (faulty), the weather (storm), or what is known of it
+        (weather-lost).
+    layout
+        How a roof's installation knows the weather: by a wire (wired), or from another installation, through the hub
+        (remote-weather).
     faults
         Give every installation a bad line of its own: lte, satellite or dsl, changed or made by key=value pairs, as in
         dsl,latency-ms=150,cut-every-s=60. The keys stand in docs/simulation.md.
@@ -98,7 +103,7 @@ def simulate(
     line = None if faults is None else _line(faults)
     settings = load_settings(config=config)
     socket_url = _socket_url(url)
-    blueprints = draw_nodes(seed, nodes, telescopes_per_site=telescopes)
+    blueprints = draw_nodes(seed, nodes, telescopes_per_site=telescopes, layout=layout)
     token_of = _tokens_from(tokens) if tokens is not None else _development_tokens(settings)
     _allow_files(nodes * (FILES_PER_NODE + (FILES_PER_LINE if line else 0)))
     configure_logs(log_format=settings.log_format, level="error")

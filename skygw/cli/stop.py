@@ -1,10 +1,11 @@
 """`skygw stop`: sends the safing command to telescopes, all at once, and shows the proof device by device.
 
 Where telescopes are named, nothing is looked up first; a telescope that is looked up is stopped as soon as it is found.
+A name that several installations have means all of them: whoever asks for a stop is not asked a question back.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from uuid import UUID, uuid4
 import trio
 from cyclopts import Parameter
 
-from skygw.cli.running_gateway import Reach, RunningGateway, reach
+from skygw.cli.running_gateway import Reach, RunningGateway, is_id, reach
 from skygw.cli.terminal import AsJson, CommandFailed, ExitCode, Terminal
 from skygw.errors import StartupError
 
@@ -53,9 +54,9 @@ def stop(
     Parameters
     ----------
     telescopes
-        Uids of telescopes.
+        Uids of telescopes; “skygw nodes” lists them.
     node
-        Every telescope of this installation: number, uid or name.
+        Every telescope of this installation: number, uid or name. A name that several have stops them all, and says so.
     observatory
         Every telescope of this observatory (its uid) whose installation is connected.
     all_
@@ -84,7 +85,7 @@ def stop(
 
 async def _stop(wanted: Wanted, command_type: str, timeout_s: float, by: Reach | None, terminal: Terminal) -> int:
     async with reach(by) as gateway:
-        stopping = Stopping(gateway, command_type, timeout_s)
+        stopping = Stopping(gateway, command_type, timeout_s, terminal.note)
         with terminal.progress("stopping…"):
             await stopping.run(wanted)
     for problem in stopping.problems:
@@ -106,15 +107,18 @@ async def _stop(wanted: Wanted, command_type: str, timeout_s: float, by: Reach |
 class Stopping:
     """Stops side by side: none waits for another's proof, nor for the look-up of others."""
 
-    def __init__(self, gateway: RunningGateway, command_type: str, timeout_s: float) -> None:
+    def __init__(
+        self, gateway: RunningGateway, command_type: str, timeout_s: float, note: Callable[[str], None]
+    ) -> None:
         self._gateway = gateway
         self._command_type = command_type
         self._timeout_s = timeout_s
+        self._note = note
         self._begun: set[str] = set()
         self.results: dict[str, dict[str, Any]] = {}
         """What became of each telescope's stop, in the order in which that was known."""
         self.problems: list[str] = []
-        """A sentence for each look-up that found nothing to stop."""
+        """A sentence for each look-up that found nothing to stop, or perhaps not all."""
 
     async def run(self, wanted: Wanted) -> None:
         """Until it is known of every telescope what became of its stop."""
@@ -135,26 +139,39 @@ class Stopping:
         self.results[telescope] = await _stop_one(self._gateway, telescope, self._command_type, self._timeout_s)
 
     async def _look_up_node(self, which: str, nursery: trio.Nursery) -> None:
-        try:
-            telescopes = _telescopes(await self._find(which))
-        except CommandFailed as error:
-            self.problems.append(f"{which}: {error}")
-            return
-        if not telescopes:
-            self.problems.append(f"{which}: This installation has no telescope.")
-        self._begin(telescopes, nursery)
-
-    async def _find(self, which: str) -> dict[str, Any]:
-        """Among those connected, which the gateway knows by heart; only then where the hub's database is asked."""
-        if not which.isdecimal():  # a number is the database's own
+        """First among those connected, which the gateway knows by heart: their stops wait for nothing else. Then in the
+        hub's database, unless it was a uid and found: another of that name may be away.
+        """
+        found = await self._connected_as(which)
+        for node in found:
+            self._begin(_telescopes(node), nursery)
+        if not found or not is_id(which):
             try:
-                connected = await self._gateway.nodes(connected=True)
-            except CommandFailed:
-                connected = []  # the second look says what is wrong
-            named = [node for node in connected if which in (node.get("name"), node.get("uid"))]
-            if len(named) == 1:
-                return named[0]
-        return await self._gateway.node(which)
+                known = [await self._gateway.node(which)] if is_id(which) else await self._gateway.named(which)
+            except CommandFailed as error:
+                doubt = "Whether others that are away have this name is not known: " if found else ""
+                self.problems.append(f"{which}: {doubt}{error}")
+                known = []
+            uids = {node.get("uid") for node in found}
+            found += [node for node in known if node.get("uid") not in uids]
+        if len(found) > 1:
+            self._note(
+                f"{len(found)} installations have the name “{which}”, and all of them are stopped: "
+                f"{', '.join(map(_described, found))}. One alone is stopped by its uid."
+            )
+        for node in found:
+            self._begin(_telescopes(node), nursery)
+        if found and not any(map(_telescopes, found)):
+            self.problems.append(f"{which}: This installation has no telescope.")
+
+    async def _connected_as(self, which: str) -> list[dict[str, Any]]:
+        if which.isdecimal():  # a number is the database's own
+            return []
+        try:
+            connected = await self._gateway.nodes(connected=True)
+        except CommandFailed:
+            return []  # the second look says what is wrong
+        return [node for node in connected if which in (node.get("name"), node.get("uid"))]
 
     async def _look_up_connected(self, wanted: Wanted, nursery: trio.Nursery) -> None:
         try:
@@ -165,6 +182,12 @@ class Stopping:
         for node in connected:
             if wanted.includes(node):
                 self._begin(_telescopes(node), nursery)
+
+
+def _described(node: dict[str, Any]) -> str:
+    count = len(_telescopes(node))
+    there = "connected" if node.get("connected") else "not connected"
+    return f"{node.get('uid')} ({there}, {count} telescope{'' if count == 1 else 's'})"
 
 
 def _telescopes(node: dict[str, Any]) -> list[str]:
@@ -224,5 +247,6 @@ def _uid(text: str, whose: str) -> str:
         return str(UUID(text))
     except ValueError:
         raise StartupError(
-            f"“{text[:80]}” is no {whose}'s uid, which is a UUID; an installation goes with --node"
+            f"“{text[:80]}” is no {whose}'s uid, which is a UUID (“skygw nodes” lists them); an installation goes with "
+            "--node"
         ) from None

@@ -30,6 +30,10 @@ class Arrivals:
         """Milliseconds this frame, read now, was on its way beyond the fastest one seen."""
         return self._transit.age_ms(own_ms=self._now_ms(), sent_ms=float(t_ms))
 
+    def since_ms(self, t_ms: int) -> float:
+        """Milliseconds since the gateway's clock stood at `t_ms`, also when the session is over. After `measure`."""
+        return self._transit.since_ms(own_ms=self._now_ms(), sent_ms=float(t_ms))
+
     def judge(self, *, t_ms: int, epoch: Epoch, deadline_ms: int | None) -> float | TooLate | None:
         """The seconds that remain (`None`: no deadline), or why the frame is refused. Safing is not asked here."""
         age_ms = self.measure(t_ms)

@@ -5,11 +5,12 @@ Trio runs in a thread of its own; handlers run in worker threads and block as th
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar
+from uuid import UUID
 
 import trio
 
@@ -17,10 +18,12 @@ from skygw.client.blocking_caller import BlockingAnswer, BlockingCaller
 from skygw.client.commands import Command, CommandOutcome
 from skygw.client.config import NodeConfig
 from skygw.client.direct import DirectCall
+from skygw.client.following import Followed, Following
 from skygw.client.node import LinkEnded, LinkLossPolicy, LinkStatus, NodeClient
 from skygw.protocol.node_frames import SnapshotStream
+from skygw.protocol.streams import StreamFilter, StreamName
 
-__all__ = ["BlockingAnswer", "BlockingCall", "BlockingCaller", "BlockingCommand", "BlockingNode"]
+__all__ = ["BlockingAnswer", "BlockingCall", "BlockingCaller", "BlockingCommand", "BlockingFollowing", "BlockingNode"]
 
 log = logging.getLogger("skygw.client")
 
@@ -95,6 +98,47 @@ class BlockingCommand:
     def progress(self, fraction: float, *, more_time_ms: int | None = None) -> None:
         """Durable. Raises `trio.Cancelled` after the hard end of a cancel."""
         trio.from_thread.run(lambda: self._command.progress(fraction, more_time_ms=more_time_ms))
+
+
+class BlockingFollowing:
+    """A stream that is followed, for any thread; also when the node has ended: what is known grows old."""
+
+    def __init__(self, following: Following, node: "BlockingNode") -> None:
+        self._following = following
+        self._node = node
+
+    @property
+    def news(self) -> int:
+        """Grows with everything that comes."""
+        return self._following.news
+
+    @property
+    def live(self) -> bool:
+        """See `Following.live`."""
+        return self._following.live
+
+    @property
+    def problem(self) -> str | None:
+        """See `Following.problem`."""
+        return self._following.problem
+
+    def fresh_or_none(self, uid: UUID, *, max_age_s: float) -> Followed | None:
+        """See `Following.fresh_or_none`."""
+        return self._following.fresh_or_none(uid, max_age_s=max_age_s)
+
+    def wait_changed(self, since: int, *, timeout_s: float) -> bool:
+        """Whether `news` is beyond `since` within `timeout_s`: read `news` before you look. Raises `NodeStopped`."""
+
+        async def wait() -> bool:
+            with trio.move_on_after(timeout_s):
+                await self._following.changed(since)
+            return self._following.news > since
+
+        return self._node.wait_in_trio(wait)
+
+    def close(self) -> None:
+        """See `Following.close`."""
+        self._node.in_trio(self._following.close)
 
 
 BlockingOperation = Callable[[BlockingCall], None]
@@ -181,7 +225,7 @@ class BlockingNode:
         if self._thread is None:
             return
         with suppress(NodeStopped):  # it has ended already; what it ended with is raised below
-            self._in_trio(self._cancel)
+            self.in_trio(self._cancel)
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             raise TimeoutError(f"A handler of the node did not end within {timeout_s:.0f} s.")
@@ -223,13 +267,22 @@ class BlockingNode:
         if self._scope is not None:
             self._scope.cancel()
 
-    def _in_trio(self, work: Callable[[], T]) -> T:
-        """Raises `NodeStopped`."""
+    def in_trio(self, work: Callable[[], T]) -> T:
+        """Does it in the node's thread, now. Raises `NodeStopped`."""
         if self._trio_token is None:
             raise NodeStopped("The node is not running.")
         try:
             return trio.from_thread.run_sync(work, trio_token=self._trio_token)
         except trio.RunFinishedError:
+            raise NodeStopped("The node has ended.") from None
+
+    def wait_in_trio(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Waits for it in the node's thread. Raises `NodeStopped`."""
+        if self._trio_token is None:
+            raise NodeStopped("The node is not running.")
+        try:
+            return trio.from_thread.run(work, trio_token=self._trio_token)
+        except (trio.RunFinishedError, trio.Cancelled):
             raise NodeStopped("The node has ended.") from None
 
     # Publishing and looking, from any thread.
@@ -255,12 +308,21 @@ class BlockingNode:
                 await self._client.wait_connected()
             return self._client.connected
 
-        if self._trio_token is None:
-            raise NodeStopped("The node is not running.")
-        try:
-            return trio.from_thread.run(wait, trio_token=self._trio_token)
-        except (trio.RunFinishedError, trio.Cancelled):
-            raise NodeStopped("The node has ended.") from None
+        return self.wait_in_trio(wait)
+
+    def follow(
+        self,
+        stream: StreamName,
+        *,
+        filter: StreamFilter | None = None,  # noqa: A002 - the protocol's word
+        max_rate_hz: float | None = None,
+    ) -> BlockingFollowing:
+        """See `NodeClient.follow`."""
+
+        def follow() -> Following:
+            return self._client.follow(stream, filter=filter, max_rate_hz=max_rate_hz)
+
+        return BlockingFollowing(follow() if self._thread is None else self.in_trio(follow), self)
 
     def publish_snapshot(
         self,
@@ -270,7 +332,7 @@ class BlockingNode:
         max_silence_s: float | None = None,
         observed_at: datetime | None = None,
     ) -> None:
-        self._in_trio(
+        self.in_trio(
             lambda: self._client.publish_snapshot(stream, data, max_silence_s=max_silence_s, observed_at=observed_at)
         )
 
@@ -287,9 +349,4 @@ class BlockingNode:
             seq: int | None = await publish(data, observed_at=observed_at)
             return seq
 
-        if self._trio_token is None:
-            raise NodeStopped("The node is not running.")
-        try:
-            return trio.from_thread.run(work, trio_token=self._trio_token)
-        except (trio.RunFinishedError, trio.Cancelled):
-            raise NodeStopped("The node has ended.") from None
+        return self.wait_in_trio(work)

@@ -4,13 +4,14 @@ Both are in one file because a command's outcome and the report of it must be wr
 Blocking and not thread-safe: `outbox.py` calls it, one call at a time, from a thread.
 """
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from skygw.errors import Invalid
@@ -22,6 +23,7 @@ from skygw.protocol.node_frames import Durable, PublishCommandResult, PublishGap
 
 FILE_NAME = "journal.sqlite"
 KEEP_OUTCOMES_S = 30 * 24 * 3600.0
+NOTHING_LOST = "{}"
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -74,7 +76,13 @@ class Journal:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES}")
-            for key, value in (("outbox_uid", str(uuid4())), ("next_seq", 1), ("acked", 0), ("dropped", 0)):
+            for key, value in (
+                ("outbox_uid", str(uuid4())),
+                ("next_seq", 1),
+                ("acked", 0),
+                ("dropped", 0),
+                ("lost", NOTHING_LOST),
+            ):
                 connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
             connection.execute("COMMIT")
         except BaseException:
@@ -106,7 +114,8 @@ class Journal:
         """Keeps a frame under the next `seq` (its own is ignored) and returns it.
 
         With `may_drop`, a full outbox returns `None`: the loss is counted, and declared by a `publish_gap` in its
-        place as soon as there is room. Raises `Invalid` for a frame larger or deeper than a message may be.
+        place as soon as there is room: how many, of which kinds, from when to when. Raises `Invalid` for a frame
+        larger or deeper than a message may be.
         """
         with self._transaction():
             return self._append(frame, may_drop=may_drop)
@@ -141,6 +150,7 @@ class Journal:
         """
         with self._transaction():
             lost = self.acked - hub_has
+            of_it = {"outbox_uid": str(self.outbox_uid), "from_seq": hub_has + 1, "to_seq": self.acked}
             waiting = [_decoded(text) for (text,) in self._connection.execute("SELECT text FROM frames ORDER BY seq")]
             self._connection.execute("DELETE FROM frames")
             self._size = 0
@@ -148,7 +158,7 @@ class Journal:
             self._set("acked", 0)
             self._set("next_seq", 1)
             if lost > 0:
-                self._append(_gap(reason="lost_at_hub", count=lost), may_drop=False)
+                self._append(_gap(reason="lost_at_hub", count=lost, **of_it), may_drop=False)
             elif lost < 0:
                 self._append(_gap(reason="node_disk_restored"), may_drop=False)
             for frame in waiting:
@@ -203,7 +213,7 @@ class Journal:
     def _append(self, frame: Durable, *, may_drop: bool, counted: bool = True) -> int | None:
         if may_drop and self._size > self._max_bytes:
             if counted:
-                self._set("dropped", int(self._meta("dropped")) + 1)
+                self._drop(frame)
             return None
         self._declare_dropped()
         seq = int(self._meta("next_seq"))
@@ -218,11 +228,22 @@ class Journal:
         self._set("next_seq", seq + 1)
         return seq
 
+    def _drop(self, frame: Durable) -> None:
+        """Counts what is lost, by kind, and from when to when it was."""
+        at = None if frame.observed_at is None else frame.observed_at.isoformat()
+        lost: dict[str, Any] = json.loads(str(self._meta("lost"))) or {"from": at, "kinds": {}}
+        lost["to"] = at
+        lost["kinds"][frame.kind] = lost["kinds"].get(frame.kind, 0) + 1
+        self._set("lost", json.dumps(lost))
+        self._set("dropped", int(self._meta("dropped")) + 1)
+
     def _declare_dropped(self) -> None:
         dropped = int(self._meta("dropped"))
         if dropped and self._size <= self._max_bytes:
+            lost = json.loads(str(self._meta("lost")))
             self._set("dropped", 0)
-            self._append(_gap(reason="outbox_full", count=dropped), may_drop=False)
+            self._set("lost", NOTHING_LOST)
+            self._append(_gap(reason="outbox_full", count=dropped, **lost), may_drop=False)
 
     def _keep(self, report: PublishCommandResult) -> None:
         self._append(report, may_drop=False)
@@ -260,9 +281,8 @@ class Journal:
         self._connection.execute("COMMIT")
 
 
-def _gap(*, reason: str, count: int | None = None) -> PublishGap:
-    data = {"reason": reason} if count is None else {"reason": reason, "count": count}
-    return PublishGap(seq=1, data=Opaque.of(data), observed_at=datetime.now(UTC))
+def _gap(*, reason: str, **known: Any) -> PublishGap:
+    return PublishGap(seq=1, data=Opaque.of({"reason": reason, **known}), observed_at=datetime.now(UTC))
 
 
 def _decoded(text: str) -> Durable:

@@ -140,9 +140,7 @@ async def _connect(url: SplitResult, dialled: tuple[str, int] | None, ssl_contex
     tune(sock, unsent_bytes=UNSENT_BYTES)
     if not tls:
         return PlainTransport(sock, Patience())
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-    context = ssl_context or ssl.create_default_context()
-    transport = TlsTransport(trio.SSLStream(stream, context, server_hostname=host, https_compatible=True), Patience())
+    transport = TlsTransport.asking(sock, ssl_context or ssl.create_default_context(), Patience(), host=host)
     try:
         await transport.shake_hands()
     except BaseException:

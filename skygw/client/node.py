@@ -6,10 +6,9 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import trio
 
@@ -18,9 +17,10 @@ from skygw.client.comeback import Comebacks
 from skygw.client.commands import Command, CommandHandler, CommandOutcome, Commands
 from skygw.client.config import NodeConfig, Token
 from skygw.client.direct import DirectCall, OperationHandler, OperationRefused, Operations
+from skygw.client.following import Followed, Following, Followings
+from skygw.client.kept_state import KeptState
 from skygw.client.lanes import Snapshots
 from skygw.client.link import Link, LinkEnded, open_link
-from skygw.client.node_state import NodeState, load_state, save_state
 from skygw.client.on_site import LinkStatus, advice
 from skygw.client.outbox import Outbox
 from skygw.client.session import Session, SessionNeeds, as_token, greet
@@ -32,12 +32,15 @@ from skygw.protocol.gateway_frames import LinkLossPolicy, Welcome
 from skygw.protocol.json_text import Opaque, too_complex
 from skygw.protocol.limits import MAX_TEXT_BYTES
 from skygw.protocol.node_frames import Hello, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
+from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.websocket import LinkClosed
 
 __all__ = [
     "Command",
     "CommandOutcome",
     "DirectCall",
+    "Followed",
+    "Following",
     "LinkEnded",
     "LinkLossPolicy",
     "LinkStatus",
@@ -80,14 +83,14 @@ class NodeClient:
         self._comebacks = Comebacks(chance)
         self._operations = Operations()
         self._snapshots = Snapshots()
+        self._followings = Followings()
         self._command_handler: CommandHandler | None = None
         self._full_state: FullState | None = None
         self._link_lost: LinkLost | None = None
         self._live_seq = 0
         self._boot_id = BootId(uuid4())
         self._outbox: Outbox | None = None
-        self._state: NodeState | None = None
-        self._state_changed = trio.Event()
+        self._state: KeptState | None = None
         self._session: Session | None = None
         self._up = trio.Event()
         self._down = trio.Event()
@@ -179,6 +182,22 @@ class NodeClient:
             raise RuntimeError("Durable reports need a running client: start run() first.")
         return self._outbox
 
+    # Following.
+
+    def follow(
+        self,
+        stream: StreamName,
+        *,
+        filter: StreamFilter | None = None,  # noqa: A002 - the protocol's word
+        max_rate_hz: float | None = None,
+    ) -> Following:
+        """The newest of what other installations publish and this one's graph lets it see: before `run` or during it,
+        kept up across links. `max_rate_hz` is per resource.
+
+        Raises `ValueError` for a stream that no node may follow.
+        """
+        return self._followings.add(stream, filter or StreamFilter(), max_rate_hz=max_rate_hz)
+
     # The link.
 
     @property
@@ -207,30 +226,28 @@ class NodeClient:
         config = self._config
         self._outbox = await Outbox.open(config.state_dir, max_bytes=config.outbox_bytes)
         try:
-            self._state = await trio.to_thread.run_sync(self._load_state)
+            self._state = await KeptState.load(config.state_dir, instance_uid=config.instance_uid)
             commands = Commands(self._outbox, self._command_handler, undone=self._command_undone)
             needs = SessionNeeds(
                 outbox=self._outbox,
                 commands=commands,
                 operations=self._operations,
                 snapshots=self._snapshots,
+                followings=self._followings,
                 token_provider=config.token,
                 full_state=self._publish_full_state,
-                accept_fence=self._accept_fence,
+                accept_fence=self._state.accept_fence,
                 now_ms=self._now_ms,
             )
             async with trio.open_nursery() as nursery:
                 await nursery.start(commands.run)
-                nursery.start_soon(self._keep_state)
+                nursery.start_soon(self._state.run)
                 nursery.start_soon(self._watch_link)
                 task_status.started()
                 await self._keep_connected(needs)
         finally:
             await self._outbox.close()
             self._outbox = None
-
-    def _load_state(self) -> NodeState:
-        return load_state(self._config.state_dir, instance_uid=self._config.instance_uid)
 
     def _open_link(self, token: str) -> AbstractAsyncContextManager[Link]:
         return open_link(
@@ -285,7 +302,7 @@ class NodeClient:
 
     async def _live(self, link: Link, welcome: Welcome, token: Token, needs: SessionNeeds) -> LinkEnded:
         self._welcomed_at = trio.current_time()
-        await self._take_welcome(welcome)
+        await self._known_state().take_welcome(welcome)
         outbox = needs.outbox
         if welcome.acked_seq > outbox.last_seq or welcome.acked_seq < outbox.acked:
             log.warning(
@@ -294,7 +311,7 @@ class NodeClient:
             )
             await outbox.start_anew(hub_has=welcome.acked_seq)
             return LinkEnded("The outbox was numbered anew and needs a new hello.")
-        session = Session(link, welcome, highest_epoch=self._known_state().last_epoch, token=token, needs=needs)
+        session = Session(link, welcome, highest_epoch=self._known_state().now.last_epoch, token=token, needs=needs)
         self._session = session
         self._down = trio.Event()
         self._up.set()
@@ -311,7 +328,7 @@ class NodeClient:
             raise LinkEnded(f"No token to connect with: {error}.") from error
 
     async def _hello(self, outbox: Outbox) -> Hello:
-        state = self._known_state()
+        state = self._known_state().now
         try:
             results = await outbox.command_ids(at_most=RESULTS_IN_HELLO)
         except sqlite3.Error:
@@ -331,39 +348,10 @@ class NodeClient:
             results=tuple(results),
         )
 
-    # State that outlives the program.
-
-    def _known_state(self) -> NodeState:
+    def _known_state(self) -> KeptState:
         if self._state is None:
             raise RuntimeError("The client is not running.")
         return self._state
-
-    async def _take_welcome(self, welcome: Welcome) -> None:
-        """On disk before anything is acted upon in this session."""
-        state = replace(self._known_state().with_epoch(welcome.epoch), link_loss_policy=welcome.link_loss_policy)
-        self._state = state
-        await self._save(state)
-
-    def _accept_fence(self, uid: UUID, fence: int) -> bool:
-        state = self._known_state()
-        known = state.last_fences.get(uid, 0)
-        if fence > known:
-            self._state = state.with_fence(uid, fence)
-            self._state_changed.set()
-        return fence >= known
-
-    async def _keep_state(self) -> None:
-        while True:
-            await self._state_changed.wait()
-            self._state_changed = trio.Event()
-            await self._save(self._known_state())
-
-    async def _save(self, state: NodeState) -> None:
-        try:
-            await trio.to_thread.run_sync(save_state, self._config.state_dir, state)
-        except OSError as error:
-            # A full disk must not keep a telescope off the network: memory holds for this run of the program.
-            log.error("the node's state cannot be written: %s", error)  # noqa: TRY400
 
     # Handlers that are not ours.
 
@@ -390,7 +378,7 @@ class NodeClient:
                 await self._up.wait()
 
     async def _follow_link_loss_policy(self) -> None:
-        policy = self._known_state().link_loss_policy
+        policy = self._known_state().now.link_loss_policy
         if policy is None or self._link_lost is None:
             return
         log.warning("the link has been lost for too long; following the policy %s", policy.value)

@@ -14,6 +14,7 @@ from skygw.client.commands import Commands, TooManyCommands, command_type
 from skygw.client.config import Token, TokenProvider
 from skygw.client.direct import Calls, Operations, direct_error
 from skygw.client.durable_sender import DurableSender
+from skygw.client.following import Followings
 from skygw.client.lanes import ControlLaneFull, Lanes, Snapshots
 from skygw.client.link import Link, LinkEnded
 from skygw.client.outbox import Outbox
@@ -27,6 +28,7 @@ from skygw.protocol.gateway_frames import (
     DirectRequest,
     EventCommand,
     EventToken,
+    FollowedSnapshot,
     GatewayFrame,
     Goaway,
     Nack,
@@ -36,6 +38,7 @@ from skygw.protocol.gateway_frames import (
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import AuthRefresh, Error, ErrorCode, Hello, Ping, Pong
 from skygw.protocol.safing import is_safing
+from skygw.protocol.streams import EventLive, EventSubscriptionEnded
 from skygw.websocket import LinkClosed
 
 log = logging.getLogger("skygw.client")
@@ -83,6 +86,7 @@ class SessionNeeds:
     commands: Commands
     operations: Operations
     snapshots: Snapshots
+    followings: Followings
     token_provider: TokenProvider
     full_state: Callable[[], Awaitable[None]]
     accept_fence: Callable[[UUID, int], bool]
@@ -128,6 +132,7 @@ class Session:
                 nursery.start_soon(self._renew_token)
                 nursery.start_soon(self._durable.run)
                 nursery.start_soon(self._calls.run)
+                nursery.start_soon(self._needs.followings.keep, self._lanes.control)
                 self._needs.snapshots.all_due()
                 self._lanes.wake()
                 nursery.start_soon(self._needs.full_state)
@@ -158,10 +163,10 @@ class Session:
         while True:
             now = trio.current_time()
             dead_at = self._link.last_received_at + dead_after_s
+            if now >= self._leave_at:  # asked first: who said goodbye has a reason to be silent
+                raise LinkEnded("The gateway said that it goes away, and stayed.")
             if now >= dead_at:
                 raise LinkEnded(f"Nothing came from the gateway for {dead_after_s:.1f} s.")
-            if now >= self._leave_at:
-                raise LinkEnded("The gateway said that it goes away, and stayed.")
             await trio.sleep_until(min(dead_at, self._leave_at))
 
     async def _renew_token(self) -> None:
@@ -222,6 +227,12 @@ class Session:
                 if frame.t_ms is not None:
                     self._arrivals.measure(frame.t_ms)
                 self._lanes.control(encode(Pong(id=frame.id)))
+            case FollowedSnapshot():
+                self._needs.followings.take(frame, self._arrivals)
+            case EventLive():
+                self._needs.followings.became_live(frame)
+            case EventSubscriptionEnded():
+                self._needs.followings.ended(frame)
             case Goaway():
                 self._reconnect_after_s = frame.reconnect_after_ms / 1000
                 self._leave_at = trio.current_time() + self._reconnect_after_s + GOAWAY_S
@@ -268,6 +279,8 @@ class Session:
         log.warning("the gateway says: %s", frame.message, extra={"code": frame.code.value, "about": frame.id})
         if frame.details is not None and frame.details.value.get("reason") == "out_of_order":
             raise LinkEnded("The gateway waits for another report than was sent; starting over from its cursor.")
+        if frame.id is not None:
+            self._needs.followings.refused(frame.id, frame.message)
 
     def _or_busy(self, take: Callable[[], None], about: str | None) -> None:
         try:

@@ -33,28 +33,35 @@ def records_of(site: SiteBlueprint) -> NewObservatory:
         name=site.name,
         install_id=site.install_id,
         devices=(
-            NewDevice(site.enclosure_uid, "enclosure", f"{site.name} roof"),
+            *(() if site.telescope_runs_roof else (_roof(site),)),
             NewDevice(site.weather_sensor_uid, "weather_sensor", f"{site.name} weather"),
         ),
         constraints=(NewConstraint(site.weather_constraint_uid, "weather_sensor", f"{site.name} weather"),),
-        telescopes=tuple(_telescope(telescope) for telescope in site.telescopes),
+        telescopes=tuple(_telescope(telescope, site) for telescope in site.telescopes),
     )
 
 
-def _telescope(telescope: TelescopeBlueprint) -> NewTelescope:
+def _roof(site: SiteBlueprint) -> NewDevice:
+    return NewDevice(site.enclosure_uid, "enclosure", f"{site.name} roof")
+
+
+def _telescope(telescope: TelescopeBlueprint, site: SiteBlueprint) -> NewTelescope:
     return NewTelescope(
         uid=telescope.uid,
         name=telescope.name,
         install_id=telescope.install_id,
-        devices=tuple(
-            NewDevice(uid, device_type, f"{telescope.name} {device_type.replace('_', ' ')}")
-            for uid, device_type in (
-                (telescope.ota_uid, "ota"),
-                (telescope.mount_uid, "mount"),
-                (telescope.camera_uid, "camera"),
-                (telescope.focuser_uid, "focuser"),
-                (telescope.filter_wheel_uid, "filter_wheel"),
-            )
+        devices=(
+            *(
+                NewDevice(uid, device_type, f"{telescope.name} {device_type.replace('_', ' ')}")
+                for uid, device_type in (
+                    (telescope.ota_uid, "ota"),
+                    (telescope.mount_uid, "mount"),
+                    (telescope.camera_uid, "camera"),
+                    (telescope.focuser_uid, "focuser"),
+                    (telescope.filter_wheel_uid, "filter_wheel"),
+                )
+            ),
+            *((_roof(site),) if site.telescope_runs_roof else ()),
         ),
         instruments=(
             NewInstrument(

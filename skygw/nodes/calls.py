@@ -11,7 +11,18 @@ from uuid import uuid4
 
 import trio
 
-from skygw.errors import BadResponse, Busy, GatewayError, Hop, LinkLost, NodeFailed, NodeRefused, Outcome, Reached
+from skygw.errors import (
+    BadResponse,
+    Busy,
+    DeadlineExceeded,
+    GatewayError,
+    Hop,
+    LinkLost,
+    NodeFailed,
+    NodeRefused,
+    Outcome,
+    Reached,
+)
 from skygw.ids import CallId
 from skygw.nodes.outbox import Parcel, ParcelState
 from skygw.protocol.chunks import Chunk
@@ -198,8 +209,18 @@ class Call:
 
 
 def node_error(code: str, message: str, details: object, *, started: bool) -> GatewayError:
-    """A node's own word as an error: a refusal if it did nothing, a failure otherwise."""
+    """A node's own word as an error: a refusal if it did nothing, a failure otherwise. Of a time that ran out the node
+    may know a moment before the gateway does: that is the same end, and says the same.
+    """
     known = {"node": {"code": code, "message": message, "details": details}}
+    if isinstance(details, dict) and details.get("reason") == DeadlineExceeded.reason:
+        return DeadlineExceeded(
+            f"The time ran out on the node: {message}",
+            outcome=Outcome.UNKNOWN,
+            reached=Reached.RUNNING if started else Reached.WRITTEN,
+            hop=Hop.NODE,
+            details=known,
+        )
     if code in NODE_REFUSALS and not started:
         return NodeRefused(f"The node refused: {message}", node_code=code, details=known, reached=Reached.WRITTEN)
     return NodeFailed(

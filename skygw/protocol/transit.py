@@ -27,3 +27,11 @@ class TransitClock:
             self._smallest = min(self._smallest, difference)
         self._at = own_ms
         return difference - self._smallest
+
+    def since_ms(self, *, own_ms: float, sent_ms: float) -> float:
+        """Milliseconds from `sent_ms` of their clock until `own_ms`, by the fastest transit known *now*: when the first
+        frame was a slow one, what came with it turns out to be older as soon as a faster one comes. After `age_ms`.
+        """
+        if self._smallest is None:
+            raise ValueError("Nothing was measured yet.")
+        return own_ms - sent_ms - self._smallest

@@ -1,6 +1,7 @@
 """What stands at a simulated site, drawn from a seed: who is where, under which uids."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from random import Random
 from uuid import UUID
 
@@ -11,6 +12,18 @@ from skygw.sim.seeds import chance_of, uid_of
 from skygw.sim.sky import M13
 
 FILTERS = tuple(Filter(number, name) for number, name in enumerate(("Open", "B", "V", "R", "I"), start=1))
+
+
+class Layout(StrEnum):
+    """How whoever has to close a roof knows the weather."""
+
+    WIRED = "wired"
+    """The observatory's installation runs the roof and the weather sensor, which are wired to each other."""
+
+    REMOTE_WEATHER = "remote_weather"
+    """The weather sensor is another installation's: the telescopes' nodes know of it through the hub alone, and run the
+    policy on their own clocks. The roof over a single telescope is run by its node, a shared one by the observatory's.
+    """
 
 
 @dataclass(frozen=True)
@@ -55,13 +68,19 @@ class SiteBlueprint:
     weather_constraint_uid: UUID
     """Of the constraint that the weather sensor be content, for all telescopes here."""
     telescopes: tuple[TelescopeBlueprint, ...]
+    layout: Layout = Layout.WIRED
+
+    @property
+    def telescope_runs_roof(self) -> bool:
+        """Whether the roof is the only telescope's own."""
+        return self.layout is Layout.REMOTE_WEATHER and len(self.telescopes) == 1
 
     def chance(self, device: str) -> Random:
         """The random stream of one device of this site."""
         return chance_of(self.seed, self.number, device)
 
 
-def draw_site(seed: str, number: int, *, telescopes: int = 1) -> SiteBlueprint:
+def draw_site(seed: str, number: int, *, telescopes: int = 1, layout: Layout = Layout.WIRED) -> SiteBlueprint:
     """The site of this number in the fleet of this seed; always the same one. M13 stands high above each."""
     if telescopes < 1:
         raise ValueError("A site needs at least one telescope.")
@@ -102,9 +121,10 @@ def draw_site(seed: str, number: int, *, telescopes: int = 1) -> SiteBlueprint:
             )
             for index in range(1, telescopes + 1)
         ),
+        layout=layout,
     )
 
 
-def draw_fleet(seed: str, count: int, *, telescopes: int = 1) -> list[SiteBlueprint]:
+def draw_fleet(seed: str, count: int, *, telescopes: int = 1, layout: Layout = Layout.WIRED) -> list[SiteBlueprint]:
     """The first `count` sites of a seed's fleet; a larger fleet begins with the same sites."""
-    return [draw_site(seed, number, telescopes=telescopes) for number in range(1, count + 1)]
+    return [draw_site(seed, number, telescopes=telescopes, layout=layout) for number in range(1, count + 1)]

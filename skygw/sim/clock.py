@@ -19,7 +19,8 @@ class SimClock:
         self.scale = scale
         self._start = (start or datetime.now(UTC)).astimezone(UTC)
         self._began_at = trio.current_time()
-        self._wrong_by_s = 0.0
+        self.wrong_by_s = 0.0
+        """How far the site's computer is ahead; simulated seconds."""
 
     def elapsed(self) -> float:
         """Simulated seconds since this clock was made."""
@@ -27,11 +28,11 @@ class SimClock:
 
     def now(self) -> datetime:
         """The simulated date and time in UTC as the site's computer shows it."""
-        return self._start + timedelta(seconds=self.elapsed() + self._wrong_by_s)
+        return self._start + timedelta(seconds=self.elapsed() + self.wrong_by_s)
 
     def set_wrong_by(self, seconds: float) -> None:
         """Let the site's computer be ahead (or behind, below zero) by this many simulated seconds."""
-        self._wrong_by_s = seconds
+        self.wrong_by_s = seconds
 
     def trio_seconds(self, simulated_s: float) -> float:
         """How long `simulated_s` lasts on trio's clock."""

@@ -8,7 +8,7 @@ from random import Random
 
 import trio
 
-from skygw.sim.blueprint import SiteBlueprint, draw_fleet
+from skygw.sim.blueprint import Layout, SiteBlueprint, draw_fleet
 from skygw.sim.node import NodeHabits, SimulatedNode
 from skygw.sim.scenarios import Scenario, play
 from skygw.sim.station import Station, open_station
@@ -60,7 +60,7 @@ class Fleet:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(play, scenario, self.stations, chance)
             for station in self.stations:
-                nursery.start_soon(station.site.watch_weather)
+                nursery.start_soon(station.watch_weather)
             for node in self.nodes:
                 nursery.start_soon(node.run)
                 await trio.sleep(1 / self._connects_per_s)
@@ -71,7 +71,9 @@ class Fleet:
             await node.client.wait_connected()
 
 
-def draw_nodes(seed: str, count: int, *, telescopes_per_site: int) -> list[SiteBlueprint]:
+def draw_nodes(
+    seed: str, count: int, *, telescopes_per_site: int, layout: Layout = Layout.WIRED
+) -> list[SiteBlueprint]:
     """Sites whose installations are `count` together. A site has one more of them than telescopes.
 
     Raises `ValueError` below two: an installation of an observatory without telescopes simulates nothing.
@@ -83,9 +85,9 @@ def draw_nodes(seed: str, count: int, *, telescopes_per_site: int) -> list[SiteB
     if rest == 1:
         # One more telescope on the last site instead of an observatory without any.
         whole, rest = (whole - 1, rest + per_site) if whole else (0, rest)
-    sites = draw_fleet(seed, whole, telescopes=telescopes_per_site)
+    sites = draw_fleet(seed, whole, telescopes=telescopes_per_site, layout=layout)
     if rest:
-        sites.append(draw_fleet(seed, whole + 1, telescopes=rest - 1)[-1])
+        sites.append(draw_fleet(seed, whole + 1, telescopes=rest - 1, layout=layout)[-1])
     return sites
 
 

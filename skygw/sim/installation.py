@@ -4,7 +4,7 @@ A site does what it is told, each time it is told: remembering command ids is th
 device journal shows whether it did it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -49,6 +49,9 @@ from skygw.sim.telescope import Telescope, build_telescope
 
 WEATHER_WATCH_S = 5.0
 """Simulated seconds between two looks of the site's own safety policy at the weather."""
+
+WEATHER_UNSAFE = "weather_unsafe"
+WEATHER_UNKNOWN = "weather_unknown"
 
 
 class ExecutionStatus(StrEnum):
@@ -108,10 +111,14 @@ class Site:
         of_telescopes = (device for telescope in self.telescopes for device in telescope.devices)
         self.devices: dict[DeviceUid, Device] = {device.uid: device for device in (*self._shared, *of_telescopes)}
         self._closing_for_safety = trio.Lock()
+        self.why_shut: Callable[[], str | None] = self.sensor_says
+        """Why the roof must not be open, in one word, as whoever runs it knows the weather; None if it may be."""
 
     def snapshot_of(self, device: Device) -> dict[str, Any]:
         """What a device says of itself and whose it is. Raises `DeviceFault` if it does not answer."""
         telescope = telescope_of(device.uid, self.telescopes)
+        if device is self.enclosure and self.blueprint.telescope_runs_roof:
+            (telescope,) = self.telescopes
         return {
             **device.snapshot(),
             "telescope_uid": None if telescope is None else str(telescope.uid),
@@ -217,18 +224,36 @@ class Site:
         return {"enclosure": "closed"}
 
     async def watch_weather(self) -> None:
-        """The site's own safety policy: shut down when it rains or the sensor is silent. Never returns.
+        """The policy of a site whose sensor is wired to its roof: shut when it rains or the sensor is silent.
 
-        Tries again at the next look if a shutdown failed or was stopped.
+        Never returns. Tries again at the next look if a shutdown failed or was stopped.
         """
         while True:
-            if self._weather_is_unsafe() and not self._is_shut():
-                try:
-                    await self.safe_shutdown(Order(cause="policy: weather"), self.telescopes)
-                    self.policy_problem = None
-                except (DeviceFault, Preempted, Refused) as problem:
-                    self.policy_problem = str(problem)
+            if self.sensor_says() is not None and not self.is_shut(self.telescopes):
+                await self.shut_by_policy("weather", self.telescopes)
             await self.clock.sleep(WEATHER_WATCH_S)
+
+    async def shut_by_policy(self, cause: str, telescopes: Sequence[Telescope]) -> None:
+        """`safe_shutdown` on the site's own account; what goes wrong is kept in `policy_problem`."""
+        try:
+            await self.safe_shutdown(Order(cause=f"policy: {cause}"), telescopes)
+            self.policy_problem = None
+        except (DeviceFault, Preempted, Refused) as problem:
+            self.policy_problem = str(problem)
+
+    def sensor_says(self) -> str | None:
+        """Why nothing may be open, by the sensor itself."""
+        try:
+            return WEATHER_UNSAFE if self.weather_sensor.snapshot()["is_raining"] else None
+        except DeviceFault:
+            return WEATHER_UNKNOWN
+
+    def is_shut(self, telescopes: Sequence[Telescope]) -> bool:
+        """Whether these are parked, and the roof is closed or left open for another one."""
+        in_the_way = self.enclosure.unparked()
+        if any(telescope.mount in in_the_way for telescope in telescopes):
+            return False
+        return self.enclosure.is_closed or bool(in_the_way)
 
     def _addressee(self, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None) -> Addressee:
         return Addressee(self.telescopes, self._shared, telescope_uid, device_uid)
@@ -236,15 +261,6 @@ class Site:
     def _refuse_if_locked_out(self, asked: Command) -> None:
         if self.local_control and not isinstance(asked, SAFING):
             raise Refused("Somebody on site has locked remote control out.", code="conflict", reason="local_control")
-
-    def _weather_is_unsafe(self) -> bool:
-        try:
-            return bool(self.weather_sensor.snapshot()["is_raining"])
-        except DeviceFault:
-            return True
-
-    def _is_shut(self) -> bool:
-        return self.enclosure.is_closed and not self.enclosure.unparked()
 
     async def _carry_out(self, asked: Command, order: Order, addressee: Addressee) -> dict[str, Any]:
         def stop_each(kind: type[Mount] | type[Camera] | type[Focuser] | type[Enclosure]) -> None:
@@ -288,7 +304,7 @@ class Site:
         return {}
 
     async def _open(self, order: Order) -> None:
-        if self._weather_is_unsafe():
+        if self.why_shut() is not None:
             raise Refused(
                 "The roof stays closed: it rains, or the weather is not known.",
                 code="conflict",

@@ -7,7 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -113,6 +113,8 @@ class DeviceJournal(ABC):
     def __init__(self, clock: SimClock, *, last_number: int = 0) -> None:
         self._clock = clock
         self._last_number = last_number
+        self.listeners: list[Callable[[Entry], None]] = []
+        """Told of each line, in the task that wrote it: they must be quick and raise nothing."""
 
     def record(
         self,
@@ -135,6 +137,8 @@ class DeviceJournal(ABC):
         )
         self._keep(entry)
         self._last_number = entry.number
+        for tell in self.listeners:
+            tell(entry)
         return entry
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Lines that sites really have, by name, and how a line is written on a command line (docs/simulation.md)."""
 
 from dataclasses import replace
-from math import inf, isnan
+from math import inf, nan
 
 from skygw.sim.line import Course, Line, Troubles
 
@@ -60,8 +60,18 @@ _TROUBLE_KEYS = {
     "half-open-every-s": "half_open_every_s",
 }
 
-_CHANCES = {"loss", "flip"}
-_MAY_BE_ZERO = {*_COURSE_KEYS} - {"queue-ms"}
+_LIMITS = {
+    **dict.fromkeys(_RATE_KEYS, (1.0, 1e6)),  # what is on its way is held in memory
+    **dict.fromkeys(("latency-ms", "jitter-ms"), (0.0, 1e4)),
+    "queue-ms": (1.0, 1e4),
+    **dict.fromkeys(("loss", "flip"), (0.0, 1.0)),
+    **dict.fromkeys(_TROUBLE_KEYS, (0.1, 31_536_000.0)),  # more often, and the line would do nothing else; a year
+    "stall-s": (0.001, HOUR_S),
+}
+_MAY_BE_INFINITE = {*_RATE_KEYS, *_TROUBLE_KEYS} - {"stall-s"}
+"""A rate without a limit, a trouble that never comes."""
+
+LONGEST_QUOTE = 40  # characters of what is refused
 
 KEYS = (*_RATE_KEYS, *_COURSE_KEYS, *_TROUBLE_KEYS)
 
@@ -69,23 +79,29 @@ KEYS = (*_RATE_KEYS, *_COURSE_KEYS, *_TROUBLE_KEYS)
 def line_of(spec: str) -> Line:
     """A profile, changes to one, or changes to a perfect line: `lte`, `lte,loss=0.01`, `up-kbit=1000,cut-every-s=60`.
 
-    Raises `ValueError` with a sentence that names what there is.
+    Raises `ValueError` with a sentence that names what there is, or the key and its limits.
     """
     first, *rest = [part.strip() for part in spec.split(",")]
     line = PROFILES.get(first)
     if line is None:
         if "=" not in first:
-            raise ValueError(f"there is no line “{first}”: known are {', '.join(PROFILES)}, and key=value pairs")
+            raise ValueError(
+                f"there is no line “{_quoted(first)}”: known are {', '.join(PROFILES)}, and key=value pairs"
+            )
         line, rest = Line(), [first, *rest]
+    given: set[str] = set()
     for pair in rest:
-        key, _, value = pair.partition("=")
-        line = _changed(line, key.strip(), value.strip())
+        key, _, value = (part.strip() for part in pair.partition("="))
+        if key in given:
+            raise ValueError(f"“{_quoted(pair)}” is one too many: a line has one {key}")
+        line = _changed(line, key, value)
+        given.add(key)
     return line
 
 
 def _changed(line: Line, key: str, text: str) -> Line:
     if key not in KEYS:
-        raise ValueError(f"a line has no “{key}”: it has {', '.join(KEYS)}")
+        raise ValueError(f"a line has no “{_quoted(key)}”: it has {', '.join(KEYS)}")
     value = _number(key, text)
     if key in _RATE_KEYS:
         name = _RATE_KEYS[key]
@@ -101,9 +117,21 @@ def _number(key: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if isnan(value) or value < 0 or (value == 0 and key not in _MAY_BE_ZERO) or (value == inf and key in _COURSE_KEYS):
-        raise ValueError(f"“{key}={text}” is no line: it needs a number{'' if key in _MAY_BE_ZERO else ' above 0'}")
-    if key in _CHANCES and value > 1:
-        raise ValueError(f"“{key}={text}” is no line: it is a chance, from 0 to 1")
-    return value
+        value = nan
+    least, most = _LIMITS[key]
+    may_be_infinite = key in _MAY_BE_INFINITE
+    if least <= value <= most or (value == inf and may_be_infinite):
+        return value
+    raise ValueError(
+        f"“{_quoted(f'{key}={text}')}” is no line: {key} is a number from {_plain(least)} to {_plain(most)}"
+        f"{', or inf' if may_be_infinite else ''}"
+    )
+
+
+def _plain(number: float) -> str:
+    """Without an exponent."""
+    return f"{number:,.15g}"
+
+
+def _quoted(text: str) -> str:
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

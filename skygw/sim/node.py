@@ -6,17 +6,27 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import trio
 
 from skygw import __version__
 from skygw.client.link import Link, open_link
-from skygw.client.node import Command, CommandOutcome, LinkLossPolicy, NodeClient, NodeConfig, Token, monotonic_ms
-from skygw.ids import DeviceUid, InstallId
-from skygw.protocol.node_frames import CanceledHow, CommandStatus, SnapshotStream
-from skygw.sim.devices.device import DeviceFault, Preempted, Refused
+from skygw.client.node import (
+    Command,
+    CommandOutcome,
+    Following,
+    LinkLossPolicy,
+    NodeClient,
+    NodeConfig,
+    Token,
+    monotonic_ms,
+)
+from skygw.ids import InstallId
+from skygw.protocol.node_frames import CanceledHow, CommandStatus
+from skygw.protocol.streams import StreamFilter, StreamName
+from skygw.sim.blueprint import Layout
+from skygw.sim.devices.device import Refused
 from skygw.sim.fault_proxy import FaultProxy
 from skygw.sim.faults import NodeFaults
 from skygw.sim.frame_store import FrameStore
@@ -25,6 +35,8 @@ from skygw.sim.journal import Order
 from skygw.sim.line import Line
 from skygw.sim.operations import NodeOperations
 from skygw.sim.posts import Post
+from skygw.sim.telemetry import NodeTelemetry
+from skygw.sim.weather_watch import WeatherWatch
 
 READ_BACK_S = 5.0
 """What reading the devices back after a cancel may take."""
@@ -47,6 +59,8 @@ class NodeHabits:
     snapshot_every_s: float = 10.0
     progress_every_s: float = 0.5
     link_loss_after_s: float = 300.0
+    weather_max_age_s: float = 60.0
+    """How old the weather of another installation may be before the node shuts its telescope."""
     monotonic_ahead_s: float = 0.0
     """The node's own monotonic clock counts from elsewhere: no answer may depend on it."""
     line: Line | None = None
@@ -92,6 +106,19 @@ class SimulatedNode:
             connect=self._counted_link,
             now_ms=lambda: monotonic_ms() + habits.monotonic_ahead_s * 1000,
         )
+        self.weather = self._follow_weather()
+        """What the node hears of a weather sensor that another installation runs, if it depends on one."""
+        self._watch = None if self.weather is None else self._watch_over(self.weather)
+        if self._watch is not None and site.enclosure in post.devices:
+            site.why_shut = self._watch.why_shut
+        self.telemetry = NodeTelemetry(
+            post,
+            site,
+            self.client,
+            every_s=habits.snapshot_every_s,
+            why_shut=site.why_shut if self._watch is None else self._watch.why_shut,
+            note=self._note,
+        )
         self.operations.register(self.client)
         self.client.command_handler(self._carry_out)
         self.client.full_state(self._publish_everything)
@@ -102,10 +129,10 @@ class SimulatedNode:
         async with trio.open_nursery() as nursery:
             if self.proxy is not None:
                 self._dialled = ("127.0.0.1", await nursery.start(self.proxy.run))
+            if self._watch is not None:
+                nursery.start_soon(self._watch.run)  # whatever becomes of the link
             await nursery.start(self.client.run)
-            while True:
-                await trio.sleep(self._habits.snapshot_every_s)
-                self._publish_snapshots()
+            await self.telemetry.run()
 
     @asynccontextmanager
     async def _counted_link(self, token: str) -> AsyncIterator[Link]:
@@ -119,45 +146,8 @@ class SimulatedNode:
             self.counts.links += 1
             yield link
 
-    # Telemetry.
-
     async def _publish_everything(self) -> None:
-        self._publish_snapshots()
-
-    def _publish_snapshots(self) -> None:
-        """The state of every device that can be read; of the others the hub sees that they are silent."""
-        most_silence_s = self._habits.snapshot_every_s * 3
-        said: dict[DeviceUid, dict[str, Any]] = {}
-        for device in self.post.devices:
-            try:
-                said[device.uid] = self._site.snapshot_of(device)
-            except DeviceFault:
-                continue
-            self.client.publish_snapshot(SnapshotStream.DEVICE_SNAPSHOT, said[device.uid], max_silence_s=most_silence_s)
-        for telescope in self.post.telescopes:
-            self.client.publish_snapshot(
-                SnapshotStream.TELESCOPE_SNAPSHOT,
-                {
-                    "uid": str(telescope.uid),
-                    "observatory_uid": str(self._site.blueprint.observatory_uid),
-                    "name": telescope.name,
-                    "devices": {
-                        str(device.uid): said[device.uid]["state"] for device in telescope.devices if device.uid in said
-                    },
-                },
-                max_silence_s=most_silence_s,
-            )
-
-    async def _log(self, command: Command, outcome: CommandOutcome) -> None:
-        """The end of a command as a durable line of the telescope's log, and in what `log.tail` shows."""
-        line = f"{command.type} {command.id} {outcome.status.value}"
-        self._note(line)
-        for telescope in self.post.telescopes:
-            entry = {"log_entry_type": "command", "telescope_uid": str(telescope.uid), "message": line}
-            try:
-                await self.client.publish_log({**entry, "command_id": str(command.id)})
-            except sqlite3.Error as error:
-                self._note(f"the log cannot be kept: {error}")  # and the command has ended all the same
+        self.telemetry.publish()
 
     def _note(self, line: str) -> None:
         self.operations.log_lines.append(f"{self._site.clock.now().isoformat(timespec='milliseconds')} {line}")
@@ -177,8 +167,10 @@ class SimulatedNode:
             with trio.move_on_after(READ_BACK_S, shield=True):
                 command.report(await self._interrupted(command))
             raise
-        self._publish_snapshots()
-        await self._log(command, outcome)
+        self.telemetry.publish()
+        line = f"{command.type} {command.id} {outcome.status.value}"
+        self._note(line)
+        await self.telemetry.log_command(line, command.id)
         return outcome
 
     def _not_mine(self, command: Command) -> str | None:
@@ -240,11 +232,31 @@ class SimulatedNode:
                 # A disk that fails must not stop the telescope.
                 self._note(f"progress of {command.id} cannot be kept: {error}")
 
-    # Without a link.
+    # Policies.
+
+    def _follow_weather(self) -> Following | None:
+        if self._site.blueprint.layout is not Layout.REMOTE_WEATHER or not self.post.telescopes:
+            return None
+        sensor = StreamFilter(device_uid=(self._site.weather_sensor.uid,))
+        return self.client.follow(StreamName.DEVICE_SNAPSHOT, filter=sensor)
+
+    def _watch_over(self, weather: Following) -> WeatherWatch:
+        async def shut(why: str) -> None:
+            self._note(f"policy: {why}")
+            await self._site.shut_by_policy(why, self.post.telescopes)
+
+        return WeatherWatch(
+            weather,
+            self._site.weather_sensor.uid,
+            max_age_s=self._habits.weather_max_age_s,
+            is_shut=lambda: self._site.is_shut(self.post.telescopes),
+            shut=shut,
+        )
 
     async def _follow_link_loss(self, policy: LinkLossPolicy) -> None:
-        order = Order(cause=f"policy: link lost, {policy.value}")
-        self._note(order.cause or "")
+        cause = f"link lost, {policy.value}"
+        order = Order(cause=f"policy: {cause}")
+        self._note(f"policy: {cause}")
         match policy:
             case LinkLossPolicy.FINISH:
                 return
@@ -252,14 +264,9 @@ class SimulatedNode:
                 for device in self.post.devices:
                     device.stop(order)
             case LinkLossPolicy.SAFE_SHUTDOWN:
-                await self._shut_down(order)
-
-    async def _shut_down(self, order: Order) -> None:
-        try:
-            await self._site.safe_shutdown(order, self.post.telescopes)
-        except (DeviceFault, Preempted, Refused) as problem:
-            self._site.policy_problem = str(problem)
-            self._note(f"the shutdown went wrong: {problem}")
+                await self._site.shut_by_policy(cause, self.post.telescopes)
+                if self._site.policy_problem is not None:
+                    self._note(f"the shutdown went wrong: {self._site.policy_problem}")
 
 
 def _proxy(habits: NodeHabits, line: Line, install_id: InstallId) -> FaultProxy:

@@ -23,8 +23,10 @@ class Post:
 def posts_of(site: Site) -> list[Post]:
     """The installations of a site: the observatory's first, then one for each telescope."""
     drawn = site.blueprint
-    shared: tuple[Device, ...] = (site.enclosure, site.weather_sensor)
-    posts = [Post(drawn.install_id, drawn.instance_uid, (), shared, NodeType.OBSERVATORY)]
+    roof = (site.enclosure,)
+    own, shared = (roof, ()) if drawn.telescope_runs_roof else ((), roof)
+    posts = [Post(drawn.install_id, drawn.instance_uid, (), (*shared, site.weather_sensor), NodeType.OBSERVATORY)]
     for telescope, plan in zip(site.telescopes, drawn.telescopes, strict=True):
-        posts.append(Post(plan.install_id, plan.instance_uid, (telescope,), telescope.devices, NodeType.TELESCOPE))
+        devices = (*telescope.devices, *own)
+        posts.append(Post(plan.install_id, plan.instance_uid, (telescope,), devices, NodeType.TELESCOPE))
     return posts

@@ -16,6 +16,9 @@ MEAN_BETWEEN_S = 10.0
 LASTS_S = 20.0
 """Real seconds until an incident is over."""
 
+WEATHER_LOST_S = 90.0
+"""Real seconds: longer than a node's `weather_max_age_s`, unless that is changed."""
+
 DAY_S = 86_400.0
 
 
@@ -30,6 +33,9 @@ class Scenario(StrEnum):
 
     STORM = "storm"
     """Rain passes over one site after another, and each shuts itself down."""
+
+    WEATHER_LOST = "weather_lost"
+    """Weather sensors cannot be read for longer than anybody trusts what they said last."""
 
 
 async def play(scenario: Scenario, stations: Sequence[Station], chance: Random) -> None:
@@ -103,8 +109,16 @@ async def _rain(station: Station, chance: Random) -> None:  # noqa: ARG001
     station.site.weather_sensor.end_rain()
 
 
+async def _lose_weather(station: Station, chance: Random) -> None:  # noqa: ARG001
+    faults = station.site.weather_sensor.faults
+    faults.unreadable = True
+    await trio.sleep(WEATHER_LOST_S)
+    faults.unreadable = False
+
+
 _INCIDENTS: dict[Scenario, Sequence[Incident]] = {
     Scenario.CALM: (),
     Scenario.FAULTY: (_stall, _lie, _fail, _go_unreadable, _fill_disk, _jump_clock, _fall_silent),
     Scenario.STORM: (_rain,),
+    Scenario.WEATHER_LOST: (_lose_weather,),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from skygw.sim.blueprint import SiteBlueprint
+from skygw.sim.blueprint import Layout, SiteBlueprint
 from skygw.sim.clock import SimClock
 from skygw.sim.frame_store import FrameStore, SkyRecorder
 from skygw.sim.installation import Site
@@ -40,9 +40,14 @@ class Station:
     async def run(self) -> None:
         """The site's own weather watch and all its nodes, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.site.watch_weather)
+            nursery.start_soon(self.watch_weather)
             for node in self.nodes:
                 nursery.start_soon(node.run)
+
+    async def watch_weather(self) -> None:
+        """The site's policy where the sensor is wired to the roof; elsewhere the nodes have theirs."""
+        if self.site.blueprint.layout is Layout.WIRED:
+            await self.site.watch_weather()
 
     async def wait_connected(self) -> None:
         """Returns when every node has been welcomed."""

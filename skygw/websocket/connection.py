@@ -3,8 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from contextlib import suppress
 from itertools import islice
 from math import inf
 from typing import Final
@@ -25,6 +24,8 @@ from skygw.websocket.frames import (
     frame,
     message_frame,
 )
+from skygw.websocket.keeping import Keeping, Rhythm
+from skygw.websocket.outcomes import Fault, LinkClosed, Sent
 from skygw.websocket.transport import ConnectionLost, NotReading, Transport
 
 MESSAGES_AT_ONCE: Final = 16
@@ -38,54 +39,8 @@ TAKEN_BYTES: Final = 8 * 1024
 MANY_EVENTS: Final = 100
 """Frames out of `TAKEN_BYTES`: whoever sends so small ones is not read on before others had their turn."""
 
-TURNS_TO_READ: Final = 2
-"""In which bytes that lie in the kernel reach whoever reads."""
-
 MAX_PONG_BYTES: Final = 4 * 1024
 """Pongs that wait for a write: thirty of the largest size."""
-
-LOOKS_AFTER_EVERY_S: Final = 3.0
-"""How soon `keep` notices that the app is busy elsewhere; sooner where the rhythm is a fast one."""
-
-
-class Fault(Enum):
-    """What a peer did that ended its link."""
-
-    BROKE_A_RULE = "broke a rule"
-    DOES_NOT_READ = "does not read"
-    GONE = "gone"
-
-
-class LinkClosed(Exception):
-    """There is no link any more. `code` is that of the first close frame, whoever sent it; None: there was none.
-
-    With a `fault` it was this end that gave up, and `reason` says why.
-    """
-
-    def __init__(self, code: int | None, reason: str = "", fault: Fault | None = None) -> None:
-        said = "without a word" if code is None else f"with {code}"
-        super().__init__(f"the link ended {said}{': ' if reason else ''}{reason}")
-        self.code = code
-        self.reason = reason
-        self.fault = fault
-
-
-@dataclass(slots=True)
-class Sent:
-    """How far one `send` came, however it ended. What is neither whole nor doubtful was not sent."""
-
-    whole: int = 0
-    """Messages of which the last byte was handed to the kernel: the first so many."""
-    doubtful: int = 0
-    """Messages behind those of which a part was, or may have been, handed over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rhythm:
-    """When a silent peer is asked for a sign of life, and when it is given up. Seconds without any byte from it."""
-
-    ping_after_s: float = 10.0
-    gone_after_s: float = 25.0
 
 
 class WebSocket:
@@ -97,19 +52,15 @@ class WebSocket:
     __slots__ = (
         "_app_waits",
         "_arrival",
-        "_asked",
         "_control",
         "_is_client",
-        "_looks_every_s",
+        "_keeping",
         "_max_message_bytes",
         "_messages",
         "_parting",
         "_reader",
         "_reading",
-        "_rhythm",
         "_said_goodbye",
-        "_seen_at",
-        "_silent_since",
         "_taken",
         "_transport",
         "_turns",
@@ -120,7 +71,6 @@ class WebSocket:
         "close_reason",
         "ended",
         "fault",
-        "last_received_at",
     )
 
     def __init__(
@@ -140,8 +90,7 @@ class WebSocket:
         self._transport = transport
         self._is_client = is_client
         self._max_message_bytes = max_message_bytes
-        self._rhythm = rhythm
-        self._looks_every_s = min(LOOKS_AFTER_EVERY_S, rhythm.ping_after_s / 3)
+        self._keeping = Keeping(rhythm)
         self._violation_code = violation_code
         self._parting = parting
         self._reader = FrameReader(masked=not is_client, max_message_bytes=max_message_bytes)
@@ -155,8 +104,6 @@ class WebSocket:
         self._turns = trio.lowlevel.ParkingLot()
         self._control = b""  # pongs, a ping or a goodbye, which go out with the next write
         self._said_goodbye = False
-        self._asked = False
-        self.last_received_at = self._silent_since = self._seen_at = trio.current_time()
         self.ended = trio.Event()
         self.close_code: int | None = None
         self.close_reason = ""
@@ -170,6 +117,11 @@ class WebSocket:
     def is_in_use(self) -> bool:
         """Somebody reads or writes the connection, and has not noticed yet if the link has ended."""
         return self._reading or self._writing
+
+    @property
+    def last_received_at(self) -> float:
+        """When the last bytes came, on trio's clock."""
+        return self._keeping.last_heard_at
 
     async def receive(self) -> list[str | bytes]:
         """The messages that have come: at least one, at most `MESSAGES_AT_ONCE`. A checkpoint; cancelling loses none.
@@ -200,8 +152,8 @@ class WebSocket:
         return message
 
     async def _until_one_comes(self) -> None:
-        if self._control and not self._writing:
-            await self._write_control()  # a ping or a goodbye came with the handshake
+        if self._control:
+            await self.write_control()  # a ping or a goodbye came with the handshake
         while not self._messages:
             if self.ended.is_set() or self._reader.is_over:
                 await trio.lowlevel.checkpoint()
@@ -213,10 +165,13 @@ class WebSocket:
                 finally:
                     self._app_waits = False
             else:
-                await self._read_some(until=inf)
+                await self.read_some(until=inf)
 
-    async def _read_some(self, *, until: float) -> None:
-        """One read, given up at `until`. What it brings is taken and answered before this returns."""
+    async def read_some(self, *, until: float) -> None:
+        """One read, given up at `until`; what it brings is taken and answered before this returns.
+
+        For `receive`, and for `keep` while nobody else reads.
+        """
         self._reading = True
         try:
             if until == inf:
@@ -228,8 +183,7 @@ class WebSocket:
                     self._arrival.unpark_all()  # whoever waits for messages reads by itself from now on
                     return
             if data:
-                self.last_received_at = self._silent_since = trio.current_time()
-                self._asked = False
+                self._keeping.heard()
                 await self._take_all(data)
             else:
                 await self._lose()
@@ -238,8 +192,8 @@ class WebSocket:
         finally:
             self._reading = False
         self._arrival.unpark_all()
-        if self._control and not self._writing:
-            await self._write_control()
+        if self._control:
+            await self.write_control()
 
     async def _lose(self) -> None:
         await self._parting()
@@ -301,7 +255,7 @@ class WebSocket:
             await self._write(frames[0] if len(frames) == 1 else b"".join(frames))
         finally:
             if sent is not None:
-                _measure(sent, frames, certain=transport.handed_over - start, possible=transport.begun - start)
+                sent.measure(frames, certain=transport.handed_over - start, possible=transport.begun - start)
 
     async def close(self, code: int = Code.NORMAL, reason: str = "") -> None:
         """Says goodbye, once. What the peer had sent before can still be received, up to its own goodbye.
@@ -367,11 +321,11 @@ class WebSocket:
         if self._said_goodbye and self._reader.is_over:
             self._end(self.close_code, self.close_reason)
 
-    async def _write_control(self) -> None:
-        try:
-            await self._write(b"")
-        except LinkClosed:
-            return  # whoever receives or sends is told the same
+    async def write_control(self) -> None:
+        """Writes pongs, a ping and a goodbye that wait; whoever is writing now does it without being asked."""
+        if self._control and not self._writing:
+            with suppress(LinkClosed):  # whoever receives or sends is told the same
+                await self._write(b"")
 
     def _frame(self, opcode: int, payload: bytes) -> bytes:
         return frame(opcode, payload, os.urandom(4) if self._is_client else None)
@@ -382,43 +336,28 @@ class WebSocket:
         """Asks a silent peer for a sign of life, gives up one that is gone, and reads ahead while the app is busy
         elsewhere. Returns when the link has ended.
         """
-        while not self.ended.is_set():
-            with trio.move_on_at(min(trio.current_time() + self._looks_every_s, self._gone_at())):
-                await self.ended.wait()
-            if not self._reading and self.last_received_at == self._seen_at and not self._reader.is_over:
-                await self._read_ahead()
-            self._seen_at = self.last_received_at
-            if not self.ended.is_set():
-                await self._mind_silence()
+        await self._keeping.keep(self)
 
-    async def _read_ahead(self) -> None:
-        until = min(trio.current_time() + self._looks_every_s, self._gone_at())
-        while not self._is_read_otherwise() and trio.current_time() < until:
-            if self._waiting_bytes >= READ_AHEAD_BYTES or len(self._messages) >= READ_AHEAD_MESSAGES:
-                self._silent_since = trio.current_time()  # it is we who do not listen
-                return
-            await self._read_some(until=until)
-
-    def _is_read_otherwise(self) -> bool:
+    @property
+    def is_read_otherwise(self) -> bool:
         """By the app, which may have come back while a pong was being written; or there is nothing more to read."""
         return self._app_waits or self._reading or self._reader.is_over or self.ended.is_set()
 
-    def _gone_at(self) -> float:
-        return self._silent_since + self._rhythm.gone_after_s
+    @property
+    def is_full(self) -> bool:
+        """The app is so far behind that reading pauses."""
+        return self._waiting_bytes >= READ_AHEAD_BYTES or len(self._messages) >= READ_AHEAD_MESSAGES
 
-    async def _mind_silence(self) -> None:
-        if trio.current_time() >= self._gone_at():
-            # The process itself may have stood still: what has come meanwhile is read before anybody is blamed.
-            for _ in range(TURNS_TO_READ):
-                await trio.lowlevel.checkpoint()
-        silent_s = trio.current_time() - self._silent_since
-        if trio.current_time() >= self._gone_at():
-            self._give_up(Fault.GONE, f"nothing came for {silent_s:.0f} s")
-        elif silent_s >= self._rhythm.ping_after_s and not (self._asked or self._writing or self._said_goodbye):
-            self._asked = True
-            self._control += self._frame(PING, b"")
-        if self._control and not self._writing:
-            await self._write_control()
+    def ask(self) -> bool:
+        """Lets a ping go out with the next write; false while somebody writes, and behind our goodbye."""
+        if self._writing or self._said_goodbye:
+            return False
+        self._control += self._frame(PING, b"")
+        return True
+
+    def give_up(self, reason: str) -> None:
+        """Ends the link: its peer is gone."""
+        self._give_up(Fault.GONE, reason)
 
     def _give_up(self, fault: Fault, reason: str) -> None:
         if not self.ended.is_set():
@@ -435,13 +374,3 @@ class WebSocket:
                 self.close_code, self.close_reason = code, reason
             self.ended.set()
             self._arrival.unpark_all()
-
-
-def _measure(sent: Sent, frames: Sequence[bytes], *, certain: int, possible: int) -> None:
-    at = 0
-    for one in frames:
-        if at + len(one) <= certain:
-            sent.whole += 1
-        elif at < possible:
-            sent.doubtful += 1
-        at += len(one)

@@ -1,9 +1,7 @@
-"""Bytes over one TCP connection, clear or in TLS, with writes that end: by a deadline, a rate floor, or cancelling."""
+"""Bytes over one TCP connection, with writes that end: by a deadline, a rate floor, or cancelling."""
 
 import socket
-import ssl
 import struct
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,7 +12,6 @@ UNSENT_BYTES: Final = 16 * 1024
 """What the kernel may hold that it has not begun to send (`TCP_NOTSENT_LOWAT`): behind more, a stop would have to wait.
 At 1 Mbit/s this is an eighth of a second."""
 
-TLS_PIECE_BYTES: Final = 16 * 1024  # one TLS record
 SENDS_WITHOUT_A_PAUSE: Final = 16
 
 
@@ -128,6 +125,10 @@ class PlainTransport:
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        await self.send_even_if_cancelled(data)
+
+    async def send_even_if_cancelled(self, data: bytes) -> None:
+        """As `send`, but what the kernel has room for is handed over in a cancelled task too."""
         sent = self._send_some(data)
         if sent < len(data):
             await self._send_the_rest(data, sent)
@@ -147,7 +148,7 @@ class PlainTransport:
             with trio.CancelScope(deadline=deadline) as waiting:
                 await self._wait(trio.lowlevel.wait_writable)
             if waiting.cancelled_caught:
-                raise _not_reading(sent, len(data), trio.current_time() - began)
+                raise NotReading(f"took {sent} of {len(data)} bytes in {trio.current_time() - began:.1f} s")
             if taken := self._send_some(view[sent:]):
                 sent += taken
                 moved = trio.current_time()
@@ -186,83 +187,10 @@ class PlainTransport:
             self._socket.close()
 
     def abort(self) -> None:
-        _reset_on_close(self._socket)
+        if self._socket.fileno() != -1:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
 
 class _Wait(Protocol):
     async def __call__(self, sock: socket.socket, /) -> None: ...
-
-
-class TlsTransport:
-    """TLS over a socket, through Trio's own stream. Of a record that could not be finished nothing is known."""
-
-    __slots__ = ("_bare", "_pace", "_stream", "begun", "handed_over")
-
-    def __init__(self, stream: "trio.SSLStream[trio.SocketStream]", patience: Patience) -> None:
-        self._stream = stream
-        self._bare = stream.transport_stream  # which the stream forgets once TLS has ended
-        self._pace = _Pace(patience)
-        self.handed_over = self.begun = 0
-
-    @classmethod
-    def serving(cls, sock: socket.socket, context: ssl.SSLContext, patience: Patience) -> "TlsTransport":
-        """The server's end over an accepted socket; `shake_hands` comes first."""
-        transport = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        return cls(trio.SSLStream(transport, context, server_side=True, https_compatible=True), patience)
-
-    async def shake_hands(self) -> None:
-        """Raises `ConnectionLost`. No deadline of its own."""
-        try:
-            await self._stream.do_handshake()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ConnectionLost(str(error.__cause__ or "the peer left")) from error
-
-    async def receive(self) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(READ_BYTES))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ConnectionLost(str(error.__cause__ or error)) from error
-
-    async def send(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        view = memoryview(data)
-        began = moved = trio.current_time()
-        for start in range(0, len(data), TLS_PIECE_BYTES):
-            piece = view[start : start + TLS_PIECE_BYTES]
-            deadline = self._pace.deadline(began=began, moved=moved, taken=start)
-            with trio.CancelScope(deadline=deadline) as waiting:
-                self.begun = self.handed_over + len(piece)
-                try:
-                    await self._stream.send_all(piece)
-                except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise ConnectionLost(str(error.__cause__ or error)) from error
-            if waiting.cancelled_caught:
-                raise _not_reading(start, len(data), trio.current_time() - began)
-            self.handed_over = self.begun
-            moved = trio.current_time()
-        self._pace.took(len(data), waited_s=moved - began)
-
-    async def send_end(self) -> None:
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # left, or goes on sending: not clean then
-            await self._stream.unwrap()
-        try:
-            await self._bare.send_eof()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ConnectionLost(str(error)) from error
-
-    def close(self) -> None:
-        self._bare.socket.close()
-
-    def abort(self) -> None:
-        _reset_on_close(self._bare.socket)
-        self.close()
-
-
-def _reset_on_close(sock: socket.socket | trio.socket.SocketType) -> None:
-    if sock.fileno() != -1:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def _not_reading(sent: int, size: int, waited_s: float) -> NotReading:
-    return NotReading(f"took {sent} of {size} bytes in {waited_s:.1f} s")

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
-from skygw.ids import InstallId
+from skygw.ids import DeviceUid, InstallId
 from tests.benchmarks import fastapi_gateway
 from tests.benchmarks.echo_figures import WARM_UP_SOCKETS
 from tests.benchmarks.fastapi_gateway import PLAIN, SAME_DUTIES
+from tests.benchmarks.loads.nodes import device_uids
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.processes import Worker, resident_kib, worker
 from tests.benchmarks.report import OURS, Report
@@ -19,6 +21,9 @@ from tests.fleet.fleet import LOOPBACK_LIMITS, installations, make_known
 
 SEED = 1
 SUBSCRIBERS = 10
+
+NO_RATES = {"node_frames_per_s": 1_000_000, "node_bytes_per_s": 1_073_741_824}
+"""What one installation may send is weighed here as everywhere, and is never too much."""
 
 FASTAPI = "FastAPI gateway"
 FASTAPI_SAME_DUTIES = "FastAPI gateway, same duties"
@@ -55,10 +60,14 @@ class Fleet:
 
 
 async def our_gateway(data_dir: Path, core: int, nodes: int, stack: AsyncExitStack) -> tuple[Subject, Fleet]:
-    """Ours with its defaults, and so many installations that it knows. It runs until `stack` is left."""
-    gateway = await stack.enter_async_context(gateway_process(data_dir, core, **LOOPBACK_LIMITS))
+    """Ours, with limits that no load here comes near, and so many installations that it knows. It runs until `stack` is
+    left.
+    """
+    gateway = await stack.enter_async_context(gateway_process(data_dir, core, **LOOPBACK_LIMITS, **NO_RATES))
     known = installations(SEED, nodes)
-    await make_known(gateway, known)
+    await make_known(
+        gateway, known, devices=lambda install_id: [DeviceUid(UUID(uid)) for uid in device_uids(str(install_id))]
+    )
     ports = _port(gateway.node_url), _port(gateway.internal_url)
     return Subject(OURS, gateway.pid, *ports, gateway, in_one_frame=False), Fleet(iter(known))
 

@@ -31,6 +31,17 @@ def test_nodes_lists_every_page(gateway: FakeGateway, capsys: pytest.CaptureFixt
     assert gateway.tokens == ["Bearer a-token"] * 2
 
 
+def test_nodes_shows_the_telescopes_as_stop_takes_them(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page(NODE))
+    gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
+    assert run(["nodes"]) == ExitCode.OK
+    shown = capsys.readouterr().out.splitlines()[1].split()[-2:]
+    assert run(["stop", *shown]) == ExitCode.OK
+    assert sorted(body["telescopeUid"] for body in gateway.bodies) == sorted([TELESCOPE, OTHER])
+
+
 def test_a_name_of_a_nodes_own_choice_cannot_steer_the_list(
     gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,15 +58,26 @@ def test_why_answers_with_a_sentence_and_the_next_action(
 ) -> None:
     gateway.on(f"GET /internal/nodes/{which}", as_json({**NODE, "connected": False}))
     assert run(["why", which]) == ExitCode.OK
-    sentence, action = capsys.readouterr().out.splitlines()
+    sentence, action, stop = capsys.readouterr().out.splitlines()
     assert sentence.startswith("North dome has not connected")
     assert action.startswith("Next: ")
+    assert stop == f"To stop what it moves: skygw stop {TELESCOPE} {OTHER}"
 
 
 def test_why_finds_a_node_by_name_and_speaks_json(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
     gateway.on("GET /internal/nodes", page(NODE))
     assert run(["why", "North dome", "--json"]) == ExitCode.OK
-    assert json.loads(capsys.readouterr().out)["healthy"] is True
+    told = json.loads(capsys.readouterr().out)
+    assert told["healthy"] is True
+    assert told["telescopes"] == [TELESCOPE, OTHER]
+
+
+def test_why_says_nothing_of_stopping_where_there_is_no_telescope(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on(f"GET /internal/nodes/{UID}", as_json({**NODE, "telescopes": []}))
+    assert run(["why", UID]) == ExitCode.OK
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_a_name_nobody_has_is_not_found(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,16 +213,72 @@ def test_no_stop_waits_for_the_proof_of_another(gateway: FakeGateway, capsys: py
     assert len(gateway.bodies) == 2
 
 
-@pytest.mark.parametrize("which", [UID, "North dome"])
-def test_a_connected_installation_is_stopped_without_asking_for_the_hubs_records(
-    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], which: str
+def test_a_connected_installation_is_stopped_by_its_uid_without_asking_for_the_hubs_records(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gateway.on("GET /internal/nodes", page(NODE))
     gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
-    assert run(["stop", "--node", which]) == ExitCode.OK
+    assert run(["stop", "--node", UID]) == ExitCode.OK
     looked = [asked for asked in gateway.asked if asked.startswith("GET")]
     assert looked == ["GET /internal/nodes?page=1&size=100&connected=true"]
     assert len(gateway.bodies) == 2
+
+
+TWIN: dict[str, Any] = {**NODE, "uid": str(uuid4()), "telescopes": [str(uuid4())]}
+"""Another installation of the same name."""
+
+
+def test_a_name_that_several_have_stops_them_all_and_says_which(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page(NODE, TWIN))
+    gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
+    assert run(["stop", "--node", "North dome"]) == ExitCode.OK
+    assert sorted(body["telescopeUid"] for body in gateway.bodies) == sorted([TELESCOPE, OTHER, *TWIN["telescopes"]])
+    [note] = capsys.readouterr().err.splitlines()
+    assert note == (
+        "2 installations have the name “North dome”, and all of them are stopped: "
+        f"{UID} (connected, 2 telescopes), {TWIN['uid']} (connected, 1 telescope). One alone is stopped by its uid."
+    )
+
+
+def test_a_stop_by_name_goes_out_before_the_hubs_records_are_known_and_claims_nothing_for_who_is_away(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = {**TWIN, "connected": False}
+    gateway.on("GET /internal/nodes", page(NODE), replace(page(NODE, away), after=4))  # both looks and two stops
+    done = as_json({"outcome": "succeeded", "proof": PROOF})
+    gateway.on(
+        "POST /internal/commands", done, done, as_json({"detail": "The node is offline.", "code": "node_offline"}, 503)
+    )
+    assert run(["stop", "--node", "North dome"]) == ExitCode.FAILED
+    written = capsys.readouterr()
+    assert [body["telescopeUid"] for body in gateway.bodies][2:] == TWIN["telescopes"]
+    assert "The node is offline." in written.out
+    assert f"{TWIN['uid']} (not connected, 1 telescope)" in written.err
+
+
+def test_a_stop_by_name_goes_out_without_the_hubs_records_and_says_what_is_not_known(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page(NODE), as_json({"detail": "The database is away."}, 503))
+    gateway.on("POST /internal/commands", as_json({"outcome": "succeeded", "proof": PROOF}))
+    assert run(["stop", "--node", "North dome"]) == ExitCode.FAILED
+    written = capsys.readouterr()
+    assert written.out.count("parked") == 2
+    assert written.err.splitlines() == [
+        "skygw: North dome: Whether others that are away have this name is not known: The database is away."
+    ]
+
+
+def test_what_is_no_stop_refuses_a_name_that_several_have_and_lists_their_uids(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.on("GET /internal/nodes", page(NODE, TWIN))
+    assert run(["call", "North dome", "device.read"]) == ExitCode.FAILED
+    assert gateway.bodies == []
+    told = capsys.readouterr().err
+    assert f"2 installations have the name “North dome”: {UID}, {TWIN['uid']}. Say which by its uid." in told
 
 
 def test_an_installation_that_is_not_connected_is_looked_up_in_the_hubs_records(

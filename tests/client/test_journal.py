@@ -20,7 +20,17 @@ from skygw.ids import CommandId
 from skygw.protocol.codec import BadFrame, from_node
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import MIB
-from skygw.protocol.node_frames import CommandStatus, Durable, PublishCommandResult, PublishGap, PublishLog
+from skygw.protocol.node_frames import (
+    CommandStatus,
+    Durable,
+    PublishCommandResult,
+    PublishEvent,
+    PublishGap,
+    PublishLog,
+)
+
+A_LATE_TIME = datetime(2100, 1, 1, tzinfo=UTC)
+LATE_EVENT = PublishEvent(seq=1, data=Opaque.of({"event_type": "rain_began"}), observed_at=A_LATE_TIME)
 
 
 class OpenJournal(Protocol):
@@ -95,13 +105,17 @@ def test_a_killed_program_loses_nothing_it_was_told_is_kept(tmp_path: Path, open
 def test_a_full_outbox_keeps_what_it_has_and_declares_how_much_it_could_not_take(open_journal: OpenJournal) -> None:
     journal = open_journal(max_bytes=400)
     kept = [seq for seq in (journal.append(line(), may_drop=True) for _ in range(10)) if seq is not None]
+    journal.append(LATE_EVENT, may_drop=True)
     lost = 10 - len(kept)
     journal.acknowledge(kept[-1] - 1)
     last = frames(journal)[-1]
 
     assert lost > 0
     assert isinstance(last, PublishGap)
-    assert last.data.value == {"reason": "outbox_full", "count": lost}
+    said = last.data.value
+    assert (said["reason"], said["count"]) == ("outbox_full", lost + 1)
+    assert said["kinds"] == {"publish_log": lost, "publish_event": 1}
+    assert said["from"] < said["to"] == A_LATE_TIME.isoformat()
     assert [frame.seq for frame in frames(journal)] == [kept[-1], kept[-1] + 1]
 
 
@@ -141,7 +155,13 @@ def test_a_hub_that_lost_what_it_acknowledged_gets_a_new_outbox_that_says_so(ope
 
     assert journal.outbox_uid != uid
     assert isinstance(gap, PublishGap)
-    assert gap.data.value == {"reason": "lost_at_hub", "count": 3}
+    assert gap.data.value == {
+        "reason": "lost_at_hub",
+        "count": 3,
+        "outbox_uid": str(uid),
+        "from_seq": 2,
+        "to_seq": 4,
+    }
     assert isinstance(last, PublishLog)
     assert (last.seq, last.data.value) == (2, {"text": "e"})
 

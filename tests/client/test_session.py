@@ -121,7 +121,7 @@ async def test_a_hub_restored_from_an_older_backup_gets_a_new_outbox_with_a_gap(
     assert restored.hello.last_epoch == 70
     assert anew.hello.outbox_uid != session.hello.outbox_uid
     assert isinstance(gap, PublishGap)
-    assert gap.data.value == {"reason": "lost_at_hub", "count": 2}
+    assert (gap.data.value["reason"], gap.data.value["count"]) == ("lost_at_hub", 2)
 
 
 async def test_the_newest_snapshot_of_each_resource_is_sent_after_every_welcome(
@@ -228,6 +228,20 @@ async def test_a_gateway_that_said_goaway_and_stays_is_left(
         again = await gateway.accept()
 
     assert again.hello.boot_id == session.hello.boot_id
+    assert "goes away, and stayed" in str(client.last_end)
+
+
+async def test_a_gateway_that_said_goaway_is_not_blamed_for_its_silence(
+    gateway: FakeGateway, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skygw.client.session.GOAWAY_S", 0.0)
+    client = NodeClient(make_config(), chance=lambda: 0.0)
+    async with running(client):
+        session = await gateway.accept()
+        goaway = Goaway(reason="drain", reconnect_after_ms=10)
+        await session.welcome(heartbeat_s=0.2, followed_by=[goaway])  # nothing ever comes behind it
+        await gateway.accept()
+
     assert "goes away, and stayed" in str(client.last_end)
 
 

@@ -20,6 +20,7 @@ from skygw.errors import (
     DeadlineExceeded,
     Draining,
     Forbidden,
+    Hop,
     LinkLost,
     NodeFailed,
     NodeOffline,
@@ -34,6 +35,7 @@ from skygw.nodes.session import SessionRules
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import DirectCancel, DirectCredit, DirectRequest, EventToken
+from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import DirectResponseChunk, DirectResponseEnd, Ping
 from tests.fakes.answers import chunk_of, end_of, error_of, start_of, whole_answer
 from tests.fakes.rooms import Gateway, PlayedLink, Site, direct_order
@@ -164,6 +166,17 @@ async def test_any_other_error_of_a_node_is_a_failure(
         await got(gateway, direct_order(site))
     assert caught.value.outcome is Outcome.FAILED
     assert caught.value.reached is (Reached.RUNNING if started else Reached.WRITTEN)
+
+
+async def test_a_node_that_notices_first_that_the_time_is_over_says_what_the_gateway_would(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await connected(nursery)
+    late = {"details": Opaque.of({"reason": "deadline_exceeded"})}
+    nursery.start_soon(answering, link, lambda it: [error_of(it, "conflict").model_copy(update=late)])
+    with pytest.raises(DeadlineExceeded) as caught:
+        await got(gateway, direct_order(site))
+    assert (caught.value.outcome, caught.value.hop) == (Outcome.UNKNOWN, Hop.NODE)
 
 
 # Time.

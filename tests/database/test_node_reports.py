@@ -1,6 +1,9 @@
 """What a node reports is kept once, in order and byte for byte, and moves the commands it tells of."""
 
+import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -10,9 +13,10 @@ import trio
 
 from skygw.control.ledger import CommandRecord, CommandState, Transition
 from skygw.database.commands import Commands
-from skygw.database.node_reports import NodeReports
+from skygw.database.node_reports import SESSIONS, NodeReports
 from skygw.database.pool import Database
-from skygw.errors import Hop, Invalid
+from skygw.database.provision import NewObservatory, NewTelescope, provision
+from skygw.errors import Hop, Invalid, StoreFailed
 from skygw.ids import CommandId, InstallId, OutboxUid, TelescopeUid
 from skygw.nodes.ports import DurableReport
 from skygw.protocol.json_text import Opaque
@@ -228,3 +232,121 @@ async def test_a_cancelled_commit_happened_whole_or_not_at_all(
         rival.rollback()
     assert kept(postgres, outbox) == []
     assert await reports.commit(NODE, outbox, [a_log(1)]) == 1
+
+
+def unholdable(seq: int) -> DurableReport:
+    """PostgreSQL has no such text; the codec lets none through."""
+    return replace(a_log(seq), data='"\0"')
+
+
+async def test_sessions_that_commit_at_the_same_time_share_transactions(
+    database: Database, postgres: PostgresServer
+) -> None:
+    transactions: list[None] = []
+    reports = NodeReports(database, committed=partial(transactions.append, None))
+    outboxes = [OutboxUid(uuid4()) for _ in range(100)]
+    cursors: list[int] = []
+
+    async def bring(outbox: OutboxUid, seq: int) -> None:
+        cursors.append(await reports.commit(NODE, outbox, [a_log(seq)]))
+
+    for seq in (1, 2):
+        transactions.clear()
+        async with trio.open_nursery() as nursery:
+            for outbox in outboxes:
+                nursery.start_soon(bring, outbox, seq)
+    assert cursors == [1] * 100 + [2] * 100
+    assert len(transactions) == 1 + math.ceil(99 / SESSIONS)
+    assert [[row[0] for row in kept(postgres, outbox)] for outbox in outboxes] == [[1, 2]] * 100
+
+
+async def test_a_hole_and_a_cursor_that_is_held_are_the_matter_of_whose_they_are(
+    reports: NodeReports, postgres: PostgresServer
+) -> None:
+    whole, holed, held = (OutboxUid(uuid4()) for _ in range(3))
+    for outbox in (whole, holed, held):
+        await reports.commit(NODE, outbox, [a_log(1)])
+    refused: list[Invalid] = []
+    waited = trio.CancelScope()
+
+    async def bring_holed() -> None:
+        try:
+            await reports.commit(NODE, holed, [a_log(3)])
+        except Invalid as error:
+            refused.append(error)
+
+    async def bring_held() -> None:
+        with waited:
+            await reports.commit(NODE, held, [a_log(2)])
+
+    async def bring_whole() -> None:
+        assert await reports.commit(NODE, whole, [a_log(2)]) == 2
+
+    with psycopg.connect(postgres.gateway_url) as rival:
+        rival.execute("UPDATE skygw.node_outbox SET acked_seq = 1 WHERE outbox_uid = %s", [held])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reports.commit, NODE, OutboxUid(uuid4()), [a_log(1)])
+            nursery.start_soon(bring_holed)
+            nursery.start_soon(bring_held)
+            with trio.fail_after(5):
+                await bring_whole()
+            waited.cancel()
+    assert [str(error) for error in refused] == ["report 3 came where 2 was due"]
+    assert [row[0] for row in kept(postgres, whole)] == [1, 2]
+    assert [row[0] for row in kept(postgres, holed)] == [1]
+
+
+async def test_what_the_database_cannot_hold_is_refused_to_whose_it_is_alone(
+    reports: NodeReports, postgres: PostgresServer
+) -> None:
+    outboxes = [OutboxUid(uuid4()) for _ in range(5)]
+    for outbox in outboxes:
+        await reports.commit(NODE, outbox, [a_log(1)])
+    outcomes: dict[OutboxUid, int | StoreFailed] = {}
+
+    async def bring(outbox: OutboxUid) -> None:
+        middle = unholdable(3) if outbox == outboxes[2] else a_log(3)
+        try:
+            outcomes[outbox] = await reports.commit(NODE, outbox, [a_log(2), middle, a_log(4)])
+        except StoreFailed as error:
+            outcomes[outbox] = error
+
+    async with trio.open_nursery() as nursery:
+        for outbox in outboxes:
+            nursery.start_soon(bring, outbox)
+    error = outcomes.pop(outboxes[2])
+    assert isinstance(error, StoreFailed)
+    assert error.about_the_data
+    assert list(outcomes.values()) == [4, 4, 4, 4]
+    assert [row[0] for row in kept(postgres, outboxes[2])] == [1]
+
+
+async def test_whether_the_database_can_hold_reports_is_tried_and_undone(
+    reports: NodeReports, outbox: OutboxUid, postgres: PostgresServer
+) -> None:
+    assert not await reports.refuses(NODE, outbox, [a_log(7), a_log(8)])
+    assert await reports.refuses(NODE, outbox, [a_log(7), unholdable(8)])
+    assert kept(postgres, outbox) == []
+    assert await reports.acked_seq(NODE, outbox) == 0
+    assert await reports.commit(NODE, outbox, [a_log(1)]) == 1
+
+
+async def test_an_event_belongs_to_what_the_hubs_records_say_of_its_installation(
+    reports: NodeReports, outbox: OutboxUid, postgres: PostgresServer
+) -> None:
+    observatory, install_id, telescope_uid, device_uid = uuid4(), InstallId(uuid4()), TelescopeUid(uuid4()), uuid4()
+    telescope = NewTelescope(telescope_uid, "T", install_id=install_id)
+    await provision(postgres.owner_url, [NewObservatory(observatory, "O", (telescope,))])
+    of_device = replace(a_log(1), device_uid=device_uid)
+    gap = DurableReport(seq=2, kind="publish_gap", text="", data='{"count":3}', observed_at=NOW, missing=3)
+    await reports.commit(install_id, outbox, [of_device, gap])
+    with psycopg.connect(postgres.gateway_url) as connection:
+        rows = connection.execute(
+            "SELECT stream, install_id, observatory_uid, telescope_uid, device_uid, observed_at, data, missing "
+            "FROM skygw.log WHERE outbox_uid = %s ORDER BY position",
+            [outbox],
+        ).fetchall()
+    assert rows == [
+        ("telescope_log", install_id, observatory, telescope_uid, device_uid, NOW, of_device.data, None),
+        ("*", install_id, observatory, telescope_uid, None, NOW, '{"count":3}', 3),
+    ]

@@ -12,7 +12,13 @@ import pytest
 import trio
 
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
-from skygw.database.pool import STATEMENT_TIMEOUT_S, Database, open_database, open_loop_and_database
+from skygw.database.pool import (
+    IDLE_IN_TRANSACTION_S,
+    STATEMENT_TIMEOUT_S,
+    Database,
+    open_database,
+    open_loop_and_database,
+)
 from skygw.errors import Outcome, Retry, RoutingUnavailable, StartupError, StoreFailed
 from tests.fakes.postgres import PostgresServer
 
@@ -106,6 +112,12 @@ async def test_what_the_database_refuses_is_counted_and_said_once_without_what_w
     assert [vars(record)["sqlstate"] for record in errors] == ["22P02", "22000", "42703"]
     assert "no_such_column" in errors[2].getMessage()
     assert "precious" not in caplog.text
+
+
+async def test_a_transaction_in_which_nothing_happens_is_ended_by_the_server(database: Database) -> None:
+    async with database.connection() as connection:
+        limit = await connection.fetchval("SHOW idle_in_transaction_session_timeout")
+    assert limit == f"{IDLE_IN_TRANSACTION_S:.0f}s"
 
 
 async def test_a_statement_that_takes_too_long_is_ended_by_the_server(database: Database) -> None:

@@ -1,7 +1,7 @@
 """A gateway that does what a test tells it, over a real socket: for the node client and whatever embeds it."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from skygw.protocol.gateway_frames import DirectRequest, EventCommand, LinkLossP
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import MAX_BINARY_BYTES, Limits
 from skygw.protocol.node_frames import CommandStatus, Durable, Hello, NodeFrame, PublishCommandResult
+from skygw.websocket.frames import TEXT, frame
 
 PATIENCE_S = 5.0
 """A test that waits longer than this for one thing has failed."""
@@ -56,22 +57,27 @@ class FakeSession:
         limits: Limits | None = None,
         epoch: int | None = None,
         policy: LinkLossPolicy = LinkLossPolicy.STOP,
+        followed_by: Sequence[Frame] = (),
     ) -> None:
+        """What it is `followed_by` comes in the same segment."""
         if epoch is not None:
             self.epoch = Epoch(epoch)
-        await self.say(
-            Welcome(
-                session_uid=SessionUid(uuid4()),
-                epoch=self.epoch,
-                registry_uid=RegistryUid(UUID(int=1)),
-                heartbeat_s=heartbeat_s,
-                limits=limits or Limits(),
-                server_time=datetime.now(UTC),
-                acked_seq=acked_seq,
-                link_loss_policy=policy,
-                t_ms=self.t_ms(),
-            )
+        welcome = Welcome(
+            session_uid=SessionUid(uuid4()),
+            epoch=self.epoch,
+            registry_uid=RegistryUid(UUID(int=1)),
+            heartbeat_s=heartbeat_s,
+            limits=limits or Limits(),
+            server_time=datetime.now(UTC),
+            acked_seq=acked_seq,
+            link_loss_policy=policy,
+            t_ms=self.t_ms(),
         )
+        if followed_by:
+            frames = b"".join(frame(TEXT, encode(one).encode()) for one in (welcome, *followed_by))
+            await self.connection._stream.send_all(frames)
+        else:
+            await self.say(welcome)
 
     async def next(self) -> NodeFrame | Chunk:
         """The next thing the node says. Raises `Hangup`."""
@@ -154,6 +160,11 @@ class FakeGateway:
         """The next session, not welcomed yet."""
         with trio.fail_after(PATIENCE_S):
             return await self._sessions.receive()
+
+    async def sessions(self) -> AsyncIterator[FakeSession]:
+        """All sessions as they come, without end."""
+        async for session in self._sessions:
+            yield session
 
     async def _handle(self, request: WebSocketRequest) -> None:
         token = dict(request.headers).get(b"authorization", b"").decode()

@@ -1,53 +1,51 @@
-"""An event log in memory, for everything that reads one."""
+"""`EventLog` in memory, for who reads the log; one suite holds it to what the one in PostgreSQL does."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import trio
 
 from skygw.errors import RoutingUnavailable
-from skygw.ids import InstallId
 from skygw.protocol.streams import StreamFilter, StreamName
-from skygw.telemetry.audience import Want
-from skygw.telemetry.log import PAGE, PAGE_BYTES, EventLog, LogEvent, LogKind
+from skygw.telemetry.log import PAGE, PAGE_BYTES, LogEvent, LogKind
 
 
-class MemoryLog(EventLog):
-    """`append` commits at once; `away` makes it a database that does not answer."""
+class Device(NamedTuple):
+    """What the hub's records say of one."""
+
+    device_type: str
+    observatory_uid: UUID
+    telescope_uid: UUID | None
+
+
+def an_event(stream: StreamName | None, data: str = "{}", **columns: Any) -> LogEvent:
+    """One to be appended, which gives it its position. Without a stream it is a gap."""
+    kind = LogKind.GAP if stream is None else LogKind.EVENT
+    nothing = LogEvent(0, kind, stream, None, None, None, None, None, datetime.now(UTC), data)
+    return nothing._replace(**columns)
+
+
+class MemoryLog:
+    """Rows in order; `devices` are the hub's records."""
 
     def __init__(self) -> None:
-        self.events: list[LogEvent] = []
+        self.rows: list[LogEvent] = []
         self.dropped_through = 0
+        self.devices: dict[UUID, Device] = {}
         self.away = False
+        """A database that does not answer."""
 
-    def append(
-        self,
-        stream: StreamName | None,
-        data: str = "{}",
-        *,
-        kind: LogKind = LogKind.EVENT,
-        install_id: InstallId | None = None,
-        observatory_uid: UUID | None = None,
-        telescope_uid: UUID | None = None,
-        device_uid: UUID | None = None,
-        missing: int | None = None,
-    ) -> LogEvent:
-        event = LogEvent(
-            position=len(self.events) + 1,
-            kind=kind,
-            stream=stream,
-            install_id=install_id,
-            observatory_uid=observatory_uid,
-            telescope_uid=telescope_uid,
-            device_uid=device_uid,
-            observed_at=None,
-            received_at=datetime.now(UTC),
-            data=data,
-            missing=missing,
-        )
-        self.events.append(event)
-        return event
+    def append(self, *events: LogEvent) -> None:
+        """One commit: each gets the next position."""
+        for event in events:
+            self.rows.append(event._replace(position=self.dropped_through + len(self.rows) + 1))
+
+    def drop(self, through: int) -> None:
+        """What retention does."""
+        self.rows = [row for row in self.rows if row.position > through]
+        self.dropped_through = max(self.dropped_through, through)
 
     async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -56,7 +54,7 @@ class MemoryLog(EventLog):
 
     async def head(self) -> int:
         await self._answer()
-        return len(self.events)
+        return self.dropped_through + len(self.rows)
 
     async def floor(self) -> int:
         await self._answer()
@@ -64,7 +62,7 @@ class MemoryLog(EventLog):
 
     async def tail(self, after: int, *, limit: int = PAGE, max_bytes: int = PAGE_BYTES) -> Sequence[LogEvent]:
         await self._answer()
-        return _bounded(self.events[after:], limit, max_bytes)
+        return _within([row for row in self.rows if row.position > after], limit, max_bytes)
 
     async def page(
         self,
@@ -77,25 +75,46 @@ class MemoryLog(EventLog):
         max_bytes: int = PAGE_BYTES,
     ) -> Sequence[LogEvent]:
         await self._answer()
-        want = Want(wanted)
-        fitting = [
-            event
-            for event in self.events[after:upto]
-            if event.position > self.dropped_through
-            and (
-                (event.kind is LogKind.EVENT and event.stream is stream and want.fits(event))
-                or (event.kind is LogKind.GAP and event.stream in (None, stream) and want.might_have_fitted(event))
-            )
+        found = [
+            row
+            for row in self.rows
+            if after < row.position <= upto and (row.stream is stream or row.stream is None) and self._fits(row, wanted)
         ]
-        return _bounded(fitting, limit, max_bytes)
+        return _within(found, limit, max_bytes)
+
+    def _fits(self, row: LogEvent, wanted: StreamFilter) -> bool:
+        return (
+            (wanted.telescope_uid is None or row.telescope_uid in wanted.telescope_uid)
+            and (wanted.observatory_uid is None or row.observatory_uid in wanted.observatory_uid)
+            and (wanted.install_id is None or row.install_id in wanted.install_id)
+            and self._device_fits(row, wanted)
+        )
+
+    def _device_fits(self, row: LogEvent, wanted: StreamFilter) -> bool:
+        if wanted.device_uid is None and wanted.device_type is None:
+            return True
+        asked = {
+            uid: device
+            for uid, device in self.devices.items()
+            if (wanted.device_uid is None or uid in wanted.device_uid)
+            and (wanted.device_type is None or device.device_type in wanted.device_type)
+        }
+        if row.device_uid is not None:
+            return row.device_uid in asked or (
+                wanted.device_type is None and row.device_uid in (wanted.device_uid or ())
+            )
+        return row.kind is LogKind.GAP and any(
+            device.telescope_uid == row.telescope_uid and device.observatory_uid == row.observatory_uid
+            for device in asked.values()
+        )
 
 
-def _bounded(events: Sequence[LogEvent], limit: int, max_bytes: int) -> list[LogEvent]:
-    found: list[LogEvent] = []
+def _within(rows: Sequence[LogEvent], limit: int, max_bytes: int) -> list[LogEvent]:
+    taken: list[LogEvent] = []
     size = 0
-    for event in events[:limit]:
-        size += len(event.data)
-        if found and size > max_bytes:
+    for row in rows[:limit]:
+        if size >= max_bytes and taken:
             break
-        found.append(event)
-    return found
+        taken.append(row)
+        size += len(row.data.encode())
+    return taken

@@ -4,8 +4,21 @@ from dataclasses import dataclass, field
 
 import trio
 
-from skygw.websocket.frames import FrameReader
-from skygw.websocket.transport import ConnectionLost, NotReading
+from skygw.websocket import ConnectionLost, NotReading, Rhythm, WebSocket
+from skygw.websocket.frames import TEXT, FrameReader, frame
+
+MASK = b"\x01\x02\x03\x04"
+
+
+def text(message: str) -> bytes:
+    """A text message as a client sends it."""
+    return frame(TEXT, message.encode(), MASK)
+
+
+def opened(transport: "MemoryTransport", **settings: object) -> WebSocket:
+    """The gateway's end of a WebSocket, with other settings where given."""
+    given = {"is_client": False, "max_message_bytes": 1 << 20, "rhythm": Rhythm(), **settings}
+    return WebSocket(transport, **given)  # type: ignore[arg-type]
 
 
 @dataclass

@@ -135,7 +135,7 @@ async def test_abandoning_withdraws_everything_that_waits() -> None:
     parcels = [outbox.put(lane, "x") for lane in Lane]
     outbox.abandon()
     assert all(parcel.surely_not_sent for parcel in parcels)
-    assert [outbox.queued_bytes(lane) for lane in Lane] == [0, 0, 0]
+    assert [outbox.queued_bytes(lane) for lane in Lane] == [0, 0, 0, 0]
     assert await outbox.next() == []
 
 

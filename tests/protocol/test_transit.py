@@ -40,6 +40,14 @@ def test_a_burst_let_go_at_once_shows_how_long_each_frame_waited() -> None:
     assert ages == pytest.approx([9_000, 6_000, 1_000], abs=10)
 
 
+def test_what_came_with_a_slow_first_frame_is_older_than_it_seemed_once_a_faster_one_comes() -> None:
+    clock = TransitClock()
+    clock.age_ms(own_ms=5_000, sent_ms=0)
+    seemed = clock.since_ms(own_ms=6_000, sent_ms=0)
+    clock.age_ms(own_ms=7_000, sent_ms=5_000)
+    assert (seemed, clock.since_ms(own_ms=7_000, sent_ms=0)) == (1_000, 5_000)
+
+
 @given(st.lists(st.tuples(st.floats(0, 1e7), st.floats(-1e7, 1e7)), max_size=30))
 def test_an_age_is_never_negative_whatever_the_clocks_do(readings: list[tuple[float, float]]) -> None:
     clock = TransitClock()

@@ -2,12 +2,16 @@
 
 import json
 import struct
+from contextlib import suppress
 
 import pytest
 import trio
 
 from skygw.serving import End
-from tests.serving.apps import UPGRADE, EchoApp
+from skygw.serving.asgi import Receive, Scope, Send
+from skygw.serving.hypercorn_seam import MAX_EARLY_BYTES
+from skygw.websocket.frames import BINARY, frame
+from tests.serving.apps import UPGRADE, EchoApp, greets
 from tests.serving.served import PATIENCE_S, Served, serving
 
 
@@ -103,6 +107,52 @@ async def test_a_bad_frame_ends_its_socket_with_a_code_and_a_reason(code: int, s
         assert close_code(frame) == code
         await served.metrics.until_closed(End.PROTOCOL)
         assert [(told["code"], bool(told["reason"])) for told in app.disconnects] == [(code, True)]
+        assert await bystander.ask() == (200, b"hello")
+
+
+class LongHandshakeApp:
+    """Answers an upgrade with more than the kernel takes from a peer that does not read, then echoes."""
+
+    def __init__(self) -> None:
+        self.has_left = trio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await greets(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept", "headers": [(b"x-long", b"x" * LONG_BYTES)]})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+        self.has_left.set()
+
+
+LONG_BYTES = 512 * 1024
+EARLY = frame(BINARY, b"e" * 1024, NO_MASK)
+
+
+async def test_frames_that_come_while_the_upgrade_is_being_answered_are_kept() -> None:
+    count = MAX_EARLY_BYTES // len(EARLY) // 2
+    async with serving(LongHandshakeApp()) as served, served.peer(receive_buffer=4096) as peer:
+        await peer.send(UPGRADE + b"\r\n")
+        await peer.read_until(b"HTTP/1.1 101 ")
+        await peer.send(EARLY * count)
+        assert (await peer.read_until(b"\r\n\r\n")).endswith(b"\r\n\r\n")
+        echo = frame(BINARY, b"e" * 1024)
+        assert await peer.read_exactly(len(echo) * count) == echo * count
+
+
+async def test_frames_without_end_while_the_upgrade_is_being_answered_end_their_connection() -> None:
+    """Nobody reads them yet: what is kept of them is bounded."""
+    app = LongHandshakeApp()
+    async with serving(app) as served, served.peer() as bystander, served.peer(receive_buffer=4096) as peer:
+        await peer.send(UPGRADE + b"\r\n")
+        await peer.read_until(b"HTTP/1.1 101 ")
+        with suppress(trio.BrokenResourceError):  # it is cut in the middle of them
+            await peer.send(EARLY * (2 * MAX_EARLY_BYTES // len(EARLY)))
+        await served.metrics.until_closed(End.PROTOCOL)
+        with trio.fail_after(PATIENCE_S):
+            await app.has_left.wait()
         assert await bystander.ask() == (200, b"hello")
 
 

@@ -15,7 +15,7 @@ from skygw.telemetry import subscriptions as room_of_subscriptions
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.log import LogKind
 from skygw.telemetry.subscriptions import LoggedSubscription
-from tests.fakes.memory_log import MemoryLog
+from tests.fakes.memory_log import MemoryLog, an_event
 from tests.fakes.telemetry_rooms import Reader, Site, asks
 
 LOG = StreamName.TELESCOPE_LOG
@@ -32,7 +32,7 @@ class Room:
     def write(self, *numbers: int, **about: Any) -> None:
         """Log lines, committed together."""
         for number in numbers:
-            self.log.append(LOG, f'{{"n":{number}}}', **about)
+            self.log.append(an_event(LOG, f'{{"n":{number}}}', **about))
         self.hub.feed.poke()
 
     def reader(self, *, options: object = None, **wanted: Any) -> Reader:
@@ -112,7 +112,7 @@ async def test_a_declared_gap_is_told_to_every_stream_of_its_node(room: Room) ->
     mine, others = room.reader(install_id=install_id), room.reader(install_id=Site().install_id)
     for reader in (mine, others):
         await reader.until_live()
-    room.log.append(None, '{"count":7}', kind=LogKind.GAP, install_id=install_id, missing=7)
+    room.log.append(an_event(None, '{"count":7}', install_id=install_id, missing=7))
     room.write(1, install_id=install_id)
     gap, event = await mine.read(2)
     assert (gap["kind"], gap["count"], gap["reason"]) == ("event_gap", 7, "declared_by_node")
@@ -124,7 +124,7 @@ async def test_a_declared_gap_is_told_to_every_stream_of_its_node(room: Room) ->
 async def test_what_was_never_taken_is_told_as_a_gap_of_its_own_stream(room: Room) -> None:
     reader = room.reader()
     await reader.until_live()
-    room.log.append(LOG, kind=LogKind.GAP, install_id=Site().install_id, missing=1)
+    room.log.append(an_event(LOG, kind=LogKind.GAP, install_id=Site().install_id, missing=1))
     room.hub.feed.poke()
     (gap,) = await reader.read(1)
     assert (gap["kind"], gap["count"], gap["reason"]) == ("event_gap", 1, "never_taken")
@@ -134,7 +134,7 @@ async def test_resuming_before_what_is_still_kept_begins_with_a_gap(room: Room) 
     room.write(*range(10))
     while room.hub.feed.head < 10:
         await trio.lowlevel.checkpoint()
-    room.log.dropped_through = 6
+    room.log.drop(6)
     resumed = await room.reader(options={"after": "l2"}).until_live()
     assert (resumed[0]["kind"], resumed[0]["reason"], resumed[0]["to"]) == ("event_gap", "no_longer_kept", "l6")
     assert told(resumed) == [6, 7, 8, 9]

@@ -1,13 +1,11 @@
 """Bytes over a real socket pair: what is handed over is counted, and no write lasts longer than its patience."""
 
 import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 import trio
-import trustme
 
 from skygw.websocket.transport import (
     UNSENT_BYTES,
@@ -15,7 +13,6 @@ from skygw.websocket.transport import (
     NotReading,
     Patience,
     PlainTransport,
-    TlsTransport,
     Transport,
     tune,
 )
@@ -230,62 +227,3 @@ def test_a_tuned_socket_sends_at_once_and_keeps_little_in_the_kernel() -> None:
         assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
-
-
-# TLS.
-
-
-@contextmanager
-def tls_pair(patience: Patience) -> Iterator[tuple[TlsTransport, TlsTransport]]:
-    authority = trustme.CA()
-    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(serving)
-    asking = ssl.create_default_context()
-    authority.configure_trust(asking)
-    with sockets() as (ours, theirs):
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-        client = TlsTransport(
-            trio.SSLStream(stream, asking, server_hostname="localhost", https_compatible=True), Patience()
-        )
-        yield TlsTransport.serving(ours, serving, patience), client
-
-
-async def shake_hands(*ends: TlsTransport) -> None:
-    async with trio.open_nursery() as nursery:
-        for end in ends:
-            nursery.start_soon(end.shake_hands)
-
-
-async def test_tls_carries_bytes_both_ways_up_to_the_end() -> None:
-    with tls_pair(Patience()) as (ours, theirs), trio.fail_after(20):
-        await shake_hands(ours, theirs)
-        await theirs.send(b"question")
-        assert await ours.receive() == b"question"
-        got = b""
-
-        async def listen() -> None:
-            nonlocal got
-            got = await read_to_end(theirs)
-            await theirs.send_end()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listen)
-            await ours.send(b"x" * 100_000)
-            await ours.send_end()
-        assert got == b"x" * 100_000
-        assert ours.handed_over == ours.begun == 100_000
-
-
-async def test_of_a_tls_record_that_was_cut_nothing_is_claimed() -> None:
-    with tls_pair(Patience(stalled_s=0.1)) as (ours, theirs), trio.fail_after(20):
-        await shake_hands(ours, theirs)
-        with pytest.raises(NotReading):
-            await ours.send(BULK)
-        assert ours.handed_over < ours.begun < len(BULK)
-
-
-async def test_a_peer_that_speaks_no_tls_is_a_lost_connection() -> None:
-    with tls_pair(Patience()) as (ours, theirs), trio.fail_after(20):
-        await theirs._stream.transport_stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
-        with pytest.raises(ConnectionLost):
-            await ours.shake_hands()

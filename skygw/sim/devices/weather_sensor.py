@@ -1,5 +1,6 @@
 """A simulated weather sensor: its values wander by a seeded random walk, and a scenario can make it rain."""
 
+from math import inf
 from random import Random
 from typing import Any, ClassVar
 
@@ -35,11 +36,17 @@ class WeatherSensor(Device):
         }
         self._steps_taken = 0
         self._raining = False
+        self._dry_since = -inf
 
     @property
     def is_raining(self) -> bool:
         """Whether it truly rains."""
         return self._raining
+
+    @property
+    def dry_for_s(self) -> float:
+        """Simulated seconds since the last rain ended."""
+        return 0.0 if self._raining else self._clock.elapsed() - self._dry_since
 
     def begin_rain(self, cause: str = "scenario") -> None:
         """From now on it rains."""
@@ -49,6 +56,7 @@ class WeatherSensor(Device):
     def end_rain(self, cause: str = "scenario") -> None:
         """The sky clears."""
         self._raining = False
+        self._dry_since = self._clock.elapsed()
         self._record(Order(cause=cause), Action.RAIN_ENDED)
 
     def _halt(self, order: Order) -> None:

@@ -1,0 +1,57 @@
+"""The node's state while it runs: changed in memory at once, written to the disk from a thread."""
+
+import logging
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+import trio
+
+from skygw.client.node_state import NodeState, load_state, save_state
+from skygw.ids import InstanceUid
+from skygw.protocol.gateway_frames import Welcome
+
+log = logging.getLogger("skygw.client")
+
+
+class KeptState:
+    """Made by `load`. A disk that fails is logged and no more: memory holds for this run of the program."""
+
+    def __init__(self, directory: Path, state: NodeState) -> None:
+        self._directory = directory
+        self._changed = trio.Event()
+        self.now = state
+
+    @classmethod
+    async def load(cls, directory: Path, *, instance_uid: InstanceUid | None) -> "KeptState":
+        """Raises `StateUnreadable`, `OSError`."""
+        load = partial(load_state, directory, instance_uid=instance_uid)
+        return cls(directory, await trio.to_thread.run_sync(load))
+
+    async def take_welcome(self, welcome: Welcome) -> None:
+        """On disk before anything is acted upon in this session."""
+        self.now = replace(self.now.with_epoch(welcome.epoch), link_loss_policy=welcome.link_loss_policy)
+        await self._save()
+
+    def accept_fence(self, uid: UUID, fence: int) -> bool:
+        """Whether it is the highest of this telescope or device; a higher one is remembered."""
+        known = self.now.last_fences.get(uid, 0)
+        if fence > known:
+            self.now = self.now.with_fence(uid, fence)
+            self._changed.set()
+        return fence >= known
+
+    async def run(self) -> None:
+        """Writes what changes. Never returns."""
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            await self._save()
+
+    async def _save(self) -> None:
+        try:
+            await trio.to_thread.run_sync(save_state, self._directory, self.now)
+        except OSError as error:
+            # A full disk must not keep a telescope off the network.
+            log.error("the node's state cannot be written: %s", error)  # noqa: TRY400
