@@ -19,10 +19,13 @@ from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
 from skygw.auth.networks import Network, client_address
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
+from skygw.control.lease_guard import LeaseGuard
+from skygw.control.leases import LeaseService
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
 from skygw.database.event_log import PgEventLog
 from skygw.database.installations import Installations
+from skygw.database.leases import PgLeases
 from skygw.database.log_keeping import keep_log
 from skygw.database.migrate import pending, prepare_development
 from skygw.database.node_reports import NodeReports
@@ -51,6 +54,7 @@ from skygw.routers.docs import DocsRouter
 from skygw.routers.event_streams import EventStreamRouter
 from skygw.routers.gates import InternalGate, NodeGate
 from skygw.routers.internal import InternalRouter
+from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
 from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
@@ -109,10 +113,13 @@ async def run(
         installations = Installations(database)
         epochs = NodeSessions(database)
         hub, kept_values = await _open_hub(database, installations, heartbeat_s=settings.heartbeat_s, metrics=metrics)
+        lease_ledger = PgLeases(database, committed=hub.feed.poke)
+        leases = LeaseService(ledger=lease_ledger, registry=registry, retained=hub.retained)
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
             controllers=installations,
+            guard=LeaseGuard(lease_ledger, is_required=settings.leases_required),
             finished=metrics.command_ended,
         )
         rpc = DirectRpc(registry, metrics=metrics)
@@ -136,7 +143,7 @@ async def run(
             results=commands,
             metrics=metrics,
         )
-        door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=[commands, hub])
+        door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=[commands, leases, hub])
         draining = trio.Event()
         node_side = node_app(
             [
@@ -165,6 +172,7 @@ async def run(
                     internal_url=settings.internal_public_url,
                 ),
                 StreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
+                LeaseRouter(gate=internal_gate, leases=leases),
                 InternalRouter(
                     gate=internal_gate,
                     registry=registry,
@@ -201,6 +209,7 @@ async def run(
             for refresh in refreshing:
                 await nursery.start(refresh)
             nursery.start_soon(commands.run)
+            nursery.start_soon(leases.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(kept_values.run)

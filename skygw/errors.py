@@ -132,6 +132,31 @@ class IdReused(GatewayError):
     reason = "id_reused"
 
 
+class LeaseRequired(GatewayError):
+    """This needs the manual control lease, and no lease of this caller's that is for it was shown."""
+
+    reason = "lease_required"
+
+
+class LeaseHeld(GatewayError):
+    """Somebody else has control; `details` say who and until when."""
+
+    reason = "lease_held"
+    retry_unless_told = Retry.AFTER
+
+
+class LeaseExpired(GatewayError):
+    """The lease that was shown has ended."""
+
+    reason = "lease_expired"
+
+
+class StaleFence(GatewayError):
+    """The lease that was shown has ended, and control has been given to another since."""
+
+    reason = "stale_fence"
+
+
 class NodeRefused(GatewayError):
     """The node said no and did nothing; `node_code` is its own word (`invalid`, `not_found`, `conflict`, …)."""
 

@@ -24,6 +24,12 @@ BootId = NewType("BootId", UUID)
 TelescopeUid = NewType("TelescopeUid", UUID)
 DeviceUid = NewType("DeviceUid", UUID)
 
+LeaseId = NewType("LeaseId", UUID)
+"""Names a lease to everybody."""
+
+LeaseUid = NewType("LeaseUid", UUID)
+"""The secret of a lease: known to its holder alone, kept as a digest."""
+
 CommandId = NewType("CommandId", UUID)
 """Chosen by whoever sends the command; one id is one action, for ever."""
 

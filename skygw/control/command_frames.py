@@ -1,5 +1,6 @@
 """What a node is sent of a command: the command itself, and its cancel."""
 
+from skygw.control.lease_guard import Fence
 from skygw.control.ledger import CommandRecord
 from skygw.control.order import CommandOrder
 from skygw.control.trace_context import carried_traceparent
@@ -10,7 +11,9 @@ from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventComman
 from skygw.protocol.json_text import Opaque
 
 
-def event_of(order: CommandOrder, record: CommandRecord, session: NodeSession, *, left_s: float | None) -> EventCommand:
+def event_of(
+    order: CommandOrder, record: CommandRecord, session: NodeSession, *, left_s: float | None, fence: Fence | None
+) -> EventCommand:
     """`left_s` is what is left of the caller's time, or `None` for what is never late."""
     return EventCommand(
         command_id=record.command_id,
@@ -22,6 +25,8 @@ def event_of(order: CommandOrder, record: CommandRecord, session: NodeSession, *
         deadline_ms=None if left_s is None else int(left_s * 1000),
         epoch=session.epoch,
         t_ms=session.t_ms(),
+        fence=fence and fence.fence,
+        fence_uid=fence and fence.uid,
         graph_revision=order.graph_revision,
         issued_at=record.created_at,
         traceparent=carried_traceparent(order.traceparent),

@@ -13,6 +13,7 @@ import trio
 
 from skygw.control.admissions import Admission, Admissions
 from skygw.control.command_frames import event_of, send_cancel
+from skygw.control.lease_guard import Fence
 from skygw.control.ledger import (
     ENDS,
     NEVER_WRITTEN,
@@ -67,6 +68,14 @@ class Controllers(Protocol):
     ) -> InstallId | None: ...
 
 
+class Guard(Protocol):
+    """Whether a command that is no safing may go, and under which fence."""
+
+    async def admit(self, order: CommandOrder) -> Fence | None:
+        """Raises the `GatewayError` that stands in the way."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Cancellation:
     """What a cancel met. Without a record nothing is known of the command but what `met` says."""
@@ -84,11 +93,13 @@ class CommandService:
         registry: ConnectionRegistry,
         ledger: CommandLedger,
         controllers: Controllers,
+        guard: Guard,
         finished: Callable[[str], None],
     ) -> None:
         self._registry = registry
         self._ledger = ledger
         self._controllers = controllers
+        self._guard = guard
         self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished)
         self._admissions = Admissions()
         self._draining = False
@@ -215,6 +226,7 @@ class CommandService:
         admission.found(is_new=stored is None or again)
         if stored is not None and not again:
             return stored, True
+        fence = await self._guard.admit(order)
         session = self._registry.current(install_id)
         record = order.record(
             install_id, None if session is None else session.epoch, left_s=admission.deadline - trio.current_time()
@@ -240,7 +252,7 @@ class CommandService:
         if admission.revoked is not None:
             self._live.end_before_start(live, admission.revoked)
         else:
-            self._send(live, order, session, Lane.DATA)
+            self._send(live, order, session, Lane.DATA, fence)
         return record, False
 
     async def _admit(
@@ -297,7 +309,7 @@ class CommandService:
         live = LiveCommand(record, command_type=order.command_type, safing=True, in_ledger=False, deadline=deadline)
         self._live.add(live)
         try:
-            self._send(live, order, session, Lane.SAFING)
+            self._send(live, order, session, Lane.SAFING, None)
         except GatewayError:
             self._live.drop(live)
             raise
@@ -339,13 +351,16 @@ class CommandService:
             )
         return session
 
-    def _send(self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane) -> None:
+    def _send(
+        self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane, fence: Fence | None
+    ) -> None:
         record = live.record
         left_s = live.deadline - trio.current_time()
         try:
             if not live.safing and left_s <= 0:
                 raise DeadlineExceeded("The time for this command ran out before it could be sent.")
-            parcel = session.put(lane, event_of(order, record, session, left_s=None if live.safing else left_s))
+            left = None if live.safing else left_s
+            parcel = session.put(lane, event_of(order, record, session, left_s=left, fence=fence))
         except GatewayError as error:
             # Admitted and never written: the ledger says so, and the caller is told why.
             self._live.moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from skygw.control.ledger import CommandRecord, CommandState, Transition, command_identity
 from skygw.control.trace_context import trace_id_of
 from skygw.errors import Hop, Invalid
-from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, LeaseUid, TelescopeUid
 from skygw.protocol.json_text import Opaque
 
 
@@ -24,6 +24,7 @@ class CommandOrder:
     timeout_s: float
     graph_revision: int | None = None
     traceparent: str | None = None
+    lease_uid: LeaseUid | None = None
 
     @property
     def command_type(self) -> str:

@@ -35,6 +35,23 @@ class LinkLossPolicy(StrEnum):
     SAFE_SHUTDOWN = "safe_shutdown"
 
 
+class OnExpiry(StrEnum):
+    """What a node does by itself when a lease ends without its holder, or nothing is heard of that one."""
+
+    FINISH = "finish"
+    STOP = "stop"
+    SAFE_SHUTDOWN = "safe_shutdown"
+
+
+class LeaseEnd(StrEnum):
+    """How a lease ended. `superseded`: the ledger was older than what the node knew, and control is given anew."""
+
+    RELEASED = "released"
+    BROKEN = "broken"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+
+
 class CancelMode(StrEnum):
     GRACEFUL = "graceful"
     IMMEDIATE = "immediate"
@@ -81,7 +98,8 @@ class Nack(Frame):
 class EventCommand(Frame):
     """A command to run. `deadline_ms` is what remained of the caller's time at `t_ms`; the transit comes off it.
 
-    Without it (safing) the command is never late.
+    Without it (safing) the command is never late. `fence` is that of `fence_uid`, the telescope or device whose lease
+    it goes under; without `fence_uid` that of the device named, or else of the telescope.
     """
 
     kind: Literal["event_command"] = "event_command"
@@ -95,9 +113,28 @@ class EventCommand(Frame):
     epoch: EpochNumber
     t_ms: Milliseconds
     fence: Counter | None = None
+    fence_uid: UUID | None = None
     graph_revision: Counter | None = None
     issued_at: Timestamp
     traceparent: ShortText | None = None
+
+
+class EventManualControlLease(Frame):
+    """Who has control of a telescope, or of an enclosure with a lease of its own, at `t_ms`. Without a `holder` nobody
+    has: what came under a lower fence is over, and `ended` is how. The times count from `t_ms`.
+    """
+
+    kind: Literal["event_manual_control_lease"] = "event_manual_control_lease"
+    telescope_uid: TelescopeUid | None = None
+    enclosure_uid: DeviceUid | None = None
+    holder: OpaqueObject | None = None
+    fence: Counter
+    expires_in_ms: Milliseconds = 0
+    warn_in_ms: Milliseconds | None = None
+    on_expiry: OnExpiry | None = None
+    deadman_ms: Milliseconds | None = None
+    ended: LeaseEnd | None = None
+    t_ms: Milliseconds
 
 
 class CancelCommand(Frame):
@@ -227,6 +264,7 @@ GatewayFrame = (
     | Ack
     | Nack
     | EventCommand
+    | EventManualControlLease
     | CancelCommand
     | QueryCommand
     | DirectRequest

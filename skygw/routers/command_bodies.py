@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 from pydantic import (
     BeforeValidator,
@@ -15,7 +14,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from skygw.ids import CommandId, DeviceUid, TelescopeUid
+from skygw.ids import CommandId, DeviceUid, LeaseUid, TelescopeUid
 from skygw.protocol.frame import Counter, OpaqueObject
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.json_text import JsonObject
@@ -39,9 +38,7 @@ class CommandBody(Body):
     timeout_s: Timeout | None = None
     wait_s: Wait = 0.0
     graph_revision: Counter | None = None
-    lease_uid: Annotated[UUID | None, Field(description="Refused for now, but for safing: leases are not served.")] = (
-        None
-    )
+    lease_uid: Annotated[LeaseUid | None, Field(description="The caller's lease of what is moved.")] = None
     validate_only: Annotated[bool, Field(strict=True, description="`true` is refused for now, but for safing.")] = False
     on_caller_gone: Annotated[
         Literal["continue", "cancel"], Field(description="`cancel` is refused for now, but for safing.")
@@ -112,8 +109,6 @@ def read_command(raw: bytes) -> CommandBody:
     if isinstance(said, str) and is_safing(said):
         return validated(SafingBody, _options_once(source))
     body = validated(CommandBody, source)
-    if body.lease_uid is not None:
-        raise invalid("Leases are not served by this gateway yet: leave leaseUid out.", "body", "leaseUid")
     if body.validate_only:
         raise invalid("A dry run is not served by this gateway yet: nothing was sent.", "body", "validateOnly")
     if body.on_caller_gone == "cancel":

@@ -1,12 +1,9 @@
 """What hub services and operators ask: `/internal/*` (contract §6), but for direct requests (`direct.py`)."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from math import ceil
 from uuid import UUID
 
-from pydantic import BaseModel
 from quart import Response, request
 from quart_trio import QuartTrio
 
@@ -22,14 +19,14 @@ from skygw.nodes.loopback import LOOPBACK_ID
 from skygw.nodes.ports import EpochLedger, InstallationDirectory
 from skygw.observability.tracing import Trace
 from skygw.protocol.close_codes import CloseCode
-from skygw.protocol.frame import write_body
 from skygw.protocol.safing import is_safing
 from skygw.routers.command_bodies import read_cancel, read_command
 from skygw.routers.gates import InternalGate
+from skygw.routers.json_answers import asked_flag, asked_page, body_bytes, json_answer, page_answer
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
 from skygw.routers.quart_http import outlive_the_caller
-from skygw.routers.schemas import MAX_PAGE_SIZE, Receipt, TransferBody, invalid, read_body
+from skygw.routers.schemas import Receipt, TransferBody, invalid, read_body
 from skygw.routers.views import call_view, command_view, node_view, receipt
 from skygw.telemetry.retained import RetainedValues
 
@@ -88,8 +85,8 @@ class InternalRouter:
         """
         principal = await self._gate.service(request.scope)
         principal.require_for_safing(Scope.NODES_READ)
-        page, size = _page(50)
-        if _flag("connected"):
+        page, size = asked_page(50)
+        if asked_flag("connected"):
             return self._connected_nodes(page, size)
         principal.require(Scope.NODES_READ)
         found, total = await self._directory.list_page(page=page, size=size)
@@ -103,7 +100,7 @@ class InternalRouter:
             )
             for installation in found
         ]
-        return _paged(items, total, page, size)
+        return page_answer(items, total, page, size)
 
     def _connected_nodes(self, page: int, size: int) -> Response:
         sessions = sorted(
@@ -120,7 +117,7 @@ class InternalRouter:
             )
             for session in sessions[(page - 1) * size : page * size]
         ]
-        return _paged(items, len(sessions), page, size)
+        return page_answer(items, len(sessions), page, size)
 
     async def node(self, id: str) -> Response:  # noqa: A002 - the path's name for it
         """`GET /internal/nodes/{id}` (`nodes:read`). A connected node is shown without the database, but for `id`."""
@@ -146,7 +143,7 @@ class InternalRouter:
             memory=self._registry.memory(install_id),
             snapshots=self._snapshots,
         )
-        return _json(view)
+        return json_answer(view)
 
     async def disconnect(self, id: str) -> Response:  # noqa: A002
         """`POST /internal/nodes/{id}/disconnect` (`nodes:admin`). The node comes back by itself."""
@@ -175,7 +172,7 @@ class InternalRouter:
         record = self._rpc.log.find(principal.service, RequestId(request_id))
         if record is None:
             raise NotFound("No direct request of yours with this id is known; they are kept for 60 s.")
-        return _json(call_view(record))
+        return json_answer(call_view(record))
 
     # Commands.
 
@@ -196,18 +193,19 @@ class InternalRouter:
             actor=None if actor is None else {"uid": actor.uid, "kind": actor.kind},
             timeout_s=min(body.timeout_s or self._default_timeout_s, self._max_timeout_s),
             graph_revision=body.graph_revision,
+            lease_uid=body.lease_uid,
             traceparent=Trace.parent(request.headers.get("traceparent")).traceparent,
         )
         if not is_safing(order.command_type):
             principal.require(Scope.NODES_COMMAND)
         record, duplicate = await self._commands.submit(order)
         record = await self._waited(record, body.wait_s)
-        return _json(command_view(record, duplicate=duplicate), 200 if record.state in ENDS else 202)
+        return json_answer(command_view(record, duplicate=duplicate), 200 if record.state in ENDS else 202)
 
     async def command_page(self) -> Response:
         """`GET /internal/commands` (`nodes:read`), the newest first; filters `state`, `installId`."""
         await self._service(Scope.NODES_READ)
-        page, size = _page(50)
+        page, size = asked_page(50)
         state = request.args.get("state")
         if state is not None and state not in {known.value for known in CommandState}:
             raise invalid(f"state must be one of {', '.join(CommandState)}.", "query", "state")
@@ -221,12 +219,12 @@ class InternalRouter:
             else await find_install_id(install_id, registry=self._registry, directory=self._directory),
         )
         records, total = await self._commands.page(query)
-        return _paged([command_view(record) for record in records], total, page, size)
+        return page_answer([command_view(record) for record in records], total, page, size)
 
     async def command(self, command_id: str) -> Response:
         """`GET /internal/commands/{id}` (`nodes:read`)."""
         await self._service(Scope.NODES_READ)
-        return _json(command_view(await self._commands.get(_command_id(command_id))))
+        return json_answer(command_view(await self._commands.get(_command_id(command_id))))
 
     async def command_cancel(self, command_id: str) -> Response:
         """`POST /internal/commands/{id}/cancel` (`nodes:command`): safing; answers with a receipt."""
@@ -237,11 +235,11 @@ class InternalRouter:
         cancellation = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)
         if cancellation.met == "before_start":
             state = CommandState.CANCELED
-            return _json(Receipt(command_id=wanted, receipt="canceled_before_start", state=state, proof=None))
+            return json_answer(Receipt(command_id=wanted, receipt="canceled_before_start", state=state, proof=None))
         if cancellation.record is None:
-            return _json(Receipt(command_id=wanted, receipt="unknown", state=CommandState.UNKNOWN, proof=None))
+            return json_answer(Receipt(command_id=wanted, receipt="unknown", state=CommandState.UNKNOWN, proof=None))
         record = await self._waited(cancellation.record, body.wait_s)
-        return _json(receipt(record, had_ended=cancellation.met == "ended"))
+        return json_answer(receipt(record, had_ended=cancellation.met == "ended"))
 
     async def _waited(self, record: CommandRecord, wait_s: float) -> CommandRecord:
         """The record after a wait for its end. What was sent stays sent: a ledger that is away meanwhile makes the
@@ -259,46 +257,8 @@ class InternalRouter:
         return Response('{"draining":true}', 202, {"content-type": JSON_TYPE})
 
 
-async def body_bytes() -> bytes:
-    """The request's body, bounded by the app's `MAX_CONTENT_LENGTH` and the listener's body limit."""
-    data = await request.get_data(as_text=False)
-    return data.encode() if isinstance(data, str) else data
-
-
 def _command_id(text: str) -> CommandId:
     try:
         return CommandId(UUID(text))
     except ValueError:
         raise NotFound(f"{text[:64]!r} is not the id of a command: it is a UUID.") from None
-
-
-def _page(default_size: int) -> tuple[int, int]:
-    """`page` from 1, `size` from 1 to `MAX_PAGE_SIZE`. Raises `Invalid`."""
-    numbers: list[int] = []
-    for name, default, most in (("page", 1, 1_000_000), ("size", default_size, MAX_PAGE_SIZE)):
-        text = request.args.get(name)
-        if text is None:
-            numbers.append(default)
-        elif text.isascii() and text.isdigit() and len(text) <= 7 and 1 <= int(text) <= most:
-            numbers.append(int(text))
-        else:
-            raise invalid(f"{name} must be a number from 1 to {most}.", "query", name)
-    return numbers[0], numbers[1]
-
-
-def _flag(name: str) -> bool:
-    """A query parameter that is `true` or `false`, the latter unless given. Raises `Invalid`."""
-    text = request.args.get(name, "false")
-    if text not in ("true", "false"):
-        raise invalid(f"{name} must be true or false.", "query", name)
-    return text == "true"
-
-
-def _json(view: BaseModel, status: int = 200) -> Response:
-    return Response(write_body(view), status, {"content-type": JSON_TYPE})
-
-
-def _paged(items: Sequence[BaseModel], total: int, page: int, size: int) -> Response:
-    written = ",".join(write_body(item) for item in items)
-    tail = json.dumps({"total": total, "page": page, "size": size, "pages": ceil(total / size)})
-    return Response(f'{{"items":[{written}],{tail[1:]}', 200, {"content-type": JSON_TYPE})

@@ -32,6 +32,9 @@ TRY_AGAIN_S = 60.0
 INSTALLATIONS_AT_ONCE = 20
 """× dozens of values of 1 KiB, and 160 MiB if each had all it may."""
 
+MADE_ANEW = frozenset({StreamName.INSTRUMENT_SNAPSHOT, StreamName.MANUAL_CONTROL_LEASE})
+"""What a gateway that begins knows without: an instrument by its devices, a lease by the table of leases."""
+
 log = logging.getLogger("skygw.telemetry")
 
 
@@ -120,8 +123,8 @@ class KeptValues:
         return len(self._unwritten)
 
     def changed(self, value: Value) -> None:
-        # What is stale is written already, and an instrument is put together again from its devices.
-        if value.stale is None and value.stream is not StreamName.INSTRUMENT_SNAPSHOT:
+        # What is stale is written already.
+        if value.stale is None and value.stream not in MADE_ANEW:
             self._unwritten[value] = None
 
     def unchanged(self, value: Value) -> None:

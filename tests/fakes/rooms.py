@@ -8,6 +8,9 @@ import trio
 
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
+from skygw.control.lease import Place
+from skygw.control.lease_guard import LeaseGuard
+from skygw.control.leases import LeaseService
 from skygw.control.order import CommandOrder
 from skygw.ids import (
     BootId,
@@ -30,6 +33,7 @@ from skygw.protocol.node_frames import Hello, NodeType
 from skygw.resources import Resource, ResourceKind
 from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
+from tests.fakes.memory_leases import MemoryLeases
 from tests.fakes.memory_link import MemoryLink
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import (
@@ -111,7 +115,9 @@ class PlayedLink(MemoryLink):
 class Gateway:
     """One process, its sessions in `nursery`."""
 
-    def __init__(self, nursery: trio.Nursery, rules: SessionRules | None = None) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, rules: SessionRules | None = None, *, leases_required: bool = False
+    ) -> None:
         self.database = Switch()
         self.registry = ConnectionRegistry()
         self.epochs = MemoryEpochs(self.database)
@@ -124,10 +130,15 @@ class Gateway:
         self.snapshots = self.hub.retained
         self.metrics = CountedMetrics()
         self.command_outcomes: list[str] = []
+        self.lease_database = Switch()
+        """One of its own: tests count how long the other takes."""
+        self.lease_ledger = MemoryLeases(self.lease_database, self.epochs.fences)
+        self.leases = LeaseService(ledger=self.lease_ledger, registry=self.registry, retained=self.snapshots)
         self.commands = CommandService(
             registry=self.registry,
             ledger=self.ledger,
             controllers=self.controllers,
+            guard=LeaseGuard(self.lease_ledger, is_required=leases_required),
             finished=self.command_outcomes.append,
         )
         self.rpc = DirectRpc(self.registry, metrics=self.metrics)
@@ -144,7 +155,7 @@ class Gateway:
                 results=self.commands,
                 metrics=self.metrics,
             ),
-            witnesses=[self.commands],
+            witnesses=[self.commands, self.leases],
         )
         self._nursery = nursery
 
@@ -158,6 +169,7 @@ class Gateway:
         link = PlayedLink()
         self.controllers.of[site.telescope_uid] = site.install_id
         self.controllers.of[site.device_uid] = site.install_id
+        self.lease_ledger.put(*(Place(resource, ()) for resource in site.binding.resources.values()))
         arrival = Arrival(link=link, binding=site.binding, token_expires_at=time() + token_lasts_s, address="192.0.2.7")
         self._nursery.start_soon(self._serve, arrival, link)
         return link

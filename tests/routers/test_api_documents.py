@@ -12,6 +12,7 @@ from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.docs import DocsRouter, library
 from skygw.routers.event_streams import EVENT_STREAM_ROUTE
 from skygw.routers.internal import InternalRouter
+from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
 from skygw.routers.openapi import openapi
 from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES, Access, Route
@@ -34,6 +35,7 @@ INTERNAL_ROUTERS: list[Router] = [
     SystemRouter(checks={}, metrics=NOTHING),
     DocsRouter(version="1.2.3", node_url=None, internal_url=None),
     StreamRouter(gate=NOTHING, hub=NOTHING, metrics=NOTHING),
+    LeaseRouter(gate=NOTHING, leases=NOTHING),
     InternalRouter(
         gate=NOTHING,
         registry=NOTHING,

@@ -1,0 +1,147 @@
+"""What is asked and told of leases: camelCase on the wire, validated once. The secret is told to its holder alone."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import Field, model_validator
+
+from skygw.control.lease import LONGEST_S, SHORTEST_S, Control, Holder, Terms
+from skygw.ids import DeviceUid, LeaseId, LeaseUid, TelescopeUid
+from skygw.protocol.gateway_frames import LeaseEnd, OnExpiry
+from skygw.resources import ResourceKind
+from skygw.routers.schemas import ActorBody, Body, View
+
+DEFAULT_S = 300.0
+DEFAULT_WARN_S = 60.0
+
+Duration = Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S, allow_inf_nan=False)]
+Warn = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
+
+
+class AcquireBody(Body):
+    """A lease of a telescope, or of a device that telescopes share. Whoever may have to repeat the request, because an
+    answer can be lost, draws the `leaseUid` itself: a random UUID, and a secret.
+    """
+
+    telescope_uid: TelescopeUid | None = None
+    device_uid: DeviceUid | None = None
+    lease_uid: LeaseUid = Field(default_factory=lambda: LeaseUid(uuid4()))
+    actor: ActorBody | None = None
+    duration_s: Duration = DEFAULT_S
+    warn_s: Annotated[Warn | None, Field(description="60, or half of `durationS` where that is less.")] = None
+    on_expiry: OnExpiry = OnExpiry.SAFE_SHUTDOWN
+    deadman_s: Duration | None = None
+    while_task: Annotated[
+        Literal["refuse"], Field(description="`finish` and `interrupt` are refused for now: tasks are not served.")
+    ] = "refuse"
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> "AcquireBody":
+        if (self.telescope_uid is None) == (self.device_uid is None):
+            raise ValueError("name either telescopeUid or deviceUid")
+        if self.warn_s is not None and self.warn_s > self.duration_s:
+            raise ValueError("warnS must not exceed durationS")
+        return self
+
+    @property
+    def terms(self) -> Terms:
+        warn_s = min(DEFAULT_WARN_S, self.duration_s / 2) if self.warn_s is None else self.warn_s
+        return Terms(self.duration_s, warn_s, self.on_expiry, self.deadman_s)
+
+
+class ProofBody(Body):
+    """How its holder shows that a lease is its own."""
+
+    lease_uid: LeaseUid
+    actor: ActorBody | None = None
+
+
+class RenewBody(ProofBody):
+    """`durationS` counts from now; without it the lease lasts as long as it did at first."""
+
+    duration_s: Duration | None = None
+
+    def terms(self, now: Terms) -> Terms | None:
+        """Other terms than those it has, if others are asked for."""
+        if self.duration_s is None:
+            return None
+        return Terms(self.duration_s, min(now.warn_s, self.duration_s), now.on_expiry, now.deadman_s)
+
+
+class BreakBody(Body):
+    """Why control is taken from its holder; the holder is told."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    actor: ActorBody | None = None
+
+
+class HolderView(View):
+    service: str
+    actor: dict[str, str] | None
+
+
+class LeaseView(View):
+    """A lease as known now. `leaseUid` is null but in the answer to who acquired it; `held` goes by the database's
+    clock.
+    """
+
+    id: LeaseId
+    lease_uid: LeaseUid | None
+    telescope_uid: TelescopeUid | None
+    device_uid: DeviceUid | None
+    holder: HolderView
+    fence: int
+    held: bool
+    acquired_at: datetime
+    expires_at: datetime
+    expires_in_s: float
+    warn_at: datetime
+    duration_s: float
+    on_expiry: OnExpiry
+    deadman_s: float | None
+    ended_at: datetime | None
+    ended: LeaseEnd | None
+    ended_by: HolderView | None
+    reason: str | None
+
+
+class LeasePage(View):
+    items: list[LeaseView]
+    total: int
+    page: int
+    size: int
+    pages: int
+
+
+def lease_view(control: Control, *, lease_uid: LeaseUid | None = None) -> LeaseView:
+    """`lease_uid` is for its holder alone."""
+    lease = control.lease
+    if lease is None:
+        raise RuntimeError("a lease that is shown is there")
+    is_telescope = lease.resource.kind is ResourceKind.TELESCOPE
+    target: dict[str, Any] = {"telescope_uid" if is_telescope else "device_uid": control.uid}
+    ending = lease.ending
+    return LeaseView(
+        **{"telescope_uid": None, "device_uid": None, **target},
+        id=lease.lease_id,
+        lease_uid=lease_uid,
+        holder=_holder(lease.holder),
+        fence=lease.fence,
+        held=control.held is not None,
+        acquired_at=lease.acquired_at,
+        expires_at=lease.expires_at,
+        expires_in_s=0.0 if control.held is None else control.left_s,
+        warn_at=lease.expires_at - timedelta(seconds=lease.terms.warn_s),
+        duration_s=lease.terms.duration_s,
+        on_expiry=lease.terms.on_expiry,
+        deadman_s=lease.terms.deadman_s,
+        ended_at=lease.ended_at,
+        ended=None if ending is None else ending.how,
+        ended_by=None if ending is None or ending.by is None else _holder(ending.by),
+        reason=None if ending is None else ending.reason,
+    )
+
+
+def _holder(holder: Holder) -> HolderView:
+    return HolderView(service=holder.service, actor=holder.actor)
