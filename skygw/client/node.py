@@ -20,6 +20,7 @@ from skygw.client.direct import DirectCall, OperationHandler, OperationRefused, 
 from skygw.client.following import Followed, Following, Followings
 from skygw.client.kept_state import KeptState
 from skygw.client.lanes import Snapshots
+from skygw.client.leases import HeldLease, LeaseHandler, LeaseOver, NodeLeases, WhyOver
 from skygw.client.link import Link, LinkEnded, open_link
 from skygw.client.on_site import LinkStatus, advice
 from skygw.client.outbox import Outbox
@@ -28,7 +29,7 @@ from skygw.ids import BootId, CommandId
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
 from skygw.protocol.frame import MAX_SEQ
-from skygw.protocol.gateway_frames import LinkLossPolicy, Welcome
+from skygw.protocol.gateway_frames import LinkLossPolicy, OnExpiry, Welcome
 from skygw.protocol.json_text import Opaque, too_complex
 from skygw.protocol.limits import MAX_TEXT_BYTES
 from skygw.protocol.node_frames import Hello, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
@@ -41,13 +42,17 @@ __all__ = [
     "DirectCall",
     "Followed",
     "Following",
+    "HeldLease",
+    "LeaseOver",
     "LinkEnded",
     "LinkLossPolicy",
     "LinkStatus",
     "NodeClient",
     "NodeConfig",
+    "OnExpiry",
     "OperationRefused",
     "Token",
+    "WhyOver",
 ]
 
 log = logging.getLogger("skygw.client")
@@ -87,10 +92,12 @@ class NodeClient:
         self._command_handler: CommandHandler | None = None
         self._full_state: FullState | None = None
         self._link_lost: LinkLost | None = None
+        self._lease_over: LeaseHandler | None = None
         self._live_seq = 0
         self._boot_id = BootId(uuid4())
         self._outbox: Outbox | None = None
         self._state: KeptState | None = None
+        self._leases: NodeLeases | None = None
         self._session: Session | None = None
         self._up = trio.Event()
         self._down = trio.Event()
@@ -128,6 +135,14 @@ class NodeClient:
         The policy is the hub's last word, from the disk. The handler goes on when the link comes back.
         """
         self._link_lost = handler
+        return handler
+
+    def on_lease_over(self, handler: LeaseHandler) -> LeaseHandler:
+        """Called when a lease expires or its holder is silent for too long, by the node's own clock, link or no link.
+
+        It does what the lease says. It goes on when the lease is renewed meanwhile, or the link comes back.
+        """
+        self._lease_over = handler
         return handler
 
     # Publishing.
@@ -212,6 +227,11 @@ class NodeClient:
         said = "Not connected yet." if self.last_end is None else str(self.last_end)
         return LinkStatus(False, said, self._advice, self.coming_back_in_s)
 
+    @property
+    def leases(self) -> tuple[HeldLease, ...]:
+        """Who has control here, to be shown on site: also of what is over, until the hub has said so."""
+        return () if self._leases is None else tuple(self._leases)
+
     async def wait_connected(self) -> None:
         """Returns when the gateway has said welcome."""
         while not self.connected:
@@ -228,6 +248,7 @@ class NodeClient:
         try:
             self._state = await KeptState.load(config.state_dir, instance_uid=config.instance_uid)
             commands = Commands(self._outbox, self._command_handler, undone=self._command_undone)
+            self._leases = leases = NodeLeases(self._state.accept_fence, self._lease_over)
             needs = SessionNeeds(
                 outbox=self._outbox,
                 commands=commands,
@@ -236,12 +257,13 @@ class NodeClient:
                 followings=self._followings,
                 token_provider=config.token,
                 full_state=self._publish_full_state,
-                accept_fence=self._state.accept_fence,
+                leases=leases,
                 now_ms=self._now_ms,
             )
             async with trio.open_nursery() as nursery:
                 await nursery.start(commands.run)
                 nursery.start_soon(self._state.run)
+                nursery.start_soon(leases.run)
                 nursery.start_soon(self._watch_link)
                 task_status.started()
                 await self._keep_connected(needs)

@@ -5,7 +5,6 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from uuid import UUID
 
 import trio
 
@@ -16,6 +15,7 @@ from skygw.client.direct import Calls, Operations, direct_error
 from skygw.client.durable_sender import DurableSender
 from skygw.client.following import Followings
 from skygw.client.lanes import ControlLaneFull, Lanes, Snapshots
+from skygw.client.leases import NodeLeases
 from skygw.client.link import Link, LinkEnded
 from skygw.client.outbox import Outbox
 from skygw.ids import CommandId, Epoch
@@ -27,6 +27,7 @@ from skygw.protocol.gateway_frames import (
     DirectCredit,
     DirectRequest,
     EventCommand,
+    EventManualControlLease,
     EventToken,
     FollowedSnapshot,
     GatewayFrame,
@@ -89,8 +90,7 @@ class SessionNeeds:
     followings: Followings
     token_provider: TokenProvider
     full_state: Callable[[], Awaitable[None]]
-    accept_fence: Callable[[UUID, int], bool]
-    """Whether a command's fence is the highest of its telescope or device; a higher one is remembered."""
+    leases: NodeLeases
     now_ms: MonotonicMs
 
 
@@ -206,6 +206,8 @@ class Session:
         match frame:
             case EventCommand():
                 self._command(frame)
+            case EventManualControlLease():
+                self._needs.leases.take(frame, age_ms=self._arrivals.measure(frame.t_ms))
             case CancelCommand():
                 self._arrivals.measure(frame.t_ms)
                 self._or_busy(lambda: self._needs.commands.cancel(frame), str(frame.command_id))
@@ -251,11 +253,9 @@ class Session:
             self._or_busy(lambda: commands.take(frame, remaining_s=None), str(frame.command_id))
             return
         remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
-        uid = frame.device_uid or frame.telescope_uid
-        if isinstance(remaining, TooLate) or frame.fence is None or uid is None:
-            pass
-        elif not self._needs.accept_fence(uid, frame.fence):
-            remaining = TooLate("stale_fence", f"The fence {frame.fence} is not the newest of {uid}.")
+        uid = frame.fence_uid or frame.device_uid or frame.telescope_uid
+        if not isinstance(remaining, TooLate) and frame.fence is not None and uid is not None:
+            remaining = self._needs.leases.judge(uid, frame.fence) or remaining
         if isinstance(remaining, TooLate):
             refused = remaining
             log.warning("command refused: %s", refused.message, extra={"command_id": str(frame.command_id)})

@@ -219,6 +219,9 @@ def _send(session: NodeSession, control: Control, asked_at: float) -> None:
     elif control.lease is not None and control.lease.ending is not None:
         said["ended"] = control.lease.ending.how
     try:
-        session.put(Lane.SAFETY, EventManualControlLease(**said, fence=control.fence, t_ms=session.t_ms()))
+        session.put(
+            Lane.SAFETY,
+            EventManualControlLease(**said, fence=control.fence, revision=control.order[1], t_ms=session.t_ms()),
+        )
     except LinkLost:
         log.debug("not told to a session that is ending: a lease of %s", control.uid)

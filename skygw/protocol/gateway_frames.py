@@ -121,7 +121,8 @@ class EventCommand(Frame):
 
 class EventManualControlLease(Frame):
     """Who has control of a telescope, or of an enclosure with a lease of its own, at `t_ms`. Without a `holder` nobody
-    has: what came under a lower fence is over, and `ended` is how. The times count from `t_ms`.
+    has: what came under a lower fence is over, and `ended` is how. The times count from `t_ms`; `revision` grows with
+    each renewal.
     """
 
     kind: Literal["event_manual_control_lease"] = "event_manual_control_lease"
@@ -129,6 +130,7 @@ class EventManualControlLease(Frame):
     enclosure_uid: DeviceUid | None = None
     holder: OpaqueObject | None = None
     fence: Counter
+    revision: Counter = 0
     expires_in_ms: Milliseconds = 0
     warn_in_ms: Milliseconds | None = None
     on_expiry: OnExpiry | None = None

@@ -16,9 +16,11 @@ from skygw.client.node import (
     Command,
     CommandOutcome,
     Following,
+    LeaseOver,
     LinkLossPolicy,
     NodeClient,
     NodeConfig,
+    OnExpiry,
     Token,
     monotonic_ms,
 )
@@ -123,6 +125,7 @@ class SimulatedNode:
         self.client.command_handler(self._carry_out)
         self.client.full_state(self._publish_everything)
         self.client.on_link_lost(self._follow_link_loss)
+        self.client.on_lease_over(self._follow_lease_over)
 
     async def run(self) -> None:
         """Connect and stay connected until cancelled; publish snapshots all the while."""
@@ -254,16 +257,21 @@ class SimulatedNode:
         )
 
     async def _follow_link_loss(self, policy: LinkLossPolicy) -> None:
-        cause = f"link lost, {policy.value}"
-        order = Order(cause=f"policy: {cause}")
+        await self._follow(OnExpiry(policy.value), f"link lost, {policy.value}")
+
+    async def _follow_lease_over(self, over: LeaseOver) -> None:
+        await self._follow(over.policy, f"lease {over.why.value}, {over.policy.value}")
+
+    async def _follow(self, policy: OnExpiry, cause: str) -> None:
+        """On everything this installation runs: its telescope, or what telescopes share."""
         self._note(f"policy: {cause}")
         match policy:
-            case LinkLossPolicy.FINISH:
+            case OnExpiry.FINISH:
                 return
-            case LinkLossPolicy.STOP:
+            case OnExpiry.STOP:
                 for device in self.post.devices:
-                    device.stop(order)
-            case LinkLossPolicy.SAFE_SHUTDOWN:
+                    device.stop(Order(cause=f"policy: {cause}"))
+            case OnExpiry.SAFE_SHUTDOWN:
                 await self._site.shut_by_policy(cause, self.post.telescopes)
                 if self._site.policy_problem is not None:
                     self._note(f"the shutdown went wrong: {self._site.policy_problem}")

@@ -69,7 +69,7 @@ async def test_a_stop_goes_out_though_its_caller_hangs_up(postgres: PostgresServ
 
 @pytest.mark.parametrize(
     "option",
-    [{"leaseUid": str(uuid4())}, {"validateOnly": True}, {"onCallerGone": "cancel"}],
+    [{"validateOnly": True}, {"onCallerGone": "cancel"}],
     ids=lambda it: next(iter(it)),
 )
 async def test_an_option_that_is_not_served_refuses_a_command_that_moves(
