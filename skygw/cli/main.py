@@ -25,6 +25,14 @@ COMMANDS = {
     "doctor": ("skygw.cli.doctor:doctor", "Check everything the gateway needs before it starts."),
 }
 
+LEASE_COMMANDS = {
+    "acquire": ("skygw.cli.lease:acquire", "Take control of a telescope or a shared device."),
+    "renew": ("skygw.cli.lease:renew", "Keep control for another while."),
+    "release": ("skygw.cli.lease:release", "Give control back."),
+    "break": ("skygw.cli.lease:break_off", "Take control from its holder."),
+    "list": ("skygw.cli.lease:list_leases", "Show who has control of what."),
+}
+
 
 def application() -> App:
     """The command line, nothing of it loaded yet."""
@@ -37,6 +45,10 @@ def application() -> App:
     )
     for name, (target, summary) in COMMANDS.items():
         app.command(target, name=name, help=summary)
+    lease = App(name="lease", help="Manual control leases: who may move what, and until when.", help_format="plaintext")
+    for name, (target, summary) in LEASE_COMMANDS.items():
+        lease.command(target, name=name, help=summary)
+    app.command(lease)
     return app
 
 
