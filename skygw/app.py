@@ -47,6 +47,7 @@ from skygw.readiness import database_check, loopback_check, not_draining, regist
 from skygw.routers.apps import internal_app, node_app
 from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
+from skygw.routers.event_streams import EventStreamRouter
 from skygw.routers.gates import InternalGate, NodeGate
 from skygw.routers.internal import InternalRouter
 from skygw.routers.node import NodeRouter
@@ -105,7 +106,7 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        hub = StreamHub(era=1, log=PgEventLog(database))
+        hub = StreamHub(era=1, log=PgEventLog(database), metrics=metrics)
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
@@ -154,14 +155,14 @@ async def run(
                         "registry": registry_check(registry),
                         "database": database_check(database),
                     },
-                    metrics=lambda: (CONTENT_TYPE, _numbers(metrics, registry, database)),
+                    metrics=lambda: (CONTENT_TYPE, _numbers(metrics, registry, database, hub)),
                 ),
                 DocsRouter(
                     version=__version__,
                     node_url=settings.node_public_url,
                     internal_url=settings.internal_public_url,
                 ),
-                StreamRouter(gate=internal_gate, hub=hub),
+                StreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
                 InternalRouter(
                     gate=internal_gate,
                     registry=registry,
@@ -175,14 +176,17 @@ async def run(
                     max_command_timeout_s=settings.max_command_timeout_s,
                 ),
             ],
-            DirectRouter(
-                gate=internal_gate,
-                rpc=rpc,
-                registry=registry,
-                directory=installations,
-                default_timeout_s=settings.direct_timeout_s,
-                max_timeout_s=settings.max_direct_timeout_s,
-            ),
+            [
+                DirectRouter(
+                    gate=internal_gate,
+                    rpc=rpc,
+                    registry=registry,
+                    directory=installations,
+                    default_timeout_s=settings.direct_timeout_s,
+                    max_timeout_s=settings.max_direct_timeout_s,
+                ),
+                EventStreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
+            ],
             gate=internal_gate,
             count=lambda route, status: metrics.http_request(listener="internal", route=route, status=status),
             surprised=metrics.unhandled,
@@ -403,8 +407,14 @@ async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports
         registry.release(session, session.ending_or_lost())
 
 
-def _numbers(metrics: Metrics, registry: ConnectionRegistry, database: Database) -> bytes:
+def _numbers(metrics: Metrics, registry: ConnectionRegistry, database: Database, hub: StreamHub) -> bytes:
     for lane in Lane:
         metrics.queue_bytes(lane.label, sum(session.queued_bytes(lane) for session in registry))
+    metrics.streams(
+        subscriptions={stream.value: count for stream, count in hub.subscriptions().items()},
+        stale={stream.value: count for stream, count in hub.retained.stale().items()},
+        log_behind=hub.feed.behind,
+        log_lag_s=hub.feed.lag_s(),
+    )
     metrics.database_up(database.available)
     return metrics.render()

@@ -7,7 +7,6 @@ never ends cleanly: the connection is reset.
 
 import json
 import re
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
@@ -16,20 +15,17 @@ import trio
 
 from skygw.auth.principals import Actor, Scope, actor_for
 from skygw.control.direct_rpc import DirectAnswer, DirectOrder, DirectRpc
-from skygw.errors import GatewayError, Invalid, NotFound, TooLarge
+from skygw.errors import GatewayError, NotFound, TooLarge
 from skygw.ids import InstallId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.ports import InstallationDirectory
 from skygw.observability.tracing import Trace
+from skygw.routers.bare_asgi import Receive, Send, answer_method, refuse
 from skygw.routers.gates import InternalGate, headers_of
 from skygw.routers.gates import Scope as AsgiScope
 from skygw.routers.lookup import find_install_id
-from skygw.routers.problems import JSON_TYPE, problem
 from skygw.routers.schemas import MAX_BODY_BYTES, DirectBody, read_body
 from skygw.serving.handle import EXTENSION, ConnectionHandle
-
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
 DIRECT_ROUTE = "/internal/nodes/<id>/direct"
 PATH = re.compile(r"/internal/nodes/(?P<id>[^/]+)/direct/?")
@@ -57,6 +53,8 @@ class CallerGone(Exception):
 
 class DirectRouter:
     """Answers direct requests. `default_timeout_s` and `max_timeout_s` bound what callers may ask for."""
+
+    route = DIRECT_ROUTE
 
     def __init__(
         self,
@@ -87,7 +85,7 @@ class DirectRouter:
 
     async def _answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            await _refuse_method(send, scope["method"])
+            await answer_method(send, scope["method"], allow="OPTIONS, POST", sentence="A direct request is a POST.")
             return
         request_id: str | None = None
         try:
@@ -166,30 +164,6 @@ def ascii_json(value: Any) -> str:
     """JSON in one header line; longer than a header may be, it is left out rather than cut."""
     text = json.dumps(value, separators=(",", ":"))
     return text if len(text) <= MAX_METADATA_CHARS else "null"
-
-
-async def _refuse_method(send: Send, method: str) -> None:
-    """`OPTIONS` asks what may be done here; every other method but `POST` may not."""
-    allow = (b"allow", b"OPTIONS, POST")
-    if method == "OPTIONS":
-        await send({"type": "http.response.start", "status": 200, "headers": [allow, (b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-        return
-    _, _, body = problem(Invalid("A direct request is a POST."))
-    headers = [(b"content-type", JSON_TYPE.encode()), (b"content-length", str(len(body)).encode()), allow]
-    await send({"type": "http.response.start", "status": 405, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body, "more_body": False})
-
-
-async def refuse(send: Send, error: GatewayError, request_id: str | None) -> None:
-    """Answers with a problem."""
-    status, headers, body = problem(error, request_id)
-    if request_id is not None:
-        headers.append(("x-skygw-request-id", request_id))
-    headers.append(("content-length", str(len(body))))
-    encoded = [(key.encode(), value.encode()) for key, value in headers]
-    await send({"type": "http.response.start", "status": status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def _body(receive: Receive) -> bytes:

@@ -275,7 +275,7 @@ def validated(model: type[BodyT], source: JsonObject) -> BodyT:
     except Invalid as error:
         if not error.fields:
             raise invalid(error.message, "body") from None
-        fields = [{**field, "loc": ["body", *_as_spelled(field["loc"])]} for field in error.fields]
+        fields = [{**field, "loc": ["body", *as_spelled(field["loc"])]} for field in error.fields]
         raise Invalid(error.message, fields=fields) from None
 
 
@@ -284,6 +284,6 @@ def invalid(message: str, *where: str) -> Invalid:
     return Invalid(message, fields=[{"type": "value_error", "loc": list(where), "msg": message}])
 
 
-def _as_spelled(path: list[str | int]) -> list[str | int]:
+def as_spelled(path: list[str | int]) -> list[str | int]:
     """Pydantic names what is missing as it is spelled outside, and what is wrong as it is spelled here."""
     return [to_camel(step) if isinstance(step, str) else step for step in path]

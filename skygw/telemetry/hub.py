@@ -7,6 +7,7 @@ from skygw.protocol.streams import RETAINED_STREAMS, StreamName, SubscribeStream
 from skygw.telemetry.audience import Audience, Sight, Want
 from skygw.telemetry.log import EventLog
 from skygw.telemetry.log_feed import LogFeed
+from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
 from skygw.telemetry.outlet import SubscriberOutlet
 from skygw.telemetry.positions import Versions, read_position
 from skygw.telemetry.retained import Listener, RetainedValues, Value
@@ -16,12 +17,15 @@ from skygw.telemetry.subscriptions import LoggedSubscription, RetainedSubscripti
 class StreamHub:
     """One per process. `watchers` are told of every value, before subscribers are."""
 
-    def __init__(self, *, era: int, log: EventLog, watchers: Iterable[Listener] = ()) -> None:
+    def __init__(
+        self, *, era: int, log: EventLog, watchers: Iterable[Listener] = (), metrics: StreamMetrics = UNCOUNTED
+    ) -> None:
         self.versions = Versions(era)
         self.retained = RetainedValues(self.versions, changed=self._changed, unchanged=self._unchanged)
         self.feed = LogFeed(log)
         self.log = log
         self._watchers = tuple(watchers)
+        self._metrics = metrics
         self._audiences: dict[StreamName, Audience[RetainedSubscription]] = {
             stream: Audience() for stream in RETAINED_STREAMS
         }
@@ -42,6 +46,7 @@ class StreamHub:
             subscription = RetainedSubscription(
                 asked.subscription_id, asked.stream, want, outlet, options=options, versions=self.versions
             )
+            subscription.metrics = self._metrics
             audience = self._audiences[asked.stream]
             audience.add(subscription, want)
             subscription.left = lambda: audience.remove(subscription)
@@ -61,11 +66,16 @@ class StreamHub:
         logged = LoggedSubscription(
             asked.subscription_id, asked.stream, want, outlet, after=self.feed.head if after is None else after
         )
+        logged.metrics = self._metrics
         if after:
             logged.prev = options.after
         self.feed.listen(logged)
         outlet.add(logged)
         return logged
+
+    def subscriptions(self) -> dict[StreamName, int]:
+        """How many there are of each stream now."""
+        return {stream: len(audience) for stream, audience in self._audiences.items()} | self.feed.subscriptions()
 
     def _changed(self, value: Value) -> None:
         for watcher in self._watchers:

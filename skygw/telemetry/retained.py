@@ -1,5 +1,6 @@
 """The latest value of every resource, newest by (session epoch, `live_seq`), never by anybody's clock."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -328,6 +329,12 @@ class RetainedValues:
         """Everything held of one installation."""
         held = self._held.get(install_id)
         return iter(() if held is None else list(held.values.values()))
+
+    def stale(self) -> Counter[StreamName]:
+        """How many values of each stream are not the present. Looks at all of them."""
+        return Counter(
+            value.stream for held in self._held.values() for value in held.values.values() if value.stale is not None
+        )
 
     def matching(self, stream: StreamName, want: Want) -> list[Value]:
         """What fits, in the order it changed."""
