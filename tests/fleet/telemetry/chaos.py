@@ -15,6 +15,8 @@ from tests.fleet.telemetry.subscriber import Subscriber
 
 EVERY_S = (0.2, 0.8)
 STALL_S = 1.5
+FLOODING = 2
+"""Nodes that flood at once: what they say is more than a subscriber may leave unread."""
 
 
 class Trouble(StrEnum):
@@ -76,6 +78,7 @@ async def make_trouble(
     lines = [each.line for each in (*publishers, *subscribers)]
     for act in plan:
         await trio.sleep(act.after_s)
+        import sys; sys.stdout.write(f"{trio.current_time():.2f} {act}\n")
         match act.trouble:
             case Trouble.GATEWAY_KILLED:
                 await hub.restart(signal.SIGKILL)
@@ -86,7 +89,8 @@ async def make_trouble(
             case Trouble.PROGRAM_RESTARTS:
                 publishers[act.whom].restart()
             case Trouble.FLOOD:
-                publishers[act.whom].flood()
+                for turn in range(FLOODING):
+                    publishers[(act.whom + turn) % len(publishers)].flood()
             case _:
                 _break(lines[act.whom], act.trouble)
 

@@ -56,7 +56,7 @@ class Publisher:
         self._restart = True
 
     def flood(self) -> None:
-        """A burst of large log lines."""
+        """A burst of large log lines while nothing moves on its line: the outbox overflows, and a gap is declared."""
         self._flood = True
 
     async def fall_silent(self) -> None:
@@ -127,8 +127,10 @@ class Publisher:
             await self._report(client, "node_event")
         if self._flood:
             self._flood = False
+            self.line.hold()
             for _ in range(FLOOD_LINES):
                 await self._report(client, "telescope_log", filler="x" * FLOOD_CHARACTERS)
+            self.line.release()
 
     async def _say_last(self, client: NodeClient) -> None:
         for device in self.journal.devices:
