@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 _DATA = ',"data":'
-"""Of a message `data` comes last, so that it can be carried without being looked into (docs/http.md)."""
+"""Of a message `data` comes last, so that it can be carried without being looked into (docs/streams.md)."""
 
 
 class Unreadable(Exception):
@@ -53,7 +53,7 @@ class Changed:
         """Of the resource, where the payload names one."""
         try:
             return UUID(self.data["uid"])
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (Unreadable, KeyError, ValueError, TypeError, AttributeError):
             return None
 
 

@@ -48,6 +48,8 @@ APPEND = """
         JOIN observatory ON observatory.id = installation.observatory_id
         LEFT JOIN telescope ON telescope.id = installation.telescope_id
         WHERE installation.uid = ANY ($1)
+    ), command AS (
+        SELECT command_id, install_id, telescope_uid, device_uid FROM skygw.command WHERE command_id = ANY ($15::uuid[])
     ), head AS (
         UPDATE skygw.log_head
         SET position = position + cardinality($4::uuid[])
@@ -74,8 +76,7 @@ APPEND = """
         WITH ORDINALITY AS report (install_id, outbox_uid, seq, stream, telescope_uid, device_uid, command_id,
                                    observed_at, data, missing, nacked, ordinal)
     LEFT JOIN place ON place.install_id = report.install_id
-    LEFT JOIN skygw.command
-        ON command.command_id = report.command_id AND command.install_id = report.install_id
+    LEFT JOIN command ON command.command_id = report.command_id AND command.install_id = report.install_id
 """
 
 # A command that has ended stays as it is, and so does one of another installation.
@@ -105,6 +106,8 @@ APPLY_RESULT = """
     SELECT command_id, now(), to_state, 'node' FROM before WHERE to_state IS NOT NULL
 """
 
+SESSIONS = 32
+"""Sessions in one transaction: with a full batch of each committer 8,192 rows and 16 MiB of text."""
 
 _Outbox = tuple[InstallId, OutboxUid]
 
@@ -134,7 +137,7 @@ class NodeReports:
         self._committed = committed
         self._cursors = Together[_Outbox, _Outbox, int](self._find_cursors)
         # Whoever comes while one transaction is under way is in the next: there is nothing to gather them for longer.
-        self._commits = Together[_Outbox, _Run, int](self._commit_together, spacing_s=0.0)
+        self._commits = Together[_Outbox, _Run, int](self._commit_together, at_most=SESSIONS, spacing_s=0.0)
 
     async def acked_seq(self, install_id: InstallId, outbox_uid: OutboxUid) -> int:
         """The last committed report of this outbox, 0 before the first. Asked together with other outboxes."""
@@ -224,6 +227,7 @@ async def _append(connection: Connection, runs: Sequence[_Run]) -> None:
         [report.data for _, _, report in reports],
         [1 if report.nacked is not None else report.missing for _, _, report in reports],
         [report.nacked for _, _, report in reports],
+        [report.result.command_id for _, _, report in reports if report.result],
     )
 
 

@@ -36,7 +36,7 @@ class _Waiting(Generic[KeyT, QuestionT, AnswerT]):
 
 
 class Together(Generic[KeyT, QuestionT, AnswerT]):
-    """Asks one statement at a time; whoever waits meanwhile is in the next one, in order, `AT_MOST` at once.
+    """Asks one statement at a time; whoever waits meanwhile is in the next one, in order, `at_most` at once.
 
     There is no task behind it: of those who wait, the first leads, and asks for all. When nobody else asks, a question
     goes out at once and alone. Two questions with one key never share a statement.
@@ -46,10 +46,12 @@ class Together(Generic[KeyT, QuestionT, AnswerT]):
         self,
         ask_all: Callable[[Sequence[QuestionT]], Awaitable[Mapping[KeyT, AnswerT]]],
         *,
+        at_most: int = AT_MOST,
         spacing_s: float = SPACING_S,
     ) -> None:
         """`ask_all` is the statement for several. It may leave a key out: that one is asked again, alone."""
         self._ask_all = ask_all
+        self._at_most = at_most
         self._spacing_s = spacing_s
         self._waiting: OrderedDict[int, _Waiting[KeyT, QuestionT, AnswerT]] = OrderedDict()
         self._led = False
@@ -88,7 +90,7 @@ class Together(Generic[KeyT, QuestionT, AnswerT]):
         self._asked_at = trio.current_time()
         batch = {mine.key: mine}
         for each in self._waiting.values():
-            if len(batch) == AT_MOST:
+            if len(batch) == self._at_most:
                 break
             batch.setdefault(each.key, each)
         try:

@@ -18,7 +18,8 @@ from skygw.protocol.node_frames import Error, ErrorCode
 log = logging.getLogger("skygw.nodes")
 
 BATCH_FRAMES = 256
-"""Reports in one transaction, unless one unit has more: a burst costs few commits, and none takes long."""
+BATCH_BYTES = 512 * 1024
+"""Reports in one transaction and their text, unless one unit has more: a burst is few commits, and none takes long."""
 
 RETRY_S = 1.0
 
@@ -75,7 +76,7 @@ class Committer:
             elif report.seq > due:
                 self._refuse_hole(report.seq, due)
                 break
-        size = sum(len(report.text) for report in new)
+        size = _size(new)
         if self._waiting_frames + len(new) > MAX_UNACKED_FRAMES:
             raise TooManyUnacked(f"{MAX_UNACKED_FRAMES} durable frames and more wait for their ack")
         if self._waiting_bytes + size > MAX_UNACKED_BYTES:
@@ -109,16 +110,17 @@ class Committer:
             for unit in units:
                 self._waiting.popleft()
                 self._waiting_frames -= len(unit)
-                self._waiting_bytes -= sum(len(report.text) for report in unit)
+                self._waiting_bytes -= _size(unit)
             self._answer(committed)
 
     def _next_units(self) -> list[Sequence[DurableReport]]:
         """Whole ones, at least one."""
         units: list[Sequence[DurableReport]] = []
-        frames = 0
+        frames = size = 0
         for unit in self._waiting:
             frames += len(unit)
-            if units and frames > BATCH_FRAMES:
+            size += _size(unit)
+            if units and (frames > BATCH_FRAMES or size > BATCH_BYTES):
                 break
             units.append(unit)
         return units
@@ -167,3 +169,7 @@ class Committer:
         for report in batch:
             if report.result is not None:
                 self._results.result_committed(self._install_id, report.result)
+
+
+def _size(unit: Sequence[DurableReport]) -> int:
+    return sum(len(report.text) for report in unit)

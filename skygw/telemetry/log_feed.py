@@ -41,9 +41,9 @@ class LogFeed:
         """How long ago it last found less than a whole page to tell: about `POLL_S` at most, while it keeps up."""
         return 0.0 if self._caught_up_at is None else trio.current_time() - self._caught_up_at
 
-    def subscriptions(self) -> dict[StreamName, int]:
+    def subscriptions(self) -> dict[str, int]:
         """How many there are of each stream now."""
-        return {stream: len(audience) for stream, audience in self._audiences.items()}
+        return {stream.value: len(audience) for stream, audience in self._audiences.items()}
 
     def poke(self) -> None:
         """Something was committed. Never waits."""

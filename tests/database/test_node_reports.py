@@ -13,10 +13,9 @@ import trio
 
 from skygw.control.ledger import CommandRecord, CommandState, Transition
 from skygw.database.commands import Commands
-from skygw.database.node_reports import NodeReports
+from skygw.database.node_reports import SESSIONS, NodeReports
 from skygw.database.pool import Database
 from skygw.database.provision import NewObservatory, NewTelescope, provision
-from skygw.database.together import AT_MOST
 from skygw.errors import Hop, Invalid, StoreFailed
 from skygw.ids import CommandId, InstallId, OutboxUid, TelescopeUid
 from skygw.nodes.ports import DurableReport
@@ -245,7 +244,7 @@ async def test_sessions_that_commit_at_the_same_time_share_transactions(
 ) -> None:
     transactions: list[None] = []
     reports = NodeReports(database, committed=partial(transactions.append, None))
-    outboxes = [OutboxUid(uuid4()) for _ in range(20)]
+    outboxes = [OutboxUid(uuid4()) for _ in range(100)]
     cursors: list[int] = []
 
     async def bring(outbox: OutboxUid, seq: int) -> None:
@@ -256,9 +255,9 @@ async def test_sessions_that_commit_at_the_same_time_share_transactions(
         async with trio.open_nursery() as nursery:
             for outbox in outboxes:
                 nursery.start_soon(bring, outbox, seq)
-    assert cursors == [1] * 20 + [2] * 20
-    assert len(transactions) == 1 + math.ceil(19 / AT_MOST)
-    assert [[row[0] for row in kept(postgres, outbox)] for outbox in outboxes] == [[1, 2]] * 20
+    assert cursors == [1] * 100 + [2] * 100
+    assert len(transactions) == 1 + math.ceil(99 / SESSIONS)
+    assert [[row[0] for row in kept(postgres, outbox)] for outbox in outboxes] == [[1, 2]] * 100
 
 
 async def test_a_hole_and_a_cursor_that_is_held_are_the_matter_of_whose_they_are(

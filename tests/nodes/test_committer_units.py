@@ -9,7 +9,7 @@ import trio.testing
 
 from skygw.errors import StoreFailed
 from skygw.ids import CommandId, InstallId, OutboxUid
-from skygw.nodes.committer import BATCH_FRAMES, NOT_HELD, RETRY_S, Committer, TooManyUnacked
+from skygw.nodes.committer import BATCH_BYTES, BATCH_FRAMES, NOT_HELD, RETRY_S, Committer, TooManyUnacked
 from skygw.nodes.ports import DurableReport
 from skygw.protocol.gateway_frames import Ack, Nack
 from skygw.protocol.limits import MAX_UNACKED_BYTES, MAX_UNACKED_FRAMES
@@ -116,6 +116,14 @@ async def test_batches_are_of_whole_units(autojump_clock: Clock, session: Sessio
     assert [len(run) for run in session.store.runs] == [BATCH_FRAMES, 3, BATCH_FRAMES, BATCH_FRAMES + 5]
     assert session.committer.acked_seq == last
     assert session.committer.waiting == 0
+
+
+async def test_a_batch_is_bounded_by_its_bytes(autojump_clock: Clock, session: Session) -> None:
+    half = "x" * (BATCH_BYTES // 2)
+    for seq in range(1, 6):
+        session.committer.take([a_line(seq, half)])
+    await session.settle()
+    assert session.store.runs == [[1, 2], [3, 4], [5]]
 
 
 async def test_of_a_unit_that_is_repeated_in_part_the_new_part_is_taken(

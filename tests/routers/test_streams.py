@@ -15,14 +15,20 @@ from skygw.protocol.schemas import STREAM_SOCKET_PATH
 from skygw.protocol.streams import StaleReason, StreamName
 from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
 from skygw.serving import End
+from skygw.telemetry.log import PAGE
 from skygw.telemetry.outlet import MAX_SUBSCRIPTIONS
-from tests.fakes.memory_transport import text
+from skygw.websocket.frames import TEXT, frame
 from tests.hazards.peers import upgrade
 from tests.routers.stream_doors import stream_doors
 from tests.serving.served import PATIENCE_S
 
 DEVICES = StreamName.DEVICE_SNAPSHOT
 LOG = StreamName.TELESCOPE_LOG
+
+
+def text(message: str) -> bytes:
+    """A text message as a client sends it."""
+    return frame(TEXT, message.encode(), bytes(4))
 
 
 async def test_ack_then_what_there_is_then_live_then_changes_until_it_is_unsubscribed() -> None:
@@ -285,3 +291,25 @@ async def test_what_is_told_is_counted_by_stream() -> None:
         assert sorted(heard) == ["ack", "ack", "event_device_snapshot", "event_live", "event_live"]
         assert doors.counts.told == {"device_snapshot": 2, "telescope_log": 1}
         assert doors.counts.open == {"websocket": 1}
+
+
+async def test_how_many_values_are_not_current_is_known_by_stream() -> None:
+    async with stream_doors() as doors:
+        devices = [doors.device() for _ in range(3)]
+        for device in devices:
+            doors.publish(device, n=1)
+        for device in devices[:2]:
+            value = doors.hub.retained.find(DEVICES, device.uid)
+            assert value is not None
+            doors.hub.retained.mark_stale(value, StaleReason.SILENT)
+        assert doors.hub.retained.stale() == {"device_snapshot": 2}
+        doors.publish(devices[0], n=1)
+        assert doors.hub.retained.stale() == {"device_snapshot": 1}
+
+
+async def test_the_feed_knows_how_far_it_is_behind() -> None:
+    async with stream_doors() as doors:
+        doors.happen(times=PAGE + 3)
+        await doors.until_fed()
+        assert doors.hub.feed.behind <= 3
+        assert 0.0 <= doors.hub.feed.lag_s() < PATIENCE_S
