@@ -22,7 +22,7 @@ from skygw.telemetry.audience import Want
 from skygw.telemetry.dialects import Dialect
 from skygw.telemetry.log import EventLog, LogEvent, LogKind
 from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
-from skygw.telemetry.positions import Versions, logged_position, retained_position
+from skygw.telemetry.positions import Versions, era_of, logged_position, retained_position
 from skygw.telemetry.retained import Value
 
 BEAT_S = 10.0
@@ -35,6 +35,8 @@ EVENT_OVERHEAD = 256
 """Counted with each event, so that many small ones are bounded too."""
 
 RETRY_S = 1.0
+
+RESUMED, GATEWAY_RESTARTED = "resumed", "gateway_restarted"
 
 log = logging.getLogger("skygw.telemetry")
 
@@ -167,20 +169,23 @@ class RetainedSubscription(Subscription):
         self._certain = 0
         self._passed_over = 0
         self._said_slow = False
-        self._resumes = False
+        self._resumes: str | None = None
+        """Why there is a gap between what an earlier subscription was told and this one."""
         self._live_from: int | None = versions.last
 
     def begin(self, existing: Sequence[Value], *, after: int | None = None) -> None:
         """Takes what there is, in the order it changed, as not told yet. `after` is how far an earlier subscription
         had come: only what changed since is told, after one gap. What nobody here ever said is as good as nothing.
+        A gateway that was restarted may have lost what it told last: the gap is said also where nothing is left of it.
         """
         if after is not None and after <= self._versions.last:
             self.prev = retained_position(after)
             self._certain = after
             existing = [value for value in existing if value.version > after]
-            self._resumes = bool(existing)
-        elif after is not None:
-            self._resumes = True
+        if after is not None and era_of(after) != self._versions.era:
+            self._resumes = GATEWAY_RESTARTED
+        elif after is not None and existing:
+            self._resumes = RESUMED
         for value in existing:
             self._untold[value] = value.version
             self._due.append(value)
@@ -224,7 +229,7 @@ class RetainedSubscription(Subscription):
     def _next(self) -> str | None:
         while self._held and self._held[0][0] <= trio.current_time():
             self._due.append(heapq.heappop(self._held)[2])
-        while self._due:
+        while self._resumes or self._due:
             said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft())
             if said is not None:
                 return said
@@ -235,10 +240,10 @@ class RetainedSubscription(Subscription):
         return None
 
     def _gap(self) -> str | None:
-        reason = "resumed" if self._resumes else "conflated"
+        reason = self._resumes or "conflated"
         missing = None if self._resumes else self._passed_over
         self.metrics.conflated(self.stream, self._passed_over)
-        self._resumes, self._passed_over = False, 0
+        self._resumes, self._passed_over = None, 0
         position = self._position()
         said = self._dialect.gap(self.id, position=position, prev=self.prev, missing=missing, reason=reason)
         if said is not None:

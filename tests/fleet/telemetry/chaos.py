@@ -78,7 +78,7 @@ async def make_trouble(
     lines = [each.line for each in (*publishers, *subscribers)]
     for act in plan:
         await trio.sleep(act.after_s)
-        import sys; sys.stdout.write(f"{trio.current_time():.2f} {act}\n")
+
         match act.trouble:
             case Trouble.GATEWAY_KILLED:
                 await hub.restart(signal.SIGKILL)

@@ -30,7 +30,19 @@ FLOOD_LINES, FLOOD_CHARACTERS = 40, 40_000
 SOONER = 0.2
 """Of the longest wait before it comes back: real ones may take half a minute."""
 
-WORDS = ("ok", "Ångström", "αβγ", "望遠鏡", "🔭", "a/b", 'say "hi"', "back\\slash", "tab\tline\n", "\u2028\u0085", "\x7f")
+WORDS = (
+    "ok",
+    "Ångström",
+    "αβγ",
+    "望遠鏡",
+    "🔭",
+    "a/b",
+    'say "hi"',
+    "back\\slash",
+    "tab\tline\n",
+    "\u2028\u0085",
+    "\x7f",
+)
 
 
 class Publisher:
@@ -152,9 +164,7 @@ class Publisher:
         for (stream, _), data in list(self._data.items()):
             client.publish_snapshot(stream, data)
 
-    async def _report(
-        self, client: NodeClient, stream: str, *, filler: str = "", device: UUID | None = None
-    ) -> None:
+    async def _report(self, client: NodeClient, stream: str, *, filler: str = "", device: UUID | None = None) -> None:
         if not self._ending and self._chance.random() < 0.5:
             device = self._chance.choice(sorted(self.journal.devices))
         about = {} if device is None else {"device_uid": str(device)}

@@ -118,9 +118,7 @@ class Story:
     def _with_data(self, message: Message, text: str, install_id: str | None) -> Message:
         data = json.loads(text)
         uid = data.get("uid") or data.get("device_uid")
-        message = message._replace(
-            node=UUID(data["node"]), n=data["n"], uid=None if uid is None else UUID(uid)
-        )
+        message = message._replace(node=UUID(data["node"]), n=data["n"], uid=None if uid is None else UUID(uid))
         assert message.node is not None
         node = next((node for node in self.journal if node.install_id == message.node), None)
         sent = None if node is None or message.n is None else node.texts.get(message.n)

@@ -32,9 +32,7 @@ class LinkLost(Exception):
 class Subscriber:
     """Follows its stories on one line, and comes back for ever. One of them may be told in each HTTP answer."""
 
-    def __init__(
-        self, name: str, hub: Hub, stories: Sequence[Story], *, chance: Random, is_slow: bool = False
-    ) -> None:
+    def __init__(self, name: str, hub: Hub, stories: Sequence[Story], *, chance: Random, is_slow: bool = False) -> None:
         self.name = name
         self.stories = stories
         self.line = FaultProxy("127.0.0.1", hub.internal_port)

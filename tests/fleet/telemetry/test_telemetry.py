@@ -48,9 +48,7 @@ SETTLED_WITHIN_S = 120.0 if IS_LONG else 40.0
 async def test_nothing_is_lost_in_silence_whatever_breaks(tmp_path: Path) -> None:
     sys.stdout.write(f"SKYGW_TEST_SEED={SEED}\n")
     async with open_world(tmp_path, SEED, nodes=NODES) as world:
-        plan = draw_plan(
-            chance_of(SEED, "plan"), SIZE, nodes=len(world.publishers), subscribers=len(world.subscribers)
-        )
+        plan = draw_plan(chance_of(SEED, "plan"), SIZE, nodes=len(world.publishers), subscribers=len(world.subscribers))
         sys.stdout.writelines(f"{number} {act}\n" for number, act in enumerate(plan))
         await make_trouble(plan, world.hub, world.publishers, world.subscribers)
         unsettled = await world.settle(SETTLED_WITHIN_S)
@@ -63,7 +61,9 @@ async def test_nothing_is_lost_in_silence_whatever_breaks(tmp_path: Path) -> Non
     retained = [story for story in stories if not story.is_logged]
     logged = [story for story in stories if story.is_logged]
     for story in stories:
-        sys.stdout.write(f"{story.name}: {len(story.sittings)} sittings, {sum(len(s.messages) for s in story.sittings)}\n")
+        sys.stdout.write(
+            f"{story.name}: {len(story.sittings)} sittings, {sum(len(s.messages) for s in story.sittings)}\n"
+        )
 
     assert [word for story in stories for word in verdicts.strange_words(story)] == []
     assert [trouble for each in world.subscribers for trouble in each.troubles] == []
