@@ -48,17 +48,16 @@ PAGE_OF = """
     )
 """
 
-# Stream and position are compared as one, so that no plan reads the log by position alone and leaves out nearly all.
+# What an index is made of is compared as one, so that no plan, whatever it expects, reads another index and leaves out
+# nearly all it finds there.
 LOOKUP = """
     SELECT hit.*
     FROM {wanted}
     CROSS JOIN LATERAL (
-        SELECT {columns}, row_number() OVER (ORDER BY stream, position) AS nth
+        SELECT {columns}, row_number() OVER (ORDER BY {key}) AS nth
         FROM skygw.log
-        WHERE (log.stream, position) > (named.stream, $3::bigint)
-          AND (log.stream, position) <= (named.stream, $4::bigint)
-          {conditions}
-        ORDER BY stream, position
+        WHERE ({key}) > ({sought}, $3::bigint) AND ({key}) <= ({sought}, $4::bigint) {conditions}
+        ORDER BY {key}
         LIMIT $5
     ) AS hit
 """
@@ -100,14 +99,19 @@ class _Lookups:
     def add(self, streams: Sequence[str], column: str | None, values: Sequence[UUID], *also: str) -> None:
         """One lookup for each value of the column in each of the streams; without a column, for each stream."""
         wanted = f"unnest({self.argument(streams)}::text[]) AS named (stream)"
-        conditions = [*also]
+        key, sought, conditions = "log.stream, log.position", "named.stream", [*also]
         self.count += len(streams) * (1 if column is None else len(values))
         if column is not None:
             wanted += f" CROSS JOIN unnest({self.argument(values)}::uuid[]) AS wanted (uid)"
-            conditions.append(f"log.{column} = wanted.uid")
+            key, sought = f"log.{column}, {key}", f"wanted.uid, {sought}"
+            conditions.append(f"log.{column} IS NOT NULL")  # as the index says
         self.selects.append(
             LOOKUP.format(
-                wanted=wanted, columns=COLUMNS, conditions="".join(f" AND {condition}" for condition in conditions)
+                wanted=wanted,
+                columns=COLUMNS,
+                key=key,
+                sought=sought,
+                conditions="".join(f" AND {condition}" for condition in conditions),
             )
         )
 
