@@ -48,14 +48,17 @@ PAGE_OF = """
     )
 """
 
+# Stream and position are compared as one, so that no plan reads the log by position alone and leaves out nearly all.
 LOOKUP = """
     SELECT hit.*
     FROM {wanted}
     CROSS JOIN LATERAL (
-        SELECT {columns}, row_number() OVER (ORDER BY position) AS nth
+        SELECT {columns}, row_number() OVER (ORDER BY stream, position) AS nth
         FROM skygw.log
-        WHERE {condition} AND position > $3 AND position <= $4
-        ORDER BY position
+        WHERE (log.stream, position) > (named.stream, $3::bigint)
+          AND (log.stream, position) <= (named.stream, $4::bigint)
+          {conditions}
+        ORDER BY stream, position
         LIMIT $5
     ) AS hit
 """
@@ -97,12 +100,16 @@ class _Lookups:
     def add(self, streams: Sequence[str], column: str | None, values: Sequence[UUID], *also: str) -> None:
         """One lookup for each value of the column in each of the streams; without a column, for each stream."""
         wanted = f"unnest({self.argument(streams)}::text[]) AS named (stream)"
-        conditions = ["log.stream = named.stream", *also]
+        conditions = [*also]
         self.count += len(streams) * (1 if column is None else len(values))
         if column is not None:
             wanted += f" CROSS JOIN unnest({self.argument(values)}::uuid[]) AS wanted (uid)"
             conditions.append(f"log.{column} = wanted.uid")
-        self.selects.append(LOOKUP.format(wanted=wanted, columns=COLUMNS, condition=" AND ".join(conditions)))
+        self.selects.append(
+            LOOKUP.format(
+                wanted=wanted, columns=COLUMNS, conditions="".join(f" AND {condition}" for condition in conditions)
+            )
+        )
 
 
 class PgEventLog:

@@ -267,3 +267,57 @@ async def test_what_is_no_longer_kept_is_gone_and_said(kept: Kept, places: tuple
     assert await read(kept.log, LOG) == ["4", "5"]
     await kept.append(place.says(LOG, "6"))
     assert (await kept.log.floor(), await kept.log.head()) == (3, 6)
+
+
+TUPLES = """
+    SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::int
+    FROM pg_stat_user_tables
+    WHERE relid IN (SELECT relid FROM pg_partition_tree('skygw.log'))
+"""
+
+
+async def test_a_page_reads_what_fits_and_hardly_more(places: tuple[Place, Place], postgres: PostgresServer) -> None:
+    here, there = places
+    owner_url, gateway_url = postgres.new_database()
+    await provision(owner_url, [place.records for place in places])
+    async with open_loop_and_database(gateway_url, size=1) as database:
+        log = PgEventLog(database)
+        writer = InPostgres(log, owner_url)
+        crowd = there.says(LOG, "crowd", device_uid=there.mount_uid)
+        mine = here.says(LOG, "mine", device_uid=here.mount_uid)
+        rare = there.says(RESULT, "rare", device_uid=there.mount_uid)
+        dome = here.says_of_dome(LOG, "dome", device_uid=here.dome_uid)
+        for _ in range(3):
+            await writer.append(*[crowd] * 2_000, mine, dome, here.says(None, "gap"), *[crowd] * 2_000, rare)
+
+        async def tuples() -> int:
+            async with database.connection() as connection:
+                await connection.execute("SELECT pg_stat_force_next_flush()")
+                return int(await connection.fetchval(TUPLES))
+
+        read_for: dict[str, int] = {}
+        found: dict[str, list[str]] = {}
+        for name, stream, wanted in (
+            ("stream", RESULT, StreamFilter()),
+            ("telescope", LOG, StreamFilter(telescope_uid=(here.telescope_uid,))),
+            ("device", LOG, StreamFilter(device_uid=(here.mount_uid,))),
+            ("installation", LOG, StreamFilter(install_id=(here.install_id,))),
+            ("observatory", LOG, StreamFilter(observatory_uid=(here.observatory_uid,))),
+            ("type", LOG, StreamFilter(device_type=("enclosure",))),
+            ("rare one of the crowd", RESULT, StreamFilter(telescope_uid=(there.telescope_uid,))),
+            ("nobody", LOG, StreamFilter(telescope_uid=(uuid4(),))),
+        ):
+            before = await tuples()
+            found[name] = await read(log, stream, wanted)
+            read_for[name] = await tuples() - before
+    assert found == {
+        "stream": ["gap", "rare"] * 3,
+        "telescope": ["mine", "gap"] * 3,
+        "device": ["mine", "gap"] * 3,
+        "installation": ["mine", "gap"] * 3,
+        "observatory": ["mine", "dome", "gap"] * 3,
+        "type": ["dome"] * 3,
+        "rare one of the crowd": ["rare"] * 3,
+        "nobody": [],
+    }
+    assert max(read_for.values()) < 100, read_for
