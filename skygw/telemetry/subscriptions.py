@@ -324,10 +324,18 @@ class LoggedSubscription(Subscription):
 
     async def _put(self, event: LogEvent) -> None:
         """For the replay, which waits for its reader."""
+        await self._has_room()
+        self._append(event)
+
+    async def has_room(self) -> None:
+        """For the feed: returns when half of what may wait has been read, and at once while this is a replay's."""
+        if self._is_fed:
+            await self._has_room()
+
+    async def _has_room(self) -> None:
         while self._bytes > MAX_WAITING_BYTES // 2 and not self.is_over:
             self._room = trio.Event()
             await self._room.wait()
-        self._append(event)
 
     def happened(self, event: LogEvent) -> None:
         """The feed has come to an event that is wanted. Never waits; what is before `event_live` is the replay's."""

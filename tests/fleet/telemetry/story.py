@@ -133,6 +133,11 @@ class Story:
                 self.held[message.uid] = Held(message.node, message.n, message.stale)
         return message
 
+    def is_live(self, run: int) -> bool:
+        """It follows this run of the gateway, and what was before has been told."""
+        last = self.sittings[-1] if self.sittings else None
+        return last is not None and last.run == run and any(each.kind == "event_live" for each in last.messages)
+
     @property
     def is_complete(self) -> bool:
         """It has been told the last of everything: a bound for waiting, and no verdict."""

@@ -57,10 +57,12 @@ class World:
         ]
 
     async def settle(self, within_s: float) -> list[str]:
-        """Everybody falls silent; returns what has not come to rest by then."""
+        """When all follow, the fleet falls silent; returns what has not come to rest by then."""
         with trio.move_on_after(within_s):
             for subscriber in self.subscribers:
                 subscriber.hurry()
+            while not all(story.is_live(self.hub.again) for story in self.stories):  # noqa: ASYNC110 - as below
+                await trio.sleep(0.1)
             async with trio.open_nursery() as nursery:
                 for publisher in self.publishers:
                     nursery.start_soon(publisher.fall_silent)
