@@ -75,7 +75,7 @@ def draw_plan(chance: Random, size: Size, *, nodes: int, subscribers: int) -> li
 async def make_trouble(
     plan: Sequence[Act], hub: Hub, publishers: Sequence[Publisher], subscribers: Sequence[Subscriber]
 ) -> None:
-    lines = [each.line for each in (*publishers, *subscribers)]
+    lines = [*[each.line for each in publishers], *[each.line for each in subscribers]]
     for act in plan:
         await trio.sleep(act.after_s)
 

@@ -151,7 +151,8 @@ class Publisher:
         while not self.is_settled:  # noqa: ASYNC110 - room in the outbox for the last line: it is to be told of
             await trio.sleep(0.05)
         for stream in ("telescope_log", "node_event"):
-            for device in [None, *self.journal.devices]:
+            await self._report(client, stream)
+            for device in self.journal.devices:
                 await self._report(client, stream, device=device)
         self._said_last.set()
 

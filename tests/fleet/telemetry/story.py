@@ -1,7 +1,7 @@
 """What one subscriber was told of one stream, message by message, and what it holds of it."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -9,7 +9,8 @@ from tests.fleet.telemetry.journal import FleetJournal, Wanted
 from tests.fleet.telemetry.spelling import raw_members
 
 
-class Message(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Message:
     """One message of a subscription. `n`, `node` and `is_verbatim` are of its `data`, compared when it came."""
 
     kind: str
@@ -32,7 +33,7 @@ class Message(NamedTuple):
 
 @dataclass
 class Sitting:
-    """One subscription from its beginning to its end. `after` is where it was asked to go on; `run` is the gateway's."""
+    """One subscription from beginning to end. `after` is where it was asked to go on; `run` is the gateway's."""
 
     run: int
     after: str | None
@@ -104,34 +105,33 @@ class Story:
             message = self._with_data(message, members["data"], read.get("install_id") or read.get("installId"))
         elif message.kind == "event_stale":
             uid = UUID(read["uid"])
-            message = message._replace(uid=uid, stale=read["reason"])
+            message = replace(message, uid=uid, stale=read["reason"])
             if uid in self.held:
                 self.held[uid] = self.held[uid]._replace(stale=read["reason"])
         elif message.is_gap:
             node = read.get("install_id") or read.get("installId")
-            message = message._replace(text=text, node=None if node is None else UUID(node))
+            message = replace(message, text=text, node=None if node is None else UUID(node))
         elif message.kind != "event_live":
-            message = message._replace(text=text)
+            message = replace(message, text=text)
         self.sittings[-1].messages.append(message)
         return message
 
     def _with_data(self, message: Message, text: str, install_id: str | None) -> Message:
         data = json.loads(text)
-        uid = data.get("uid") or data.get("device_uid")
-        message = message._replace(node=UUID(data["node"]), n=data["n"], uid=None if uid is None else UUID(uid))
-        assert message.node is not None
-        node = next((node for node in self.journal if node.install_id == message.node), None)
-        sent = None if node is None or message.n is None else node.texts.get(message.n)
+        said_by, n = UUID(data["node"]), int(data["n"])
+        about = data.get("uid") or data.get("device_uid")
+        uid = None if about is None else UUID(about)
+        node = next((node for node in self.journal if node.install_id == said_by), None)
+        sent = None if node is None else node.texts.get(n)
         if self.breaks_lines and sent is not None:
             sent, text = (each.replace("\r\n", "\n") for each in (sent, text))
-        is_verbatim = text == sent and install_id == str(message.node)
-        if not is_verbatim:
-            message = message._replace(is_verbatim=False, text=f"{text} instead of {sent}, from {install_id}")
-        if message.n is not None:
-            self.told[message.node] = max(message.n, self.told.get(message.node, 0))
-            if message.uid is not None and not self.is_logged:
-                self.held[message.uid] = Held(message.node, message.n, message.stale)
-        return message
+        self.told[said_by] = max(n, self.told.get(said_by, 0))
+        if uid is not None and not self.is_logged:
+            self.held[uid] = Held(said_by, n, message.stale)
+        message = replace(message, node=said_by, n=n, uid=uid)
+        if text == sent and install_id == str(said_by):
+            return message
+        return replace(message, is_verbatim=False, text=f"{text} instead of {sent}, from {install_id}")
 
     def is_live(self, run: int) -> bool:
         """It follows this run of the gateway, and what was before has been told."""

@@ -1,7 +1,7 @@
 """Subscribers that owe nothing to our own client: a bare WebSocket, a bare HTTP answer, and what they write down."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from random import Random
 from urllib.parse import urlencode
@@ -102,16 +102,16 @@ class Subscriber:
             if patience.cancelled_caught:
                 raise LinkLost
             said = json.loads(text)
+            subscription_id = said.get("subscription_id")
             if said["kind"] == "ack":
                 continue
-            story = by_id.get(said.get("subscription_id", ""))
-            if story is None:
-                self.troubles.append(f"{self.name}: {text}")
+            if isinstance(text, bytes) or subscription_id not in by_id:
+                self.troubles.append(f"{self.name}: {text!r}")
                 continue
-            message = story.hear(text)
+            message = by_id[subscription_id].hear(text)
             if message.kind == "event_subscription_ended":
                 self.troubles += self._ended(message)
-                await self._ask(socket, said["subscription_id"], story, run)
+                await self._ask(socket, subscription_id, by_id[subscription_id], run)
             heard += 1
             await self._rest(heard)
 
@@ -166,7 +166,7 @@ class EventSourceSubscriber(Subscriber):
             raise LinkLost from None
 
 
-async def _events(answer: httpx.Response) -> AsyncIterator[tuple[str, str]]:
+async def _events(answer: httpx.Response) -> AsyncGenerator[tuple[str, str], None]:
     """The id and the data of each event (WHATWG HTML, «Interpreting an event stream»), where lines end with LF."""
     buffer = b""
     async for piece in answer.aiter_raw():

@@ -180,7 +180,9 @@ def _missed(story: Story) -> Iterator[_Missed]:
             if message.kind != story.event or message.uid is None or message.n is None:
                 continue
             before = last.get(message.uid)
-            last[message.uid] = (message.n if before is None else max(before[0], message.n), gaps)
+            if before is not None and message.n <= before[0]:
+                continue
+            last[message.uid] = (message.n, gaps)
             if before is None:
                 continue
             seen, gaps_then = before
@@ -223,7 +225,7 @@ def went_back(story: Story) -> list[str]:
 
 
 def restarts_not_told(story: Story) -> list[str]:
-    """Whoever resumes at a gateway that began later is told so before anything else: what it holds may be lost there."""
+    """Whoever resumes at a gateway that began later is told so before all else: what it holds may be lost there."""
     return [
         f"{story.name}: run {sitting.run} after {before.run} began with {sitting.messages[0]}"
         for before, sitting in pairwise([each for each in story.sittings if each.messages])

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import httpx
 import psycopg
@@ -136,8 +135,10 @@ async def open_world(directory: Path, seed: str, *, nodes: int) -> AsyncIterator
         ]
         subscribers = _audience(hub, journal, seed)
         async with trio.open_nursery() as nursery:
-            for party in (*subscribers, *publishers):
-                nursery.start_soon(party.run)
+            for subscriber in subscribers:
+                nursery.start_soon(subscriber.run)
+            for publisher in publishers:
+                nursery.start_soon(publisher.run)
             yield World(hub, journal, publishers, subscribers, state_dirs)
             nursery.cancel_scope.cancel()
         hub_runs.cancel_scope.cancel()
@@ -153,7 +154,7 @@ def _node(seed: str, number: int) -> NodeJournal:
 
 
 def _records(journal: FleetJournal) -> list[NewObservatory]:
-    places: dict[UUID, list[NewTelescope]] = {}
+    places: dict[Any, list[NewTelescope]] = {}
     for node in journal:
         places.setdefault(node.observatory_uid, []).append(
             NewTelescope(
