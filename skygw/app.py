@@ -433,8 +433,8 @@ def _numbers(metrics: Metrics, registry: ConnectionRegistry, database: Database,
     for lane in Lane:
         metrics.queue_bytes(lane.label, sum(session.queued_bytes(lane) for session in registry))
     metrics.streams(
-        subscriptions={stream.value: count for stream, count in hub.subscriptions().items()},
-        stale={stream.value: count for stream, count in hub.retained.stale().items()},
+        subscriptions=hub.subscriptions(),
+        stale=hub.retained.stale(),
         log_behind=hub.feed.behind,
         log_lag_s=hub.feed.lag_s(),
     )

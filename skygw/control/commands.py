@@ -41,7 +41,8 @@ from skygw.errors import (
 from skygw.ids import CommandId, DeviceUid, InstallId, TelescopeUid
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.outbox import Lane
-from skygw.nodes.session import Ending, NodeSession
+from skygw.nodes.ports import Ending
+from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 from skygw.protocol.safing import is_safing

@@ -13,9 +13,9 @@ from skygw.ids import Epoch
 from skygw.nodes.arrivals import AT_ONCE, PAUSE_TURNS, ArrivalLine
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
 from skygw.nodes.link import NodeLink, say_goodbye
-from skygw.nodes.ports import Binding, Claim, EpochLedger, SessionPorts
+from skygw.nodes.ports import Binding, Claim, Ending, EpochLedger, SessionPorts
 from skygw.nodes.rates import InboundRates
-from skygw.nodes.session import Ending, NodeSession, SessionRules
+from skygw.nodes.session import NodeSession, SessionRules
 from skygw.protocol.close_codes import CloseCode, fitted_reason
 from skygw.protocol.codec import BadFrame, ProtocolViolation, from_node
 from skygw.protocol.node_frames import Hello

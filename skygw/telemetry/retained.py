@@ -233,18 +233,17 @@ class RetainedValues:
         """Takes back a value of before this gateway began, `age_s` old by the database's clock: it is stale until its
         node says it again. That it is stale is news of this era, also for who resumes. What was said since is newer.
         """
-        if self.find(stream, resource.uid) is None:
-            self._put(
-                stream,
-                resource,
-                data=data,
-                observed_at=observed_at,
-                received_at=received_at,
-                heard_at=self._now() - age_s,
-                max_silence_s=max_silence_s,
-                order=order,
-                stale=StaleReason.GATEWAY_RESTARTED,
-            )
+        self._put(
+            stream,
+            resource,
+            data=data,
+            observed_at=observed_at,
+            received_at=received_at,
+            heard_at=self._now() - age_s,
+            max_silence_s=max_silence_s,
+            order=order,
+            stale=StaleReason.GATEWAY_RESTARTED,
+        )
 
     def _put(
         self,

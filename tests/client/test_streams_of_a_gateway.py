@@ -13,7 +13,7 @@ from skygw.ids import Epoch
 from skygw.protocol.node_frames import ErrorCode
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.subscriber import SubscriberSession
-from tests.fakes.memory_log import MemoryLog
+from tests.fakes.memory_log import MemoryLog, an_event
 from tests.fakes.stream_links import StreamDoor
 from tests.fakes.telemetry_rooms import Site, snapshot
 
@@ -78,7 +78,7 @@ async def test_every_event_comes_once_and_in_order_and_the_latest_values_agree_i
             nursery.start_soon(read_log, logs, events, chance)
             nursery.start_soon(latest.follow)
             for number in range(EVENTS):
-                log.append(LOG, f'{{"n":{number}}}')
+                log.append(an_event(LOG, f'{{"n":{number}}}'))
                 hub.feed.poke()
                 uid = chance.choice(devices)
                 said[uid] = number

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import trio
@@ -123,7 +124,7 @@ async def test_log_lines_are_told_when_they_are_committed_and_resumed_by_the_oth
         await node.say(log_line(2), log_line(3))
         query = f"?installId={world.site.install_id}&after={line['position']}"
         async with event_source(world, StreamName.TELESCOPE_LOG, query) as source:
-            lines = []
+            lines: list[dict[str, Any]] = []
             while len(lines) < 2:  # and the sign that the replay has ended, before, between or after them
                 kind, event = await source.hear()
                 if kind == "event_telescope_log":

@@ -111,6 +111,7 @@ async def test_a_database_that_is_away_is_owed_the_newest_of_each_and_no_more(
         for uid in uids:
             gateway.say(uid, n=number)
         await trio.sleep(0.1)
+    await trio.sleep(5)
     waiting = len(gateway.kept)
     gateway.store.away = False
     await trio.sleep(5)
@@ -128,6 +129,7 @@ async def test_a_value_the_database_cannot_hold_is_set_aside_once_and_keeps_nobo
         for uid in uids:
             gateway.say(uid, n=number, text="poison" if uid == uids[4] else "")
         await trio.sleep(FLUSH_EVERY_S * 1.5)
+    await trio.sleep(2 * TRY_AGAIN_S)
     written = [gateway.text(uid) is not None for uid in uids]
     gateway.say(uids[4], n=5, text="sound again")
     await trio.sleep(TRY_AGAIN_S + 5)
