@@ -88,7 +88,7 @@ def watch(
         "include_existing": existing,
         "include_unchanged": isinstance(view, _Table),
         "max_rate_hz": max_rate,
-        "fields": names,
+        "fields": (*names, "name") if names and isinstance(view, _Table) else names,
     }
     wanted = {
         "telescope_uid": telescope or None,
