@@ -13,7 +13,6 @@ from tests.fleet.telemetry.hub import Hub
 from tests.fleet.telemetry.publisher import Publisher
 from tests.fleet.telemetry.subscriber import Subscriber
 
-EVERY_S = (0.2, 0.8)
 STALL_S = 1.5
 FLOODING = 2
 """Nodes that flood at once: what they say is more than a subscriber may leave unread."""
@@ -55,6 +54,7 @@ class Size(NamedTuple):
     database_kills: int
     program_restarts: int
     floods: int
+    every_s: tuple[float, float]
 
 
 def draw_plan(chance: Random, size: Size, *, nodes: int, subscribers: int) -> list[Act]:
@@ -69,7 +69,7 @@ def draw_plan(chance: Random, size: Size, *, nodes: int, subscribers: int) -> li
         *[(Trouble.FLOOD, chance.randrange(nodes)) for _ in range(size.floods)],
     ]
     chance.shuffle(troubles)
-    return [Act(chance.uniform(*EVERY_S), trouble, whom) for trouble, whom in troubles]
+    return [Act(chance.uniform(*size.every_s), trouble, whom) for trouble, whom in troubles]
 
 
 async def make_trouble(

@@ -20,8 +20,8 @@ HANDSHAKE_S = 4.0
 SILENT_S = 25.0
 """A subscription says something every ten seconds: who hears nothing for longer has lost its link."""
 
-BURST = 25
-PAUSE_S = (0.5, 2.0)
+BURST = 100
+PAUSE_S = (0.5, 3.0)
 """Of a slow reader: so many messages, then so long nothing."""
 
 

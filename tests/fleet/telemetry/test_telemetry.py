@@ -28,6 +28,7 @@ SIZE = (
         database_kills=5,
         program_restarts=10,
         floods=8,
+        every_s=(0.2, 0.8),
     )
     if IS_LONG
     else Size(
@@ -39,6 +40,7 @@ SIZE = (
         database_kills=1,
         program_restarts=1,
         floods=1,
+        every_s=(0.1, 0.4),
     )
 )
 SETTLED_WITHIN_S = 120.0 if IS_LONG else 40.0
