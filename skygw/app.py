@@ -29,6 +29,7 @@ from skygw.database.node_reports import NodeReports
 from skygw.database.node_sessions import NodeSessions
 from skygw.database.platform import check_platform
 from skygw.database.pool import Database, open_loop_and_database
+from skygw.database.retained_values import PgRetainedValues, next_era
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
 from skygw.nodes.admission import NodeDoor
@@ -47,6 +48,7 @@ from skygw.readiness import database_check, loopback_check, not_draining, regist
 from skygw.routers.apps import internal_app, node_app
 from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
+from skygw.routers.event_streams import EventStreamRouter
 from skygw.routers.gates import InternalGate, NodeGate
 from skygw.routers.internal import InternalRouter
 from skygw.routers.node import NodeRouter
@@ -59,6 +61,7 @@ from skygw.settings import Listener as ListenerName
 from skygw.settings import Settings
 from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
+from skygw.telemetry.kept_values import KeptValues, restore
 
 log = logging.getLogger("skygw.app")
 
@@ -105,7 +108,7 @@ async def run(
         registry = ConnectionRegistry()
         installations = Installations(database)
         epochs = NodeSessions(database)
-        hub = StreamHub(era=1, log=PgEventLog(database))
+        hub, kept_values = await _open_hub(database, installations, heartbeat_s=settings.heartbeat_s, metrics=metrics)
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
@@ -133,7 +136,7 @@ async def run(
             results=commands,
             metrics=metrics,
         )
-        door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports)
+        door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=[commands, hub])
         draining = trio.Event()
         node_side = node_app(
             [
@@ -154,14 +157,14 @@ async def run(
                         "registry": registry_check(registry),
                         "database": database_check(database),
                     },
-                    metrics=lambda: (CONTENT_TYPE, _numbers(metrics, registry, database)),
+                    metrics=lambda: (CONTENT_TYPE, _numbers(metrics, registry, database, hub)),
                 ),
                 DocsRouter(
                     version=__version__,
                     node_url=settings.node_public_url,
                     internal_url=settings.internal_public_url,
                 ),
-                StreamRouter(gate=internal_gate, hub=hub),
+                StreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
                 InternalRouter(
                     gate=internal_gate,
                     registry=registry,
@@ -175,14 +178,17 @@ async def run(
                     max_command_timeout_s=settings.max_command_timeout_s,
                 ),
             ],
-            DirectRouter(
-                gate=internal_gate,
-                rpc=rpc,
-                registry=registry,
-                directory=installations,
-                default_timeout_s=settings.direct_timeout_s,
-                max_timeout_s=settings.max_direct_timeout_s,
-            ),
+            [
+                DirectRouter(
+                    gate=internal_gate,
+                    rpc=rpc,
+                    registry=registry,
+                    directory=installations,
+                    default_timeout_s=settings.direct_timeout_s,
+                    max_timeout_s=settings.max_direct_timeout_s,
+                ),
+                EventStreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
+            ],
             gate=internal_gate,
             count=lambda route, status: metrics.http_request(listener="internal", route=route, status=status),
             surprised=metrics.unhandled,
@@ -195,8 +201,9 @@ async def run(
             for refresh in refreshing:
                 await nursery.start(refresh)
             nursery.start_soon(commands.run)
-            await nursery.start(hub.feed.run)
+            await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
+            nursery.start_soon(kept_values.run)
             nursery.start_soon(watch_revocations, registry, installations)
             nursery.start_soon(_run_loopback, registry, rules, ports)
             await nursery.start(node_listener.run, node_side)
@@ -308,6 +315,25 @@ async def _check_database(url: str, database: Database) -> None:
         raise StartupError(f"the database is not the platform's: {wrong[0]} (`skygw doctor` lists all {len(wrong)})")
 
 
+async def _open_hub(
+    database: Database, installations: Installations, *, heartbeat_s: float, metrics: Metrics
+) -> tuple[StreamHub, KeptValues]:
+    """Telemetry as it was when the gateway before this one ended, and who writes it down from now on."""
+    store = PgRetainedValues(database)
+    try:
+        hub = StreamHub(
+            era=await next_era(database), log=PgEventLog(database), heartbeat_s=heartbeat_s, metrics=metrics
+        )
+        restored = await restore(store, installations, hub.retained, known=hub.instruments.know)
+    except RoutingUnavailable as error:
+        raise StartupError(f"what nodes had published cannot be read back: {error}") from error
+    log.info("took back the latest values", extra={"values": restored, "era": hub.versions.era})
+    kept_values = KeptValues(store)
+    hub.watch(kept_values)
+    hub.presence.resume()
+    return hub, kept_values
+
+
 async def _authenticator(
     settings: Settings, installations: Installations, stack: AsyncExitStack
 ) -> tuple[Authenticator, list[Callable[..., Awaitable[None]]]]:
@@ -403,8 +429,14 @@ async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports
         registry.release(session, session.ending_or_lost())
 
 
-def _numbers(metrics: Metrics, registry: ConnectionRegistry, database: Database) -> bytes:
+def _numbers(metrics: Metrics, registry: ConnectionRegistry, database: Database, hub: StreamHub) -> bytes:
     for lane in Lane:
         metrics.queue_bytes(lane.label, sum(session.queued_bytes(lane) for session in registry))
+    metrics.streams(
+        subscriptions=hub.subscriptions(),
+        stale=hub.retained.stale(),
+        log_behind=hub.feed.behind,
+        log_lag_s=hub.feed.lag_s(),
+    )
     metrics.database_up(database.available)
     return metrics.render()

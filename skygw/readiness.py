@@ -37,7 +37,7 @@ def loopback_check(rpc: DirectRpc) -> Callable[[], Awaitable[str | None]]:
         )
         try:
             async with rpc.call(order) as answer:
-                echoed = b"".join([piece async for piece in answer.pieces()])
+                echoed = b"".join([piece async for piece in answer])
         except GatewayError as error:
             return error.message
         return None if echoed == nonce.text.encode() else "the loop-back session answered something else"

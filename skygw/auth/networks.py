@@ -4,6 +4,7 @@ Pure: addresses and networks in, answers out.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -15,6 +16,9 @@ from ipaddress import (
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+
+LONGEST_ADDRESS = 64
+"""Characters: 45 of an IPv6 address, and the name of a zone behind it."""
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 """IPv4 addresses as a dual-stack socket reports them (RFC 4291 §2.5.5.2)."""
@@ -41,6 +45,12 @@ def _parse_network(text: str) -> Network:
 
 def parse_address(text: str) -> Address | None:
     """The address in `text`, an IPv4-mapped IPv6 address as the IPv4 one it is; None if it is no address."""
+    return _parsed(text) if len(text) <= LONGEST_ADDRESS else None
+
+
+@lru_cache(maxsize=4_096)
+def _parsed(text: str) -> Address | None:
+    """Remembered, because a caller who comes back comes from where it came from."""
     try:
         address = ip_address(text)
     except ValueError:

@@ -19,7 +19,7 @@ from skygw.errors import Unauthenticated
 MAX_TOKEN_BYTES = 8 * 1024
 """A longer token is refused before a byte of it is looked at."""
 
-_BEARER = re.compile(r"bearer +(?P<token>[A-Za-z0-9._~+/-]+=*) *", re.IGNORECASE | re.ASCII)
+_BEARER = re.compile(r"(?i:bearer) +(?P<token>[A-Za-z0-9._~+/-]++=*+) *+", re.ASCII)
 """RFC 6750 §2.1, forgiving spaces around the token."""
 
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})

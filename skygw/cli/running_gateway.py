@@ -4,9 +4,10 @@ Addresses, paths and problems only: what an answer means is each command's busin
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -128,30 +129,41 @@ def _host(url: str) -> str:
     raise StartupError(f"the gateway's address is “{url}”, but should look like {DEFAULT_URL}: correct --url")
 
 
-@asynccontextmanager
-async def reach(options: Reach | None) -> AsyncIterator[RunningGateway]:
-    """A gateway as the options and the environment say. Raises `StartupError` if there is no way to be let in."""
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where a gateway is, and how to be let in. `token` makes a new one each time, if it knows a `lifetime_s`."""
+
+    url: str
+    token: Callable[[], str]
+    lifetime_s: float | None
+
+
+def entrance(options: Reach | None) -> Entrance:
+    """As the options and the environment say. Raises `StartupError` if there is no way to be let in."""
     options = options or Reach()
     url = options.url or os.environ.get("SKYGW_URL") or DEFAULT_URL
     host = _host(url)
     token = options.token or os.environ.get("SKYGW_TOKEN")
     if token and not (token.isascii() and token.isprintable()):
         raise StartupError("the token holds characters that no header can carry: correct --token or SKYGW_TOKEN")
-    if not token:
-        if not is_loopback(host):
-            raise StartupError(f"{host} is another machine, where the development key opens nothing: set SKYGW_TOKEN")
-        token = mint(
-            load_settings({"data_dir": options.data_dir}, config=options.config),
-            kind="internal",
-            subject=OPERATOR,
-            scopes=OPERATOR_SCOPES,
-            lifetime_s=SESSION_S,
-        )
+    if token:
+        return Entrance(url, lambda: token, None)
+    if not is_loopback(host):
+        raise StartupError(f"{host} is another machine, where the development key opens nothing: set SKYGW_TOKEN")
+    settings = load_settings({"data_dir": options.data_dir}, config=options.config)
+    make = partial(mint, settings, kind="internal", subject=OPERATOR, scopes=OPERATOR_SCOPES, lifetime_s=SESSION_S)
+    return Entrance(url, make, SESSION_S)
+
+
+@asynccontextmanager
+async def reach(options: Reach | None) -> AsyncIterator[RunningGateway]:
+    """A gateway as the options and the environment say. Raises `StartupError` if there is no way to be let in."""
+    way_in = entrance(options)
     # No proxy from the environment: the token is for the gateway alone.
     # As many connections as are wanted: a stop must not wait in a pool until a hundred others have their proof.
     client = httpx.AsyncClient(
-        base_url=url,
-        headers={"Authorization": f"Bearer {token}"},
+        base_url=way_in.url,
+        headers={"Authorization": f"Bearer {way_in.token()}"},
         trust_env=False,
         limits=httpx.Limits(max_connections=None),
     )

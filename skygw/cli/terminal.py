@@ -6,11 +6,12 @@ is watching, and with `--json` stdout carries JSON alone.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Annotated, Any, TextIO
+from typing import IO, Annotated, Any, TextIO
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -22,6 +23,8 @@ from skygw.observability.plain_text import escaped
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON on stdout, for programs")]
 """The option every command has."""
+
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 
 PIPED_WIDTH = 10_000
 """Columns of a pipe: nothing there is cut or wrapped."""
@@ -68,6 +71,34 @@ class Terminal:
         """One line of result."""
         self._out.print(Text(shown(text)), soft_wrap=True)
 
+    @property
+    def can_be_drawn_on(self) -> bool:
+        """Whether a person looks at stdout, on a terminal whose lines can be replaced."""
+        return self._out.is_terminal and not self._out.is_dumb_terminal
+
+    @property
+    def has_colour(self) -> bool:
+        return self._out.color_system is not None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and lines of stdout, as they are now."""
+        return self._out.width, self._out.height
+
+    @contextmanager
+    def screen(self) -> Iterator["Screen"]:
+        """Lines at the end of stdout that change in place; the last ones stay."""
+        screen = Screen(self._out.file)
+        try:
+            yield screen
+        finally:
+            screen.leave()
+
+    def json_text(self, text: str) -> None:
+        """One JSON document of somebody else's on one line, the same value in ASCII."""
+        self._out.file.write(_NOT_PLAIN.sub(_as_json_escape, text) + "\n")
+        self._out.file.flush()
+
     def json(self, value: object) -> None:
         """One JSON document on one line. ASCII, so that nothing in it can steer a terminal either."""
         self._out.file.write(json.dumps(value, default=str) + "\n")
@@ -98,6 +129,29 @@ class Terminal:
             yield Progress(status)
 
 
+class Screen:
+    """What is shown is replaced by what is shown next. Lines are shorter than the terminal is wide, and few."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self._shown: list[str] = []
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Text that is safe on a terminal, or styled by this program."""
+        if list(lines) == self._shown:
+            return
+        up = f"\x1b[{len(self._shown)}A" if self._shown else "\x1b[?25l"
+        self._out.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
+        self._out.flush()
+        self._shown = list(lines)
+
+    def leave(self) -> None:
+        """The cursor is seen again, below what was shown last."""
+        if self._shown:
+            self._out.write("\x1b[?25h")
+            self._out.flush()
+
+
 class Progress:
     """What is under way, in words that can change."""
 
@@ -106,6 +160,14 @@ class Progress:
 
     def update(self, text: str) -> None:
         self._status.update(Text(shown(text)))
+
+
+def _as_json_escape(found: re.Match[str]) -> str:
+    """Control characters stand between tokens only, where JSON allows some; all others stand in strings."""
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    if len(units) == 2 and units < b"\x00 ":
+        return " "
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def _console(stream: TextIO) -> Console:

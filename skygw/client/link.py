@@ -1,4 +1,4 @@
-"""The node's end of one WebSocket: from an address and a token to a link, or to the reason why there is none."""
+"""A client's end of one WebSocket: from an address and a token to a link, or to the reason why there is none."""
 
 import socket
 import ssl
@@ -96,6 +96,7 @@ async def open_link(
     connect_timeout_s: float,
     disconnect_timeout_s: float,
     ssl_context: ssl.SSLContext | None = None,
+    subprotocol: str = SUBPROTOCOL,
     max_message_bytes: int = MAX_TEXT_BYTES,
     dialled: tuple[str, int] | None = None,
 ) -> AsyncIterator[WebSocket]:
@@ -112,7 +113,7 @@ async def open_link(
     try:
         with trio.move_on_after(connect_timeout_s) as patience:
             transport = await _connect(urlsplit(url), dialled, ssl_context)
-            unread = await _shake_hands(transport, url, token)
+            unread = await _shake_hands(transport, url, token, subprotocol)
         if transport is None or patience.cancelled_caught:
             raise LinkEnded(f"{url} did not answer within {connect_timeout_s:.0f} s.")
         link = WebSocket(transport, is_client=True, max_message_bytes=max_message_bytes, rhythm=Rhythm(), unread=unread)
@@ -148,14 +149,14 @@ async def _connect(url: SplitResult, dialled: tuple[str, int] | None, ssl_contex
     return transport
 
 
-async def _shake_hands(transport: Transport, url: str, token: str) -> bytes:
+async def _shake_hands(transport: Transport, url: str, token: str, subprotocol: str) -> bytes:
     """Returns what came behind the answer. Raises `LinkEnded` for a refusal, and `BadAnswer`."""
     parts = urlsplit(url)
     handshake = Handshake(
         host=parts.netloc.rpartition("@")[2],
         target=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
         token=token,
-        subprotocol=SUBPROTOCOL,
+        subprotocol=subprotocol,
     )
     await transport.send(handshake.request)
     answer = None

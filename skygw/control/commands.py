@@ -38,9 +38,10 @@ from skygw.errors import (
     NotFound,
     RoutingUnavailable,
 )
-from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+from skygw.ids import CommandId, DeviceUid, InstallId, TelescopeUid
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.outbox import Lane
+from skygw.nodes.ports import Ending
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
@@ -359,11 +360,11 @@ class CommandService:
     def result_committed(self, install_id: InstallId, result: PublishCommandResult) -> None:
         self._live.result_committed(install_id, result)
 
-    def session_started(self, install_id: InstallId, epoch: Epoch) -> None:
-        self._live.session_started(install_id, epoch)
+    def session_began(self, session: NodeSession) -> None:
+        self._live.session_started(session.binding.install_id, session.epoch)
 
-    def session_ended(self, install_id: InstallId, epoch: Epoch) -> None:
-        self._live.session_ended(install_id, epoch)
+    def session_ended(self, session: NodeSession, ending: Ending) -> None:  # noqa: ARG002 - how it ended is no matter
+        self._live.session_ended(session.binding.install_id, session.epoch)
 
     async def run(self) -> None:
         """Writes to the ledger, and forgets what it holds, until cancelled."""

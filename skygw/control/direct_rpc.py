@@ -2,11 +2,11 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 import trio
 
@@ -29,7 +29,7 @@ from skygw.nodes.outbox import Lane
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import DirectCancel, DirectCredit, DirectRequest
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import DirectResponseStart
+from skygw.protocol.node_frames import DirectResponseEnd, DirectResponseStart
 
 REMEMBER_S = 60.0
 """How long what became of a call can be asked."""
@@ -118,7 +118,7 @@ class CallLog:
 
 
 class DirectAnswer:
-    """The node's answer as it comes: `start` first, then `pieces`."""
+    """The node's answer as it comes: `start` first, then its pieces, by `async for`, which may be left at any point."""
 
     def __init__(self, *, session: NodeSession, call: Call, start: DirectResponseStart, record: CallRecord) -> None:
         self.start = start
@@ -128,44 +128,57 @@ class DirectAnswer:
         self._record = record
         self._owed = 0
         """Bytes that were taken, and that the node may not yet send anew."""
+        self._due = 0
+        """Bytes of the piece that was handed on last."""
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._held = b""
+        self.is_through = False
+        """Nothing comes behind the piece that was handed on last."""
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The payload in order. The last bytes, at most `HELD_BYTES`, are held back until the node's `end` agrees with
-        what came. Close it (`aclosing`) where it may be left early.
+    def __aiter__(self) -> Self:
+        return self
 
-        Raises `BadResponse`, `NodeFailed`, `LinkLost`. What was yielded before an error is what the node sent,
-        unverified. A piece counts against the node's credit until the next one is asked for, so that buffered and
-        yielded bytes together stay within the credit.
+    async def __anext__(self) -> bytes:
+        """The next piece of the payload, in order. The last bytes, at most `HELD_BYTES`, are held back until the node's
+        `end` agrees with what came.
+
+        Raises `BadResponse`, `NodeFailed`, `LinkLost`. What came before an error is what the node sent, unverified. A
+        piece counts against the node's credit until the next one is asked for, so that buffered pieces and this one
+        together stay within the credit. Cancelling loses nothing.
         """
-        digest = hashlib.sha256()
-        size = 0
-        held = b""
+        if self.is_through:
+            raise StopAsyncIteration
         while True:
-            if not self._call.buffered:  # nothing is here to be taken: the node must not wait for what is owed
-                self._grant(at_least=1)
+            self._owed += self._due
+            self._due = 0
+            # With nothing here to be taken the node must not wait for what is owed.
+            self._grant(at_least=self._call.whole_credit // 4 if self._call.buffered else 1)
             piece = await self._call.piece(at_most=PIECE_BYTES)
             if not isinstance(piece, bytes):
                 break
-            size += len(piece)
-            digest.update(piece)
+            self._size += len(piece)
+            self._digest.update(piece)
             # Granted at once, or a credit that is held back as a whole would never be renewed.
             self._owed += min(len(piece), HELD_BYTES)
-            ready = held + piece[:-HELD_BYTES]
-            held = piece[-HELD_BYTES:]
-            due = max(0, len(piece) - HELD_BYTES)
-            del piece  # one copy is enough while the caller takes its time
+            self._due = max(0, len(piece) - HELD_BYTES)
+            ready = self._held + piece[:-HELD_BYTES]
+            self._held = piece[-HELD_BYTES:]
             if ready:
-                yield ready
-            self._owed += due
-            self._grant(at_least=self._call.whole_credit // 4)
-        if piece.total_size != size:
-            raise self._bad(f"the node says it sent {piece.total_size} bytes, and {size} came")
-        if piece.sha256 != digest.hexdigest():
-            raise self._bad("the SHA-256 of what came is not the one the node sent")
+                return ready
+        self._verify(piece)
         # Before the last bytes go out: a caller who has them may leave, or ask, before anything else is done here.
         self._record.outcome = Outcome.SUCCEEDED
-        if held:
-            yield held
+        self.is_through = True
+        if self._held:
+            return self._held
+        raise StopAsyncIteration
+
+    def _verify(self, end: DirectResponseEnd) -> None:
+        if end.total_size != self._size:
+            raise self._bad(f"the node says it sent {end.total_size} bytes, and {self._size} came")
+        if end.sha256 != self._digest.hexdigest():
+            raise self._bad("the SHA-256 of what came is not the one the node sent")
 
     def _bad(self, what: str) -> BadResponse:
         return BadResponse(f"The node's answer does not hold together: {what}.", hop=Hop.NODE, reached=Reached.RUNNING)
@@ -208,55 +221,34 @@ class DirectRpc:
             self._idle = trio.Event()
             await self._idle.wait()
 
-    @asynccontextmanager
-    async def call(self, order: DirectOrder) -> AsyncGenerator[DirectAnswer, None]:
-        """Sends the request and waits for the start of the answer. Leaving the block early, or being cancelled in it,
-        cancels the request at the node. Raises every reason of contract §3 that a direct request can have.
+    def call(self, order: DirectOrder) -> "DirectCall":
+        """`async with` it: sends the request and waits for the start of the answer. Leaving the block early, or being
+        cancelled in it, cancels the request at the node. Raises every reason of contract §3 that a direct request can
+        have.
 
         The deadline holds for the block too, whatever it waits for: it is cancelled then, which is `DeadlineExceeded`
         after it, and cuts a write to a caller who takes nothing. What had been verified by then has succeeded.
         """
-        began = trio.current_time()
-        deadline = began + order.timeout_s
-        record = self.log.open(order)
+        return DirectCall(self, order)
+
+    def begin(self, order: DirectOrder) -> CallRecord:
+        """A call is in flight from now on, until its `end`."""
         self.in_flight += 1
         self._metrics.call_started()
-        reason = ""
-        try:
-            if self._draining:
-                raise Draining("This gateway is draining; ask another, or again soon.", retry_after_s=OFFLINE_RETRY_S)
-            session = await self._session(order, deadline)
-            record.epoch = session.epoch
-            with session.calls.open() as call, trio.CancelScope(deadline=deadline) as time_left:
-                try:
-                    start = await self._send(order, session, call, deadline)
-                    record.reached = call.reached
-                    yield DirectAnswer(session=session, call=call, start=start, record=record)
-                finally:
-                    record.reached = call.reached
-                    if record.outcome is Outcome.IN_PROGRESS:
-                        record.outcome = self._abandon(session, call)
-                        reason = "caller_gone"
-            if time_left.cancelled_caught:
-                what = "the answer was through" if record.reached is Reached.RUNNING else "the node answered"
-                raise DeadlineExceeded(
-                    f"The time ran out before {what}.", outcome=record.outcome, reached=record.reached
-                )
-        except GatewayError as error:
-            record.reached = error.reached or record.reached
-            if record.outcome is not Outcome.SUCCEEDED:
-                record.outcome = error.outcome
-                reason = error.reason
-            raise
-        finally:
-            self.in_flight -= 1
-            record.reason = reason or None
-            if self.in_flight == 0:
-                self._idle.set()
-            self.log.close(order, record)
-            self._metrics.call_ended(outcome=record.outcome, reason=reason, seconds=trio.current_time() - began)
+        return self.log.open(order)
 
-    async def _session(self, order: DirectOrder, deadline: float) -> NodeSession:
+    def end(self, order: DirectOrder, record: CallRecord, *, seconds: float) -> None:
+        """What became of it is in the record."""
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+        self.log.close(order, record)
+        self._metrics.call_ended(outcome=record.outcome, reason=record.reason or "", seconds=seconds)
+
+    async def session_for(self, order: DirectOrder, deadline: float) -> NodeSession:
+        """The node's, now or within the order's `connect_wait_s`. Raises `Draining`, `NodeOffline`."""
+        if self._draining:
+            raise Draining("This gateway is draining; ask another, or again soon.", retry_after_s=OFFLINE_RETRY_S)
         session = self._registry.current(order.install_id)
         if session is not None and session.ending is None:
             return session
@@ -269,8 +261,75 @@ class DirectRpc:
             retry_after_s=OFFLINE_RETRY_S,
         )
 
-    async def _send(self, order: DirectOrder, session: NodeSession, call: Call, deadline: float) -> DirectResponseStart:
-        left_ms = int((deadline - trio.current_time()) * 1000)
+
+class DirectCall:
+    """One call, in its caller's task, from the request to the last byte of the answer. Not a generator, because that
+    would cost as much as the call.
+    """
+
+    def __init__(self, rpc: DirectRpc, order: DirectOrder) -> None:
+        self._rpc = rpc
+        self._order = order
+
+    async def __aenter__(self) -> DirectAnswer:
+        self._began = trio.current_time()
+        self._deadline = self._began + self._order.timeout_s
+        self._record = self._rpc.begin(self._order)
+        try:
+            self._session = await self._rpc.session_for(self._order, self._deadline)
+            self._record.epoch = self._session.epoch
+            self._call = self._session.calls.open()
+        except BaseException as error:
+            self._close(error)
+            raise
+        self._time_left = trio.CancelScope(deadline=self._deadline)
+        self._time_left.__enter__()
+        try:
+            start = await self._send()
+        except BaseException as error:
+            self._leave(type(error), error, error.__traceback__)
+            raise
+        self._record.reached = self._call.reached
+        return DirectAnswer(session=self._session, call=self._call, start=start, record=self._record)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(kind, error, traceback)
+
+    def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Gives the slot back and closes the record. Raises `DeadlineExceeded` in place of being cancelled by it."""
+        record, call = self._record, self._call
+        record.reached = call.reached
+        if record.outcome is Outcome.IN_PROGRESS:
+            record.outcome = self._abandon()
+            record.reason = "caller_gone"
+        self._session.calls.close(call)
+        try:
+            self._time_left.__exit__(kind, error, traceback)
+            if self._time_left.cancelled_caught:
+                what = "the answer was through" if record.reached is Reached.RUNNING else "the node answered"
+                error = DeadlineExceeded(
+                    f"The time ran out before {what}.", outcome=record.outcome, reached=record.reached
+                )
+                raise error from None
+        finally:
+            self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
+        record = self._record
+        if isinstance(error, GatewayError):
+            record.reached = error.reached or record.reached
+            if record.outcome is not Outcome.SUCCEEDED:
+                record.outcome = error.outcome
+                record.reason = error.reason
+        self._rpc.end(self._order, record, seconds=trio.current_time() - self._began)
+
+    async def _send(self) -> DirectResponseStart:
+        order, session, call = self._order, self._session, self._call
+        left_ms = int((self._deadline - trio.current_time()) * 1000)
         if left_ms <= 0:
             raise DeadlineExceeded("The time ran out before the request could be sent.", reached=Reached.RECEIVED)
         call.parcel = session.put(
@@ -291,14 +350,13 @@ class DirectRpc:
         )
         return await call.started()
 
-    def _abandon(self, session: NodeSession, call: Call) -> Outcome:
+    def _abandon(self) -> Outcome:
         """The caller stopped waiting: takes the request back if it was not sent, else tells the node."""
-        if call.parcel is None or call.parcel.withdraw():
+        parcel = self._call.parcel
+        if parcel is None or parcel.withdraw():
             return Outcome.NOT_SENT
-        if not call.node_is_done:
-            self._cancel_at_node(session, call, "nobody waits for this any more")
+        if not self._call.node_is_done:
+            with suppress(LinkLost):  # a node without a link has dropped the request by itself
+                cancel = DirectCancel(id=self._call.id, reason="nobody waits for this any more")
+                self._session.put(Lane.CONTROL, cancel)
         return Outcome.UNKNOWN
-
-    def _cancel_at_node(self, session: NodeSession, call: Call, reason: str) -> None:
-        with suppress(LinkLost):  # a node without a link has dropped the request by itself
-            session.put(Lane.CONTROL, DirectCancel(id=call.id, reason=reason))

@@ -237,6 +237,15 @@ class Installations:
             total = await connection.fetchval(COUNT, include_deleted, observatory_uid)
         return [_installation(row) for row in rows], int(total)
 
+    async def bindings(self, install_ids: Collection[InstallId]) -> dict[InstallId, Binding]:
+        """Of those among these that there are and that are not deleted. One query for all."""
+        found = await self._find_together(list(install_ids))
+        return {
+            install_id: installation.binding
+            for install_id, installation in found.items()
+            if installation is not None and not installation.is_deleted
+        }
+
     async def controller_of(
         self, *, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None
     ) -> InstallId | None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import trio
 
-from skygw.demo import hardware_steps, trouble_steps
+from skygw.demo import hardware_steps, stream_steps, trouble_steps
 from skygw.demo.records import provision_sites
 from skygw.demo.stage import Gateway, Stage, StepFailed, expect, start_gateway, until
 from skygw.errors import GatewayError, StartupError
@@ -105,6 +105,8 @@ class _Show:
                     ("A caller hangs up, and the node hears of it", trouble_steps.hang_up),
                     ("A call to a silent node ends at its deadline", trouble_steps.silent_node),
                     ("A command sent again acts once", trouble_steps.say_it_twice),
+                    ("A subscriber is cut off and misses nothing", stream_steps.subscriber_resumes),
+                    ("A device that falls silent is called stale", stream_steps.silence_is_noticed),
                     ("A slew is stopped while PostgreSQL is dead", trouble_steps.stop_without_database),
                     ("A second machine does not get the telescope", trouble_steps.second_machine),
                     ("A command that was held too long is not run", trouble_steps.late_frame),

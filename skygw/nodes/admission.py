@@ -1,8 +1,10 @@
 """From an accepted socket to a running session: `hello`, instance rule, epoch, takeover, goodbye."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
 import trio
 
@@ -11,7 +13,7 @@ from skygw.ids import Epoch
 from skygw.nodes.arrivals import AT_ONCE, PAUSE_TURNS, ArrivalLine
 from skygw.nodes.connection_registry import ConnectionRegistry, Refusal
 from skygw.nodes.link import NodeLink, say_goodbye
-from skygw.nodes.ports import Binding, Claim, EpochLedger, SessionPorts
+from skygw.nodes.ports import Binding, Claim, Ending, EpochLedger, SessionPorts
 from skygw.nodes.rates import InboundRates
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.protocol.close_codes import CloseCode, fitted_reason
@@ -44,17 +46,36 @@ class _TurnedAway(Exception):
         self.reason = reason
 
 
+class SessionWitness(Protocol):
+    """Is told of every session that was admitted. Never waits."""
+
+    def session_began(self, session: NodeSession) -> None:
+        """Comes before anything the node says."""
+        ...
+
+    def session_ended(self, session: NodeSession, ending: Ending) -> None:
+        """Of a session that was superseded it comes after the newer one's begin."""
+        ...
+
+
 class NodeDoor:
     """Admits node sockets. One per process."""
 
     def __init__(
-        self, *, registry: ConnectionRegistry, epochs: EpochLedger, rules: SessionRules, ports: SessionPorts
+        self,
+        *,
+        registry: ConnectionRegistry,
+        epochs: EpochLedger,
+        rules: SessionRules,
+        ports: SessionPorts,
+        witnesses: Sequence[SessionWitness],
     ) -> None:
         self._registry = registry
         self._epochs = epochs
         self._rules = rules
         self._ports = ports
         self._rates = InboundRates(frames_per_s=rules.frames_per_s, bytes_per_s=rules.bytes_per_s)
+        self._witnesses = witnesses
         self._draining = False
         self.handshakes = ArrivalLine()
         """Where a node stands until its token is looked at."""
@@ -88,13 +109,15 @@ class NodeDoor:
             arrival.link.abort()
             raise
         self._ports.metrics.session_started()
-        self._ports.results.session_started(session.binding.install_id, session.epoch)
+        for witness in self._witnesses:
+            witness.session_began(session)
         try:
             await session.run()
         finally:
             ending = session.ending_or_lost()
             self._registry.release(session, ending)
-            self._ports.results.session_ended(session.binding.install_id, session.epoch)
+            for witness in self._witnesses:
+                witness.session_ended(session, ending)
             self._ports.metrics.session_ended(ending.code)
             log.info("node gone", extra={"epoch": session.epoch, "code": ending.code, "reason": ending.reason})
 

@@ -1,12 +1,12 @@
 """Direct requests in flight on one socket: each owns a slot that the node's reply is matched to.
 
-A slot belongs to a context manager in the caller's task. What comes for a slot that is gone is counted and dropped.
+A slot belongs to a context manager (`DirectCall`) in the caller's task. What comes for one that is gone is counted and
+dropped.
 """
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from uuid import uuid4
 
 import trio
@@ -52,7 +52,7 @@ class Call:
     def __init__(self, call_id: CallId, *, credit: int) -> None:
         self.id = call_id
         self.parcel: Parcel | None = None
-        self._wake = trio.Event()
+        self._wake: trio.Event | None = None  # while somebody waits
         self._start: DirectResponseStart | None = None
         self._end: DirectResponseEnd | None = None
         self._failure: GatewayError | None = None
@@ -117,7 +117,14 @@ class Call:
     async def _news(self) -> None:
         """Waits until something has come since the caller looked last; nothing can come between its look and this."""
         self._wake = trio.Event()
-        await self._wake.wait()
+        try:
+            await self._wake.wait()
+        finally:
+            self._wake = None
+
+    def _tell(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
 
     @property
     def buffered(self) -> int:
@@ -147,14 +154,14 @@ class Call:
         if not self.finished:
             self._failure = error
             self._buffer.clear()
-            self._wake.set()
+            self._tell()
 
     def on_start(self, start: DirectResponseStart) -> None:
         if self._start is not None:
             self._bad("the answer was started twice")
         elif not self.finished:
             self._start = start
-            self._wake.set()
+            self._tell()
 
     def on_chunk(self, seq: int, payload: bytes) -> None:
         if self.finished:
@@ -172,7 +179,7 @@ class Call:
             self._received += len(payload)
             self._credit -= len(payload)
             self._buffer += payload
-            self._wake.set()
+            self._tell()
 
     def on_text_chunk(self, frame: DirectResponseChunk) -> None:
         try:
@@ -194,7 +201,7 @@ class Call:
         else:
             self._node_is_done = True
             self._end = end
-            self._wake.set()
+            self._tell()
 
     def on_error(self, frame: DirectError) -> None:
         self._node_is_done = True
@@ -241,9 +248,8 @@ class CallTable:
     def __len__(self) -> int:
         return len(self._calls)
 
-    @contextmanager
-    def open(self) -> Iterator[Call]:
-        """Claims a slot and owns it until the block is left. Raises `Busy` when the node has enough to do."""
+    def open(self) -> Call:
+        """Claims a slot, which whoever did must `close`. Raises `Busy` when the node has enough to do."""
         if self._lost is not None:
             raise LinkLost(self._lost.message)
         if len(self._calls) >= self._at_most:
@@ -253,10 +259,11 @@ class CallTable:
             )
         call = Call(CallId(uuid4()), credit=self._credit)
         self._calls[call.id] = call
-        try:
-            yield call
-        finally:
-            del self._calls[call.id]
+        return call
+
+    def close(self, call: Call) -> None:
+        """Frees the slot: what comes for it from now on is counted and dropped."""
+        del self._calls[call.id]
 
     def find(self, call_id: CallId) -> Call | None:
         """The call a reply is for; a reply for nobody is counted."""

@@ -8,8 +8,8 @@ from datetime import datetime
 import trio
 
 from skygw.ids import DeviceUid, InstallId, InstanceUid, TelescopeUid
-from skygw.nodes.ports import Standing
-from skygw.nodes.session import Ending, NodeSession
+from skygw.nodes.ports import Ending, Standing
+from skygw.nodes.session import NodeSession
 from skygw.protocol.close_codes import CloseCode
 
 REMEMBERED_INSTALLATIONS = 10_000

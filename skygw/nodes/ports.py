@@ -53,6 +53,16 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a session ended. `by_node` when the node's side closed or the connection broke."""
+
+    code: int | None
+    reason: str
+    by_node: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class DurableReport:
     """One durable frame to be committed. `nacked` is set when it will never be taken; the cursor passes it too.
 
@@ -156,13 +166,9 @@ class StreamSource(Protocol):
 class ResultSink(Protocol):
     """Told of every command result, first when it arrives and again when it is committed. Never waits."""
 
-    def session_started(self, install_id: InstallId, epoch: Epoch) -> None: ...
-
     def result_arrived(self, install_id: InstallId, result: PublishCommandResult) -> None: ...
 
     def result_committed(self, install_id: InstallId, result: PublishCommandResult) -> None: ...
-
-    def session_ended(self, install_id: InstallId, epoch: Epoch) -> None: ...
 
 
 class SessionMetrics(Protocol):

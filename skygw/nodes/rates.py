@@ -11,49 +11,57 @@ REMEMBERED_INSTALLATIONS = 10_000
 """× some 500 bytes, the one that came longest ago forgotten first."""
 
 
-class _Bucket:
-    """Fills at `per_s` up to `BURST_S` of it, and is never below empty: whoever comes back is heard again at once."""
+class _Account:
+    """Fills at `per_s` up to `BURST_S` of it, and is never below empty: whoever comes back is heard again at once.
 
-    __slots__ = ("_at", "_full", "_left", "_per_s", "_since", "_spent")
+    `spent` is what came since it was `full`, at `since`.
+    """
+
+    __slots__ = ("full", "left", "per_s", "since", "spent")
 
     def __init__(self, per_s: float, now: float) -> None:
-        self._per_s = per_s
-        self._full = self._left = per_s * BURST_S
-        self._at = self._since = now
-        self._spent = 0
+        self.per_s = per_s
+        self.full = self.left = per_s * BURST_S
+        self.since = now
+        self.spent = 0
 
-    def take(self, amount: int, now: float) -> bool:
-        """Whether there was as much in it."""
-        left = min(self._full, self._left + (now - self._at) * self._per_s)
-        self._at = now
-        if left == self._full:
-            self._since, self._spent = now, 0
-        self._spent += amount
-        self._left = max(0.0, left - amount)
-        return amount <= left
-
-    def said(self, of_what: str) -> str:
-        """What came since it was full, and how much may."""
-        return f"{self._spent} {of_what} in {self._at - self._since:.1f} s, and {self._per_s:g} a second is the limit"
+    def said(self, of_what: str, now: float) -> str:
+        """What came, and how much may."""
+        return f"{self.spent} {of_what} in {now - self.since:.1f} s, and {self.per_s:g} a second is the limit"
 
 
 class InboundRate:
     """What one installation may send. It outlives the socket, so that to come back is no way around it."""
 
     def __init__(self, *, frames_per_s: float, bytes_per_s: float) -> None:
-        now = trio.current_time()
-        self._frames = _Bucket(frames_per_s, now)
-        self._bytes = _Bucket(bytes_per_s, now)
+        self._at = trio.current_time()
+        self._frames = _Account(frames_per_s, self._at)
+        self._bytes = _Account(bytes_per_s, self._at)
 
     def charge(self, *, frames: int, size: int) -> str | None:
         """Counts what has come. When it was too much, says so with what to do about it."""
         now = trio.current_time()
-        few, little = self._frames.take(frames, now), self._bytes.take(size, now)
-        if not few:
-            return f"{self._frames.said('frames')}: publish less often, or only what changed"
-        if not little:
-            return f"{self._bytes.said('bytes')}: publish less often, or less at a time"
-        return None
+        passed_s = now - self._at
+        self._at = now
+        too_much = None
+        # Both in one turn, and not a call each: this is done for every message.
+        for account, amount in ((self._frames, frames), (self._bytes, size)):
+            left = account.left + passed_s * account.per_s
+            if left >= account.full:
+                left = account.full
+                account.since = now
+                account.spent = 0
+            account.spent += amount
+            left -= amount
+            if left < 0:
+                left = 0.0
+                too_much = too_much or account
+            account.left = left
+        if too_much is None:
+            return None
+        if too_much is self._frames:
+            return f"{too_much.said('frames', now)}: publish less often, or only what changed"
+        return f"{too_much.said('bytes', now)}: publish less often, or less at a time"
 
 
 class InboundRates:

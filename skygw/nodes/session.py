@@ -16,7 +16,7 @@ from skygw.nodes.heartbeat import Heartbeat
 from skygw.nodes.intake import Intake
 from skygw.nodes.link import LAST_WORDS_S, NodeLink, say_goodbye
 from skygw.nodes.outbox import Lane, Outbox, OutboxClosed, OutboxFull, Parcel
-from skygw.nodes.ports import Binding, Claim, SessionPorts, Standing
+from skygw.nodes.ports import Binding, Claim, Ending, SessionPorts, Standing
 from skygw.nodes.rates import InboundRate
 from skygw.nodes.relay import relay
 from skygw.nodes.session_token import SessionToken
@@ -48,16 +48,6 @@ class SessionRules:
     frames_per_s: int = FRAMES_PER_S
     bytes_per_s: int = BYTES_PER_S
     link_loss_policy: LinkLossPolicy = LinkLossPolicy.SAFE_SHUTDOWN
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a session ended. `by_node` when the node's side closed or the connection broke."""
-
-    code: int | None
-    reason: str
-    by_node: bool
-    at: datetime
 
 
 class NodeSession:

@@ -5,7 +5,7 @@ are `other`. There is no global registry; two gateways in one process (tests) co
 """
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -16,6 +16,7 @@ OTHER: Final = "other"
 
 Direction = Literal["in", "out"]
 Lane = Literal["safing", "safety", "control", "data"]
+Door = Literal["websocket", "sse"]
 
 _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -72,6 +73,27 @@ class Metrics:
         )
         self._calls_in_flight = Gauge("skygw_calls_in_flight", "Direct requests under way", registry=registry)
         self._commands = Counter("skygw_commands_total", "Commands ended", ["outcome"], registry=registry)
+
+        self._subscribers = Gauge("skygw_subscribers", "Stream sockets and answers open", ["door"], registry=registry)
+        self._subscriptions = Gauge("skygw_subscriptions", "Subscriptions open", ["stream"], registry=registry)
+        self._deliveries = Counter(
+            "skygw_deliveries_total", "Messages of subscriptions handed to sockets", ["stream"], registry=registry
+        )
+        self._conflated = Counter(
+            "skygw_conflated_total", "Changes passed over for slow or slowed subscribers", ["stream"], registry=registry
+        )
+        self._subscriptions_ended = Counter(
+            "skygw_subscriptions_ended_total", "Subscriptions ended unasked", ["reason"], registry=registry
+        )
+        self._log_behind = Gauge(
+            "skygw_log_feed_behind",
+            "Events the feed found when it last read the log, a page at most",
+            registry=registry,
+        )
+        self._log_lag = Gauge(
+            "skygw_log_feed_lag_seconds", "Since the feed last had less than a page to tell", registry=registry
+        )
+        self._stale = Gauge("skygw_stale_values", "Retained values that are not current", ["stream"], registry=registry)
 
         self._database_up = Gauge("skygw_database_up", "Whether the database answered last time", registry=registry)
 
@@ -131,6 +153,31 @@ class Metrics:
 
     def command_ended(self, outcome: str) -> None:
         self._commands.labels(outcome).inc()
+
+    def subscriber_came(self, door: Door) -> None:
+        self._subscribers.labels(door).inc()
+
+    def subscriber_left(self, door: Door) -> None:
+        self._subscribers.labels(door).dec()
+
+    def delivered(self, stream: str, count: int) -> None:
+        self._counted[self._deliveries, stream] += count
+
+    def conflated(self, stream: str, count: int) -> None:
+        self._counted[self._conflated, stream] += count
+
+    def subscription_ended(self, reason: str) -> None:
+        self._subscriptions_ended.labels(reason).inc()
+
+    def streams(
+        self, *, subscriptions: Mapping[str, int], stale: Mapping[str, int], log_behind: int, log_lag_s: float
+    ) -> None:
+        """How the streams stand now, by their names; measured when somebody asks for the numbers."""
+        for stream, count in subscriptions.items():
+            self._subscriptions.labels(stream).set(count)
+            self._stale.labels(stream).set(stale.get(stream, 0))
+        self._log_behind.set(log_behind)
+        self._log_lag.set(log_lag_s)
 
     def database_up(self, up: bool) -> None:
         self._database_up.set(1 if up else 0)

@@ -11,7 +11,7 @@ from skygw.protocol.gateway_frames import GatewayFrame
 from skygw.protocol.json_text import BrokenJson, JsonObject, read_objects
 from skygw.protocol.limits import MAX_FRAMES_PER_MESSAGE, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import NodeFrame
-from skygw.protocol.subscriber_frames import SubscriberFrame
+from skygw.protocol.subscriber_frames import AnswerFrame, SubscriberFrame
 
 if TYPE_CHECKING:
     from skygw.protocol.quick_json import QuickReader
@@ -50,7 +50,9 @@ class _Direction(Generic[FrameT]):
     """The frames one end may send, by kind."""
 
     def __init__(self, union: Any) -> None:
-        self._models: dict[str, type[FrameT]] = {model.model_fields["kind"].default: model for model in get_args(union)}
+        self._models: dict[str, type[FrameT]] = {
+            kind: model for model in get_args(union) for kind in get_args(model.model_fields["kind"].annotation)
+        }
         self._quick = _quick_reader(self._models)
 
     @property
@@ -107,6 +109,7 @@ def _sayable(text: str) -> str:
 from_node: _Direction[NodeFrame] = _Direction(NodeFrame)
 from_gateway: _Direction[GatewayFrame] = _Direction(GatewayFrame)
 from_subscriber: _Direction[SubscriberFrame] = _Direction(SubscriberFrame)
+to_subscriber: _Direction[AnswerFrame] = _Direction(AnswerFrame)
 
 encode: Callable[[Frame], str] = write_model
 """The text of one frame. Raises `ValueError` on NaN and infinities."""

@@ -10,7 +10,6 @@ What neither of them notices is looked for here: depth, number of values, U+0000
 
 from collections.abc import Mapping
 from datetime import datetime
-from math import isinf
 from typing import TYPE_CHECKING, Any, Generic
 
 import jiter
@@ -30,9 +29,9 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ALIKE = bytes.maketrans(b"123456789E{", b"000000000e[")
 """All digits, both spellings of an exponent and both kinds of openings as one, so that one search finds them."""
 
-_BESIDE = b" \t\n\r+abcdfghijklmnopqrstuvwxyz"
+_BESIDE = b' \t\n\r"+_ghijklmnopqrstuvwxyzABCDFGHIJKLMNOPQRSTUVWXYZ'
 """What no number beyond a double needs, so that there is less to search. Leaving it out may bring together what stood
-apart: a false alarm, which costs a closer look.
+apart: a false alarm, which costs a closer look. The hexadecimal digits stay, so that few uuids raise one.
 """
 
 _MANY_DIGITS = b"0" * 200
@@ -47,11 +46,10 @@ class QuickReader(Generic[FrameT]):
 
     def read(self, message: str, raw: bytes) -> "list[Read[FrameT] | BadFrame] | None":
         """The frames of a text message, whose UTF-8 is `raw`: one, or an array. None of them is bad."""
-        wide = _may_hold_infinity(message, raw)
-        if wide is None:
+        if not _may_be_read(message, raw):
             return None
         if message[-1:] == "}" and message[0] == "{":
-            frame = self._frame(raw, wide)
+            frame = self._frame(raw)
             return None if frame is None else [Read(frame, message)]
         try:
             items = _items.decode(raw)
@@ -62,14 +60,14 @@ class QuickReader(Generic[FrameT]):
         found: list[Read[FrameT] | BadFrame] = []
         for item in items:
             text = bytes(item)
-            frame = self._frame(text, wide)
+            frame = self._frame(text)
             if frame is None:
                 return None
             found.append(Read(frame, text.decode()))
         return found
 
-    def _frame(self, raw: bytes, wide: bool) -> FrameT | None:
-        members = _members_of(raw, wide)
+    def _frame(self, raw: bytes) -> FrameT | None:
+        members = _members_of(raw)
         if members is None:
             return None
         kind = members.get("kind")
@@ -147,8 +145,7 @@ def read_body(model: type[ModelT], raw: bytes) -> ModelT | None:
         text = raw.decode()
     except UnicodeDecodeError:
         return None
-    wide = _may_hold_infinity(text, raw)
-    members = None if wide is None else _members_of(raw, wide)
+    members = _members_of(raw) if _may_be_read(text, raw) else None
     shape = shape_of(model)
     values = None if members is None else _in_snake_case(members, shape.names)
     if values is None:
@@ -193,37 +190,28 @@ def _is_usual(time: str) -> bool:
     return time[4:20:3] == marks and time.endswith(end)
 
 
-def _may_hold_infinity(text: str, raw: bytes) -> bool | None:
-    """Looks at the text before anything is built. Says whether a number may be beyond a double; `None` if there is more
-    to be looked at than that.
-    """
+def _may_be_read(text: str, raw: bytes) -> bool:
+    """Looks at the text, before anything is built, for what the parsers would let through."""
     if "\\" in text and "\\u0000" in text:
-        return None
+        return False
     marks = raw.translate(_ALIKE, _BESIDE)
     if marks.count(b"[") > MAX_JSON_DEPTH or len(text) > MAX_JSON_VALUES:
         try:
             if measured(text) is not None:
-                return None
+                return False
         except BrokenJson:
-            return None
-    return b"0e000" in marks or (len(marks) >= len(_MANY_DIGITS) and _MANY_DIGITS in marks)
+            return False
+    if b"0e000" in marks or (len(marks) >= len(_MANY_DIGITS) and _MANY_DIGITS in marks):
+        try:
+            msgspec.json.decode(raw)  # which refuses numbers beyond a double, where jiter makes infinities of them
+        except ValueError:
+            return False
+    return True
 
 
-def _members_of(raw: bytes, wide: bool) -> dict[str, Any] | None:
+def _members_of(raw: bytes) -> dict[str, Any] | None:
     try:
         found = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
         return None
-    if not isinstance(found, dict) or (wide and _holds_infinity(found)):
-        return None
-    return found
-
-
-def _holds_infinity(value: Any) -> bool:
-    if isinstance(value, float):
-        return isinf(value)
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list):
-        return False
-    return any(_holds_infinity(item) for item in value)
+    return found if isinstance(found, dict) else None

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from skygw.protocol.frame import Frame, Message, OpaqueObject, ShortText, read_model
+from skygw.protocol.frame import Frame, Message, OpaqueObject, ShortText, Timestamp, read_model
 from skygw.protocol.json_text import Opaque, read_object
 
 MAX_FILTER_VALUES = 1_000
@@ -147,10 +147,14 @@ class UnsubscribeStream(Frame):
 
 
 class SubscriptionAck(Frame):
-    """The subscription stands, or has ended as it was asked to. Comes before everything else of it."""
+    """The subscription stands, or has ended as it was asked to. Comes before everything else of it.
+
+    `server_time` is the clock that `received_at` goes by: with it a subscriber knows how old a value was already.
+    """
 
     kind: Literal["ack"] = "ack"
     subscription_id: ShortText
+    server_time: Timestamp | None = None
 
 
 class EventLive(Frame):

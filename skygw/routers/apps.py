@@ -10,7 +10,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from skygw.errors import Forbidden, GatewayError, Internal, TooLarge
-from skygw.routers.direct import DIRECT_ROUTE, DirectRouter, refuse
+from skygw.routers.bare_asgi import BareRouter, refuse
 from skygw.routers.gates import InternalGate
 from skygw.routers.problems import JSON_TYPE, problem
 from skygw.routers.quart_http import use_direct_requests
@@ -38,10 +38,15 @@ def node_app(routers: Sequence[Router], *, count: HttpCounter, surprised: Surpri
 
 
 def internal_app(
-    routers: Sequence[Router], direct: DirectRouter, *, gate: InternalGate, count: HttpCounter, surprised: Surprise
+    routers: Sequence[Router],
+    bare: Sequence[BareRouter],
+    *,
+    gate: InternalGate,
+    count: HttpCounter,
+    surprised: Surprise,
 ) -> Any:
     """What services see. The network is looked at before the path, so that a stranger does not even learn what exists
-    here. Direct requests are answered beside Quart, because their answers are streams.
+    here. What is `bare` is answered beside Quart.
     """
     app = _quart("internal", routers, count, surprised)
 
@@ -52,10 +57,11 @@ def internal_app(
             except Forbidden as error:
                 await refuse(_counted(send, "unrouted", count), error, None)
                 return
-        if direct.matches(scope):
-            await direct(scope, receive, _counted(send, DIRECT_ROUTE, count))
-        else:
-            await app(scope, receive, send)
+        for router in bare:
+            if router.matches(scope):
+                await router(scope, receive, _counted(send, router.route, count))
+                return
+        await app(scope, receive, send)
 
     return _bounded(dispatch)
 

@@ -7,8 +7,6 @@ never ends cleanly: the connection is reset.
 
 import json
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
@@ -16,20 +14,17 @@ import trio
 
 from skygw.auth.principals import Actor, Scope, actor_for
 from skygw.control.direct_rpc import DirectAnswer, DirectOrder, DirectRpc
-from skygw.errors import GatewayError, Invalid, NotFound, TooLarge
+from skygw.errors import GatewayError, NotFound, TooLarge
 from skygw.ids import InstallId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.ports import InstallationDirectory
 from skygw.observability.tracing import Trace
+from skygw.routers.bare_asgi import Receive, Send, answer_method, refuse
 from skygw.routers.gates import InternalGate, headers_of
 from skygw.routers.gates import Scope as AsgiScope
 from skygw.routers.lookup import find_install_id
-from skygw.routers.problems import JSON_TYPE, problem
 from skygw.routers.schemas import MAX_BODY_BYTES, DirectBody, read_body
 from skygw.serving.handle import EXTENSION, ConnectionHandle
-
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
 DIRECT_ROUTE = "/internal/nodes/<id>/direct"
 PATH = re.compile(r"/internal/nodes/(?P<id>[^/]+)/direct/?")
@@ -48,6 +43,12 @@ PASSED_TYPES = frozenset(
 )
 """What a node may call its answer; anything else, and anything a browser would run, is `application/octet-stream`."""
 
+ALWAYS_SAID = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"sandbox; default-src 'none'"),
+    (b"cache-control", b"no-store"),
+)
+
 MAX_METADATA_CHARS = 4_096
 
 
@@ -57,6 +58,8 @@ class CallerGone(Exception):
 
 class DirectRouter:
     """Answers direct requests. `default_timeout_s` and `max_timeout_s` bound what callers may ask for."""
+
+    route = DIRECT_ROUTE
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class DirectRouter:
 
     async def _answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            await _refuse_method(send, scope["method"])
+            await answer_method(send, scope["method"], allow="OPTIONS, POST", sentence="A direct request is a POST.")
             return
         request_id: str | None = None
         try:
@@ -127,16 +130,15 @@ class DirectRouter:
         started = False
         try:
             async with self._rpc.call(order) as answer:
-                async with aclosing(answer.pieces()) as pieces:  # the caller may leave in the middle of one
-                    async for piece in pieces:
-                        if not started:  # what fails before its first byte is still answered with the reason
-                            started = True
-                            await send(_head(order, answer))
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                async for piece in answer:
+                    if not started:  # what fails before its first byte is still answered with the reason
+                        started = True
+                        await send(_head(order, answer))
+                    await send({"type": "http.response.body", "body": piece, "more_body": not answer.is_through})
                 if not started:
                     started = True
                     await send(_head(order, answer))
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
         except GatewayError as error:
             if started:
                 scope["extensions"][EXTENSION].abort()
@@ -147,49 +149,23 @@ class DirectRouter:
 def _head(order: DirectOrder, answer: DirectAnswer) -> dict[str, Any]:
     content_type = answer.start.content_type.strip().lower()
     headers = [
-        ("content-type", content_type if content_type in PASSED_TYPES else "application/octet-stream"),
-        ("x-content-type-options", "nosniff"),
-        ("content-security-policy", "sandbox; default-src 'none'"),
-        ("cache-control", "no-store"),
-        ("x-skygw-request-id", order.request_id),
-        ("x-skygw-epoch", str(answer.epoch)),
+        (b"content-type", content_type.encode() if content_type in PASSED_TYPES else b"application/octet-stream"),
+        *ALWAYS_SAID,
+        (b"x-skygw-request-id", order.request_id.encode()),
+        (b"x-skygw-epoch", b"%d" % answer.epoch),
     ]
     if answer.start.total_size is not None:
-        headers.append(("content-length", str(answer.start.total_size)))
+        headers.append((b"content-length", b"%d" % answer.start.total_size))
     if answer.start.metadata is not None:
         # ASCII, because a header is; JSON escapes carry the rest.
-        headers.append(("x-skygw-metadata", ascii_json(answer.start.metadata.value)))
-    return {"type": "http.response.start", "status": 200, "headers": [(k.encode(), v.encode()) for k, v in headers]}
+        headers.append((b"x-skygw-metadata", ascii_json(answer.start.metadata.value).encode()))
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def ascii_json(value: Any) -> str:
     """JSON in one header line; longer than a header may be, it is left out rather than cut."""
     text = json.dumps(value, separators=(",", ":"))
     return text if len(text) <= MAX_METADATA_CHARS else "null"
-
-
-async def _refuse_method(send: Send, method: str) -> None:
-    """`OPTIONS` asks what may be done here; every other method but `POST` may not."""
-    allow = (b"allow", b"OPTIONS, POST")
-    if method == "OPTIONS":
-        await send({"type": "http.response.start", "status": 200, "headers": [allow, (b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-        return
-    _, _, body = problem(Invalid("A direct request is a POST."))
-    headers = [(b"content-type", JSON_TYPE.encode()), (b"content-length", str(len(body)).encode()), allow]
-    await send({"type": "http.response.start", "status": 405, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body, "more_body": False})
-
-
-async def refuse(send: Send, error: GatewayError, request_id: str | None) -> None:
-    """Answers with a problem."""
-    status, headers, body = problem(error, request_id)
-    if request_id is not None:
-        headers.append(("x-skygw-request-id", request_id))
-    headers.append(("content-length", str(len(body))))
-    encoded = [(key.encode(), value.encode()) for key, value in headers]
-    await send({"type": "http.response.start", "status": status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def _body(receive: Receive) -> bytes:

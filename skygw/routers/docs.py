@@ -12,8 +12,8 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from skygw.errors import NotFound
-from skygw.protocol.codec import from_gateway, from_node
-from skygw.protocol.schemas import frame_schemas, node_asyncapi
+from skygw.protocol.codec import from_gateway, from_node, from_subscriber, to_subscriber
+from skygw.protocol.schemas import frame_schemas, node_asyncapi, stream_asyncapi
 from skygw.routers.openapi import openapi, wire_path
 from skygw.routers.problems import JSON_TYPE
 from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES
@@ -42,12 +42,17 @@ def library(version: str, node_url: str | None, internal_url: str | None) -> Lib
             INTERNAL_ROUTES, title="SkyNode gateway: internal HTTP", version=version, server_url=internal_url
         ),
         "asyncapi-node.json": node_asyncapi(server_url=node_url, version=version),
+        "asyncapi-streams.json": stream_asyncapi(server_url=internal_url, version=version),
     }
-    schemas = frame_schemas()
     written = _written(documents)
     frames = {
-        "from_node": _written({f"{kind}.json": schemas[kind] for kind in from_node.models}),
-        "from_gateway": _written({f"{kind}.json": schemas[kind] for kind in from_gateway.models}),
+        direction: _written({f"{kind}.json": schema for kind, schema in frame_schemas(models).items()})
+        for direction, models in (
+            ("from_node", from_node.models),
+            ("from_gateway", from_gateway.models),
+            ("from_subscriber", from_subscriber.models),
+            ("to_subscriber", to_subscriber.models),
+        )
     }
     return Library(_index(written, frames), written, frames)
 

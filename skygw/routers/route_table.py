@@ -10,8 +10,11 @@ from pydantic import BaseModel
 
 from skygw.auth.principals import Scope
 from skygw.control.ledger import CommandState
+from skygw.protocol.schemas import STREAM_SOCKET_PATH
+from skygw.protocol.streams import MAX_RATE_HZ
 from skygw.routers.command_bodies import CancelBody, CommandBody
 from skygw.routers.direct import DIRECT_ROUTE
+from skygw.routers.event_streams import EVENT_STREAM_ROUTE
 from skygw.routers.schemas import (
     MAX_PAGE_SIZE,
     CallView,
@@ -80,6 +83,26 @@ PAGE = (
 
 HEALTH = Route("GET", "/healthz", "health", "The process answers", (Answer(200, "It does", HealthView),))
 
+_UIDS: dict[str, object] = {"type": "array", "items": {"type": "string", "format": "uuid"}}
+
+STREAM_QUERY = (
+    Query("telescopeUid", "Only what belongs to one of these, by the hub's records", _UIDS),
+    Query("observatoryUid", "Only what belongs to one of these", _UIDS),
+    Query("deviceUid", "Only what is of one of these, or of an instrument they are part of", _UIDS),
+    Query("deviceType", "Only devices of one of these types", {"type": "array", "items": {"type": "string"}}),
+    Query("installId", "Only what comes from one of these", _UIDS),
+    Query("includeExisting", "First what there is", {"type": "boolean", "default": True}),
+    Query("after", "A position of this stream to resume from, or `earliest` of a logged one", {"type": "string"}),
+    Query(
+        "maxRateHz",
+        "So often at most for each resource",
+        {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_RATE_HZ},
+    ),
+    Query("fields", "Only these members of `data`, and its `uid`", {"type": "array", "items": {"type": "string"}}),
+    Query("includeUnchanged", "Also what was said again with the same bytes", {"type": "boolean", "default": False}),
+)
+"""Lists are comma lists, and may stand several times."""
+
 SOCKET = Route(
     "GET",
     "/v1/ws/node",
@@ -146,7 +169,7 @@ INTERNAL_ROUTES = (
         "GET",
         "/docs/<document>",
         "getDocument",
-        "One document: `openapi-node.json`, `openapi-internal.json`, `asyncapi-node.json`",
+        "One document: `openapi-node.json`, `openapi-internal.json`, `asyncapi-node.json`, `asyncapi-streams.json`",
         (Answer(200, "The document", "application/json"),),
         refusals=(404,),
     ),
@@ -154,7 +177,7 @@ INTERNAL_ROUTES = (
         "GET",
         "/docs/frames/<direction>/<document>",
         "getFrameSchema",
-        "The JSON Schema of a frame, `from_node` or `from_gateway`: `{kind}.json`",
+        "The JSON Schema of a frame, `from_node`, `from_gateway`, `from_subscriber` or `to_subscriber`: `{kind}.json`",
         (Answer(200, "The schema", "application/schema+json"),),
         refusals=(404,),
     ),
@@ -264,6 +287,26 @@ INTERNAL_ROUTES = (
         body=CancelBody,
         body_required=False,
         refusals=(404, 502),
+    ),
+    _internal(
+        "GET",
+        STREAM_SOCKET_PATH,
+        "streamSocket",
+        "The stream socket, described by its AsyncAPI document",
+        Answer(101, "The socket is open"),
+        scope=Scope.STREAMS_READ,
+        refusals=(426,),
+    ),
+    _internal(
+        "GET",
+        EVENT_STREAM_ROUTE,
+        "readStream",
+        "A stream as Server-Sent Events; the header `Last-Event-ID` is where to resume, and wins over `after`",
+        Answer(200, "Events, until the caller leaves or its token expires", "text/event-stream"),
+        Answer(204, "A filter without values: nothing will ever come, and an EventSource need not come again"),
+        scope=Scope.STREAMS_READ,
+        query=STREAM_QUERY,
+        refusals=(404, 422),
     ),
     _internal(
         "POST",

@@ -19,6 +19,7 @@ from skygw.protocol.frame import Counter, OpaqueObject, Sha256, read_model
 from skygw.protocol.json_text import BrokenJson, JsonObject, Opaque, read_object
 from skygw.protocol.limits import KIB, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import NodeType
+from skygw.protocol.streams import StaleReason, StreamName
 
 MAX_BODY_BYTES = MAX_TEXT_BYTES - 4 * KIB
 """Of every JSON body here: what a command or a request carries must fit into one frame, with what the frame adds."""
@@ -134,13 +135,14 @@ class CallView(View):
 
 
 class StreamView(View):
-    """The latest snapshot of one resource. `ageS` counts from its arrival."""
+    """The latest snapshot of one resource. `ageS` counts from its arrival; `stale` is null while it is the present."""
 
-    stream: str
+    stream: StreamName
     uid: UUID
     observed_at: datetime
     age_s: float
     max_silence_s: float | None
+    stale: StaleReason | None
 
 
 class CloseView(View):
@@ -275,7 +277,7 @@ def validated(model: type[BodyT], source: JsonObject) -> BodyT:
     except Invalid as error:
         if not error.fields:
             raise invalid(error.message, "body") from None
-        fields = [{**field, "loc": ["body", *_as_spelled(field["loc"])]} for field in error.fields]
+        fields = [{**field, "loc": ["body", *as_spelled(field["loc"])]} for field in error.fields]
         raise Invalid(error.message, fields=fields) from None
 
 
@@ -284,6 +286,6 @@ def invalid(message: str, *where: str) -> Invalid:
     return Invalid(message, fields=[{"type": "value_error", "loc": list(where), "msg": message}])
 
 
-def _as_spelled(path: list[str | int]) -> list[str | int]:
+def as_spelled(path: list[str | int]) -> list[str | int]:
     """Pydantic names what is missing as it is spelled outside, and what is wrong as it is spelled here."""
     return [to_camel(step) if isinstance(step, str) else step for step in path]

@@ -1,6 +1,6 @@
 """`/internal/ws/stream`: the published stream protocol for hub services (contract §6)."""
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from quart import Response, Websocket
 from quart_trio import QuartTrio
@@ -8,6 +8,8 @@ from quart_trio import QuartTrio
 from skygw.auth.principals import Scope, ServicePrincipal
 from skygw.errors import Forbidden, GatewayError
 from skygw.observability.logs import bound_ids
+from skygw.observability.metrics import Door
+from skygw.protocol.schemas import STREAM_SOCKET_PATH
 from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
 from skygw.routers.gates import InternalGate
 from skygw.routers.problems import problem, ws_code_of
@@ -16,19 +18,26 @@ from skygw.serving.handle import EXTENSION, ConnectionHandle
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.subscriber import SubscriberSession
 
-STREAM_PATH = "/internal/ws/stream"
+
+class SubscriberMetrics(Protocol):
+    """What the doors of the streams count. Cheap; never raises."""
+
+    def subscriber_came(self, door: Door) -> None: ...
+
+    def subscriber_left(self, door: Door) -> None: ...
 
 
 class StreamRouter:
     """The socket wants a service token with `streams:read`; the subprotocol is offered or not."""
 
-    def __init__(self, *, gate: InternalGate, hub: StreamHub) -> None:
+    def __init__(self, *, gate: InternalGate, hub: StreamHub, metrics: SubscriberMetrics) -> None:
         self._gate = gate
         self._hub = hub
+        self._metrics = metrics
 
     def add_to(self, app: QuartTrio) -> None:
-        app.add_websocket(STREAM_PATH, "stream_socket", self.stream_socket)
-        app.add_url_rule(STREAM_PATH, "stream_socket_plain", self.stream_socket_plain)
+        app.add_websocket(STREAM_SOCKET_PATH, "stream_socket", self.stream_socket)
+        app.add_url_rule(STREAM_SOCKET_PATH, "stream_socket_plain", self.stream_socket_plain)
 
     async def stream_socket_plain(self) -> Response:
         """A request that does not ask for a WebSocket."""
@@ -58,7 +67,11 @@ class StreamRouter:
                 code_of=ws_code_of,
                 extensions=extensions,
             )
-            await session.run()
+            self._metrics.subscriber_came("websocket")
+            try:
+                await session.run()
+            finally:
+                self._metrics.subscriber_left("websocket")
         return None
 
     async def _renewed(self, before: ServicePrincipal, token: str) -> float:

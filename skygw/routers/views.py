@@ -21,7 +21,7 @@ from skygw.routers.schemas import (
     StreamView,
     TransitionView,
 )
-from skygw.telemetry.retained import RetainedValues
+from skygw.telemetry.retained import PUBLISHED_BY_NODES, RetainedValues
 
 
 def node_view(
@@ -33,7 +33,6 @@ def node_view(
     snapshots: RetainedValues,
 ) -> NodeView:
     """An installation, and what is known of its connection to this process."""
-    now = datetime.now(UTC)
     close, refusal = memory.last_close, memory.last_refusal
     return NodeView(
         id=key,
@@ -64,10 +63,12 @@ def node_view(
                 stream=held.stream,
                 uid=held.uid,
                 observed_at=held.observed_at,
-                age_s=(now - held.received_at).total_seconds(),
+                age_s=trio.current_time() - held.heard_at,
                 max_silence_s=held.max_silence_s,
+                stale=held.stale,
             )
             for held in snapshots.of(binding.install_id)
+            if held.stream in PUBLISHED_BY_NODES
         ],
         last_close=close and CloseView(at=close.at, code=close.code, reason=close.reason, by_node=close.by_node),
         last_refusal=refusal

@@ -304,12 +304,14 @@ class Connection:
     # --- what the protocol asks of the shell, in the reader's or the app's task
 
     async def _take(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            await self._write(event.data)
-        elif isinstance(event, Closed):
-            self._hang_up(Ending(End.FINISHED))
-        elif isinstance(event, Updated):
+        # By its type: upstream's events are abstract classes, whose `isinstance` is slow.
+        if type(event) is RawData:
+            if event.data:  # the end of a sized body has none
+                await self._write(event.data)
+        elif type(event) is Updated:
             self._next_phase(is_idle=event.idle)
+        elif type(event) is Closed:
+            self._hang_up(Ending(End.FINISHED))
 
     def _next_phase(self, *, is_idle: bool) -> None:
         self._head_begun = False

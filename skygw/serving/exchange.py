@@ -17,7 +17,7 @@ StreamSend = Callable[[Message | None], Awaitable[None]]
 
 
 class Exchanges:
-    """Runs app calls in the connection's nursery; in Hypercorn's eyes this is its `TaskGroup`.
+    """Runs app calls in the connection's nursery.
 
     `before_receive` is awaited each time an HTTP app asks for its body: only then is `100 Continue` due.
     """
@@ -33,9 +33,7 @@ class Exchanges:
         self._handle = handle
         self._before_receive = before_receive
 
-    async def spawn_app(
-        self, app: App, _config: object, scope: Scope, send: StreamSend
-    ) -> Callable[[Message], Awaitable[None]]:
+    async def spawn_app(self, app: App, scope: Scope, send: StreamSend) -> Callable[[Message], Awaitable[None]]:
         """Start the app on a request; returns where the messages of its body are put."""
         scope["extensions"][EXTENSION] = self._handle
         self._handle.cancel_when_peer_leaves = None

@@ -5,6 +5,7 @@ control characters through. Two programs that cut the same bytes differently is 
 """
 
 import re
+from collections.abc import Sequence
 
 MAX_LINES = 128
 """Of one head or trailer section: each costs the parser far more than the peer."""
@@ -12,6 +13,7 @@ MAX_LINES = 128
 TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _FIELD_NAME = re.compile(TOKEN + b":")
 _PROPER_LINES = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]*\r\n(?![\t ]))*[\t\x20-\x7e\x80-\xff]*")
+_WELL_FORMED_LINES = re.compile(rb"(?:" + TOKEN + rb": [\t\x20-\x7e\x80-\xff]*\r\n)*+")
 _CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
 
 
@@ -52,3 +54,11 @@ def check_fields(section: bytes | bytearray) -> None:
     for line in section[:-4].split(b"\r\n"):
         if _FIELD_NAME.match(line) is None:
             raise MalformedError(400, "A field has no proper name.")
+
+
+def lines_of(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The lines of an answer's fields. Raises `ValueError` unless each is one line of its own."""
+    text = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if text.count(b"\n") != len(fields) or _WELL_FORMED_LINES.fullmatch(text) is None:
+        raise ValueError("a header field of the answer is malformed")
+    return text

@@ -32,8 +32,10 @@ class Inbox:
         if message["type"] in ("http.disconnect", "websocket.disconnect"):
             if self._disconnect is None:
                 self._disconnect = message
-            self._room.unpark_all()
-            self._arrival.unpark_all()
+            if self._room:
+                self._room.unpark_all()
+            if self._arrival:
+                self._arrival.unpark_all()
             return
         while not self.is_closed and self._is_full():
             await self._room.park()
@@ -41,18 +43,25 @@ class Inbox:
             return
         self._messages.append(message)
         self._waiting_bytes += _payload_bytes(message)
-        self._arrival.unpark()
+        if self._arrival:
+            self._arrival.unpark()
 
     async def get(self) -> Message:
-        """The next message; after the last, the disconnect as often as asked. Cancelling loses nothing."""
-        await trio.lowlevel.checkpoint()
+        """The next message; after the last, the disconnect as often as asked. Cancelling loses nothing. Others get to
+        run unless a message is here already, of which there are never more than the bound.
+        """
+        if self._messages:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
         while not self._messages:
             if self._disconnect is not None:
                 return self._disconnect
             await self._arrival.park()
         message = self._messages.popleft()
         self._waiting_bytes -= _payload_bytes(message)
-        self._room.unpark()
+        if self._room:
+            self._room.unpark()
         return message
 
     def _is_full(self) -> bool:

@@ -6,7 +6,7 @@ METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OP
 """Case counts. CONNECT and TRACE serve nobody here, and the latter would say a token back (RFC 9110 §9.3.8)."""
 
 _ENCODED = rb"%[0-9A-Fa-f]{2}"
-_ORIGIN_FORM = re.compile(rb"/(?:[-A-Za-z0-9._~!$&'()*+,;=:@/?\[\]]|" + _ENCODED + rb")*")
+_ORIGIN_FORM = re.compile(rb"/(?:[-A-Za-z0-9._~!$&'()*+,;=:@/?\[\]]++|" + _ENCODED + rb")*+")
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)(/?)(.*)", re.IGNORECASE)
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|" + _ENCODED + rb")*)(?::[0-9]{0,5})?")
 

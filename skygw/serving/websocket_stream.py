@@ -6,13 +6,11 @@ connection handle.
 """
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import unquote
 
-import h11
 import trio
 from hypercorn.protocol.events import Body, EndBody, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
@@ -20,9 +18,9 @@ from hypercorn.protocol.h11 import STREAM_ID
 
 from skygw.serving.asgi import App, Message, Scope
 from skygw.serving.exchange import Exchanges
+from skygw.serving.request_rules import RequestHead
 from skygw.websocket import Code, LinkClosed, WebSocket
 
-KEY_BYTES: Final = 16
 ACCEPT_SUFFIX: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 
 
@@ -154,31 +152,29 @@ class WebSocketStream:
 
 
 def scope_of(
-    request: h11.Request,
-    target: bytes,
+    head: RequestHead,
     *,
     is_tls: bool,
     peer: tuple[str, int],
     here: tuple[str, int],
     state: dict[str, Any],
 ) -> Scope:
-    """The ASGI scope of an upgrade request; `target` in origin form (ASGI's WebSocket connection scope, 2.3)."""
-    path, _, query = target.partition(b"?")
-    headers = list(request.headers)
+    """The ASGI scope of an upgrade request (ASGI's WebSocket connection scope, 2.3)."""
+    path, _, query = head.target.partition(b"?")
     return {
         "type": "websocket",
         "asgi": {"spec_version": "2.3", "version": "3.0"},
         "scheme": "wss" if is_tls else "ws",
-        "http_version": request.http_version.decode(),
+        "http_version": head.version.decode(),
         "path": unquote(path.decode("ascii")),
         "raw_path": path,
         "query_string": query,
         "root_path": "",
-        "headers": headers,
+        "headers": head.fields,
         "client": peer,
         "server": here,
         "state": dict(state),
-        "subprotocols": _offered(headers),
+        "subprotocols": _offered(head.fields),
         "extensions": {"websocket.http.response": {}},
     }
 
@@ -187,11 +183,3 @@ def _offered(headers: list[tuple[bytes, bytes]]) -> list[str]:
     """The subprotocols of all lines, in order; a name that is not ASCII is none (RFC 9110 §5.6.2)."""
     lines = [value for name, value in headers if name == b"sec-websocket-protocol" and value.isascii()]
     return [name for name in (offer.strip().decode() for line in lines for offer in line.split(b",")) if name]
-
-
-def is_valid_key(key: bytes) -> bool:
-    """Sixteen bytes in base64 (RFC 6455 §4.1)."""
-    try:
-        return len(base64.b64decode(key, validate=True)) == KEY_BYTES
-    except binascii.Error:
-        return False

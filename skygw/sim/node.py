@@ -12,7 +12,16 @@ import trio
 
 from skygw import __version__
 from skygw.client.link import Link, open_link
-from skygw.client.node import Command, CommandOutcome, LinkLossPolicy, NodeClient, NodeConfig, Token, monotonic_ms
+from skygw.client.node import (
+    Command,
+    CommandOutcome,
+    Following,
+    LinkLossPolicy,
+    NodeClient,
+    NodeConfig,
+    Token,
+    monotonic_ms,
+)
 from skygw.ids import InstallId
 from skygw.protocol.node_frames import CanceledHow, CommandStatus
 from skygw.protocol.streams import StreamFilter, StreamName
@@ -97,7 +106,9 @@ class SimulatedNode:
             connect=self._counted_link,
             now_ms=lambda: monotonic_ms() + habits.monotonic_ahead_s * 1000,
         )
-        self._watch = self._weather_watch() if self._weather_is_remote else None
+        self.weather = self._follow_weather()
+        """What the node hears of a weather sensor that another installation runs, if it depends on one."""
+        self._watch = None if self.weather is None else self._watch_over(self.weather)
         if self._watch is not None and site.enclosure in post.devices:
             site.why_shut = self._watch.why_shut
         self.telemetry = NodeTelemetry(
@@ -223,20 +234,20 @@ class SimulatedNode:
 
     # Policies.
 
-    @property
-    def _weather_is_remote(self) -> bool:
-        return self._site.blueprint.layout is Layout.REMOTE_WEATHER and bool(self.post.telescopes)
+    def _follow_weather(self) -> Following | None:
+        if self._site.blueprint.layout is not Layout.REMOTE_WEATHER or not self.post.telescopes:
+            return None
+        sensor = StreamFilter(device_uid=(self._site.weather_sensor.uid,))
+        return self.client.follow(StreamName.DEVICE_SNAPSHOT, filter=sensor)
 
-    def _weather_watch(self) -> WeatherWatch:
-        sensor_uid = self._site.weather_sensor.uid
-
+    def _watch_over(self, weather: Following) -> WeatherWatch:
         async def shut(why: str) -> None:
             self._note(f"policy: {why}")
             await self._site.shut_by_policy(why, self.post.telescopes)
 
         return WeatherWatch(
-            self.client.follow(StreamName.DEVICE_SNAPSHOT, filter=StreamFilter(device_uid=(sensor_uid,))),
-            sensor_uid,
+            weather,
+            self._site.weather_sensor.uid,
             max_age_s=self._habits.weather_max_age_s,
             is_shut=lambda: self._site.is_shut(self.post.telescopes),
             shut=shut,

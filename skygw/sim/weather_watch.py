@@ -1,6 +1,7 @@
 """The policy of a node whose weather another installation measures: by what it was told, and how old that is."""
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from uuid import UUID
 
 import trio
@@ -46,7 +47,9 @@ class WeatherWatch:
         while True:
             seen = self._following.news
             why = self.why_shut()
-            patient = why == WEATHER_UNKNOWN and trio.current_time() < patient_until
+            if why != WEATHER_UNKNOWN:
+                patient_until = -inf  # from now on the age of what was heard decides
+            patient = trio.current_time() < patient_until
             if why is not None and not patient and not self._is_shut():
                 await self._shut(why)
             with trio.move_on_after(LOOK_S):

@@ -2,29 +2,68 @@
 
 from collections.abc import Iterable
 
+import trio
+
 from skygw.errors import Invalid
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName, SubscribeStream
 from skygw.telemetry.audience import Audience, Sight, Want
+from skygw.telemetry.freshness import Freshness
+from skygw.telemetry.instruments import Instruments
 from skygw.telemetry.log import EventLog
 from skygw.telemetry.log_feed import LogFeed
+from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
 from skygw.telemetry.outlet import SubscriberOutlet
 from skygw.telemetry.positions import Versions, read_position
+from skygw.telemetry.presence import Presence
 from skygw.telemetry.retained import Listener, RetainedValues, Value
+from skygw.telemetry.sessions import Goodbye, Session
 from skygw.telemetry.subscriptions import LoggedSubscription, RetainedSubscription, Subscription
 
 
 class StreamHub:
-    """One per process. `watchers` are told of every value, before subscribers are."""
+    """One per process. Told of sessions too: who is away says nothing, and that has to be heard. `heartbeat_s` is how
+    often a node that is here gives a sign of life.
+    """
 
-    def __init__(self, *, era: int, log: EventLog, watchers: Iterable[Listener] = ()) -> None:
+    def __init__(
+        self, *, era: int, log: EventLog, heartbeat_s: float = 10.0, metrics: StreamMetrics = UNCOUNTED
+    ) -> None:
         self.versions = Versions(era)
         self.retained = RetainedValues(self.versions, changed=self._changed, unchanged=self._unchanged)
         self.feed = LogFeed(log)
         self.log = log
-        self._watchers = tuple(watchers)
+        self._metrics = metrics
         self._audiences: dict[StreamName, Audience[RetainedSubscription]] = {
             stream: Audience() for stream in RETAINED_STREAMS
         }
+        self.instruments = Instruments(self.retained, self._audiences[StreamName.INSTRUMENT_SNAPSHOT])
+        self.presence = Presence(self.retained, heartbeat_s=heartbeat_s)
+        self.freshness = Freshness(self.retained, is_here=self.presence.is_here)
+        self._watchers: list[Listener] = [self.freshness, self.instruments]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; has started when it follows the log."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.feed.run)
+            nursery.start_soon(self.freshness.run)
+            nursery.start_soon(self.presence.run)
+            nursery.start_soon(self.instruments.run)
+            task_status.started()
+
+    def session_began(self, session: Session) -> None:
+        """Comes before anything the node says by it. Never waits."""
+        self.presence.session_began(session)
+        self.freshness.session_began(session)
+        self.instruments.know(session.binding)
+
+    def session_ended(self, session: Session, goodbye: Goodbye) -> None:
+        """May come after a newer one of the same node has begun. Never waits."""
+        self.presence.session_ended(session, goodbye)
+        self.freshness.session_ended(session)
+
+    def watch(self, watcher: Listener) -> None:
+        """It is told of every value, before subscribers are."""
+        self._watchers.append(watcher)
 
     def subscribe(
         self, outlet: SubscriberOutlet, asked: SubscribeStream, *, sight: Sight | None = None
@@ -42,6 +81,9 @@ class StreamHub:
             subscription = RetainedSubscription(
                 asked.subscription_id, asked.stream, want, outlet, options=options, versions=self.versions
             )
+            subscription.metrics = self._metrics
+            if asked.stream is StreamName.INSTRUMENT_SNAPSHOT:
+                self.instruments.catch_up(want)
             audience = self._audiences[asked.stream]
             audience.add(subscription, want)
             subscription.left = lambda: audience.remove(subscription)
@@ -61,11 +103,16 @@ class StreamHub:
         logged = LoggedSubscription(
             asked.subscription_id, asked.stream, want, outlet, after=self.feed.head if after is None else after
         )
+        logged.metrics = self._metrics
         if after:
             logged.prev = options.after
         self.feed.listen(logged)
         outlet.add(logged)
         return logged
+
+    def subscriptions(self) -> dict[str, int]:
+        """How many there are of each stream now."""
+        return {stream.value: len(audience) for stream, audience in self._audiences.items()} | self.feed.subscriptions()
 
     def _changed(self, value: Value) -> None:
         for watcher in self._watchers:

@@ -7,7 +7,7 @@ import trio
 from skygw.errors import RoutingUnavailable
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.telemetry.audience import Audience
-from skygw.telemetry.log import EventLog, LogEvent, LogKind
+from skygw.telemetry.log import PAGE, EventLog, LogEvent, LogKind
 from skygw.telemetry.subscriptions import LoggedSubscription
 
 log = logging.getLogger("skygw.telemetry")
@@ -24,6 +24,9 @@ class LogFeed:
 
     def __init__(self, source: EventLog) -> None:
         self.head = 0
+        self.behind = 0
+        """How many events it found when it last looked, at most a page of them."""
+        self._caught_up_at: float | None = None
         self._source = source
         self._audiences: dict[StreamName, Audience[LoggedSubscription]] = {
             stream: Audience() for stream in LOGGED_STREAMS
@@ -33,6 +36,14 @@ class LogFeed:
     def position(self) -> int:
         """`head`, for those who ask again and again."""
         return self.head
+
+    def lag_s(self) -> float:
+        """How long ago it last found less than a whole page to tell: about `POLL_S` at most, while it keeps up."""
+        return 0.0 if self._caught_up_at is None else trio.current_time() - self._caught_up_at
+
+    def subscriptions(self) -> dict[str, int]:
+        """How many there are of each stream now."""
+        return {stream.value: len(audience) for stream, audience in self._audiences.items()}
 
     def poke(self) -> None:
         """Something was committed. Never waits."""
@@ -67,7 +78,11 @@ class LogFeed:
 
     async def _feed(self) -> None:
         self._wake = trio.Event()
+        asked_at = trio.current_time()
         events = await self._source.tail(self.head)
+        self.behind = len(events)
+        if len(events) < PAGE:
+            self._caught_up_at = asked_at
         for event in events:
             self._tell(event)
             self.head = event.position

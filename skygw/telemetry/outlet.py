@@ -23,6 +23,9 @@ IN_A_ROW = 32
 MAX_ANSWER_CHARACTERS = 256 * 1024
 """Of answers to a peer that asks and does not read."""
 
+FEW_ANSWER_CHARACTERS = MAX_ANSWER_CHARACTERS // 4
+"""With more waiting, nothing more is read: one message, of 256 frames at most, still has its answers."""
+
 
 class AnswersPileUp(Exception):
     """The peer goes on asking and does not read what it is answered."""
@@ -43,6 +46,7 @@ class SubscriberOutlet:
         self._timers: list[tuple[float, int, Subscription]] = []
         self._tie = count()
         self._wake = trio.Event()
+        self._answers_taken = trio.Event()
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -88,6 +92,14 @@ class SubscriberOutlet:
         self._answers_size += len(answer)
         self._wake.set()
 
+    async def room_for_answers(self) -> None:
+        """Waits while many answers do, for the writer: whoever asks faster than it reads is listened to no faster.
+        Not a checkpoint when there is room.
+        """
+        while self._answers_size > FEW_ANSWER_CHARACTERS:
+            self._answers_taken = trio.Event()
+            await self._answers_taken.wait()
+
     def ready(self, subscription: Subscription) -> None:
         if subscription not in self._ready:
             self._ready[subscription] = None
@@ -124,21 +136,26 @@ class SubscriberOutlet:
         size = self._answers_size
         self._answers.clear()
         self._answers_size = 0
+        self._answers_taken.set()
         while self._ready and size < at_most:
             subscription = next(iter(self._ready))
             del self._ready[subscription]
+            taken = len(batch)
             for _ in range(IN_A_ROW):
                 message = subscription.take()
-                if message is None:
-                    break
-                batch.append(message)
-                size += len(message)
+                if message is not None:
+                    batch.append(message)
+                    size += len(message)
                 if subscription.is_over:  # these were its last words
-                    del self._subscriptions[subscription.id]
+                    if self._subscriptions.get(subscription.id) is subscription:
+                        del self._subscriptions[subscription.id]
+                    break
+                if message is None:
                     break
                 if size >= at_most:
                     self._ready[subscription] = None
                     break
             else:
                 self._ready[subscription] = None
+            subscription.metrics.delivered(subscription.stream, len(batch) - taken)
         return batch

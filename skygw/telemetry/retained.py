@@ -1,6 +1,7 @@
 """The latest value of every resource, newest by (session epoch, `live_seq`), never by anybody's clock."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
@@ -163,7 +164,7 @@ class RetainedValues:
     # What comes in.
 
     def offer(self, publisher: Publisher, epoch: Epoch, frame: PublishSnapshot) -> Unwanted | None:
-        """Keeps what a node publishes unless a newer one is held, which is no mistake. Says why it cannot be kept."""
+        """Keeps what a node publishes unless a newer session has said it, which is no mistake. Says why it does not."""
         said = frame.data.value.get("uid")
         install_id = publisher.install_id
         held = self._held.get(install_id)
@@ -190,9 +191,32 @@ class RetainedValues:
             spelled=said,
         )
 
-    def say(self, stream: StreamName, resource: Resource, data: str, *, order: tuple[int, int]) -> None:
-        """Keeps a value of the hub's own: a lease, a presence, an instrument. An older one is passed over."""
-        self._put(stream, resource, data=data, observed_at=datetime.now(UTC), max_silence_s=None, order=order)
+    def say(
+        self,
+        stream: StreamName,
+        resource: Resource,
+        data: str,
+        *,
+        order: tuple[int, int],
+        made_of: Sequence[Value] = (),
+    ) -> None:
+        """Keeps a value of the hub's own: a lease, a presence, an instrument. An older one is passed over.
+
+        One that is computed is as old as the oldest value it is made of, as bound to be said again as the one that is
+        bound most, and stale for the reason of the first that is.
+        """
+        limits = [part.max_silence_s for part in made_of if part.max_silence_s is not None]
+        self._put(
+            stream,
+            resource,
+            data=data,
+            observed_at=min((part.observed_at for part in made_of), default=None) or datetime.now(UTC),
+            received_at=min((part.received_at for part in made_of), default=None),
+            heard_at=min((part.heard_at for part in made_of), default=None),
+            max_silence_s=min(limits, default=None),
+            order=order,
+            stale=next((part.stale for part in made_of if part.stale is not None), None),
+        )
 
     def restore(
         self,
@@ -204,22 +228,22 @@ class RetainedValues:
         received_at: datetime,
         max_silence_s: float | None,
         order: tuple[int, int],
-        version: int,
         age_s: float,
     ) -> None:
         """Takes back a value of before this gateway began, `age_s` old by the database's clock: it is stale until its
-        node says it again.
+        node says it again. That it is stale is news of this era, also for who resumes. What was said since is newer.
         """
         self._put(
-            stream, resource, data=data, observed_at=observed_at, max_silence_s=max_silence_s, order=order, tell=False
+            stream,
+            resource,
+            data=data,
+            observed_at=observed_at,
+            received_at=received_at,
+            heard_at=self._now() - age_s,
+            max_silence_s=max_silence_s,
+            order=order,
+            stale=StaleReason.GATEWAY_RESTARTED,
         )
-        value = self.find(stream, resource.uid)
-        if value is not None:
-            value.received_at = received_at
-            value.heard_at = self._now() - age_s
-            value.version = value.data_version = version
-            value.stale = StaleReason.GATEWAY_RESTARTED
-            self._changed(value)
 
     def _put(
         self,
@@ -232,7 +256,9 @@ class RetainedValues:
         order: tuple[int, int],
         value: Value | None = None,
         spelled: str | None = None,
-        tell: bool = True,
+        received_at: datetime | None = None,
+        heard_at: float | None = None,
+        stale: StaleReason | None = None,
     ) -> Unwanted | None:
         held = self._held.get(resource.install_id) or self._new(resource.install_id)
         self._heard += 1
@@ -240,7 +266,7 @@ class RetainedValues:
         if value is None:
             value = held.values.get((stream, resource.uid))
         if value is None:
-            if len(held.values) >= MAX_RESOURCES_PER_INSTALLATION:
+            if len(held.values) >= MAX_RESOURCES_PER_INSTALLATION and stream in PUBLISHED_BY_NODES:
                 return Unwanted(
                     "quota_exceeded",
                     f"This installation has {len(held.values)} snapshots here, and {MAX_RESOURCES_PER_INSTALLATION} is "
@@ -248,9 +274,9 @@ class RetainedValues:
                 )
             value = Value(stream, resource)
         elif value.order >= order:
-            return None
+            return _went_back(value, order)
         size = held.size + len(data) - len(value.data)
-        if size > MAX_BYTES_PER_INSTALLATION:
+        if size > MAX_BYTES_PER_INSTALLATION and stream in PUBLISHED_BY_NODES:
             return Unwanted(
                 "quota_exceeded",
                 f"The snapshots of this installation would take {size} bytes, and {MAX_BYTES_PER_INSTALLATION} is the "
@@ -266,21 +292,24 @@ class RetainedValues:
             value.generation = -1
         if spelled is not None and len(held.by_text) < 2 * MAX_RESOURCES_PER_INSTALLATION:
             held.by_text[stream, spelled] = value
-        held.size = size
+        if stream in PUBLISHED_BY_NODES:  # the hub's own take nothing of the node's share
+            held.size = size
         value.order = order
         value.observed_at = observed_at
-        value.received_at = datetime.now(UTC)
-        value.heard_at = self._now()
+        value.received_at = received_at or datetime.now(UTC)
+        value.heard_at = self._now() if heard_at is None else heard_at
         value.max_silence_s = max_silence_s
         value.tails.clear()
-        if data == value.data and value.stale is None and value.version:
+        is_same = data == value.data
+        if is_same and value.stale is stale and value.version:
             self._unchanged(value)
             return None
         value.data = data
-        value.stale = None
-        if tell:
-            value.version = value.data_version = self._versions.next()
-            self._changed(value)
+        value.stale = stale
+        value.version = self._versions.next()
+        if stale is None or not is_same:  # else subscribers have this data, and are told that it is stale
+            value.data_version = value.version
+        self._changed(value)
         return None
 
     def _adopt(self, held: _Held, value: Value) -> None:
@@ -306,7 +335,8 @@ class RetainedValues:
     def _forget(self, install_id: InstallId, key: tuple[StreamName, UUID]) -> None:
         held = self._held[install_id]
         value = held.values.pop(key)
-        held.size -= len(value.data)
+        if value.stream in PUBLISHED_BY_NODES:
+            held.size -= len(value.data)
         held.by_text = {said: one for said, one in held.by_text.items() if one is not value}
         self._indexes[value.stream].remove(value)
 
@@ -329,6 +359,15 @@ class RetainedValues:
         held = self._held.get(install_id)
         return iter(() if held is None else list(held.values.values()))
 
+    def stale(self) -> Counter[str]:
+        """How many values of each stream are not the present. Looks at all of them."""
+        return Counter(
+            value.stream.value
+            for held in self._held.values()
+            for value in held.values.values()
+            if value.stale is not None
+        )
+
     def matching(self, stream: StreamName, want: Want) -> list[Value]:
         """What fits, in the order it changed."""
         return sorted(self._indexes[stream].matching(want), key=lambda value: value.version)
@@ -349,6 +388,16 @@ def _published(publisher: Publisher, stream: str, said: object) -> tuple[Resourc
     if resource is None or resource.kind not in kinds:
         return None, _not_yours(stream, str(uid))
     return resource, Unwanted("", "")
+
+
+def _went_back(value: Value, order: tuple[int, int]) -> Unwanted | None:
+    """An older session, or the same again, is no mistake; but who counts backwards would never be heard again."""
+    epoch, live_seq = value.order
+    if order[0] < epoch or order[1] == live_seq:
+        return None
+    return Unwanted(
+        "out_of_order", f"The live_seq {order[1]} came behind {live_seq} of the same resource in the same session."
+    )
 
 
 def _not_yours(stream: str, uid: object) -> Unwanted:

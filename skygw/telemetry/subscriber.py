@@ -121,11 +121,14 @@ class SubscriberSession:
                 return
 
     async def _read(self, nursery: trio.Nursery, ended: trio.MemorySendChannel[tuple[int, str]]) -> None:
-        """The only task that receives. Nothing here waits for anything but the socket."""
+        """The only task that receives. Waits for nothing but the socket: for what it brings, and, when much was asked
+        at once, for the answers to leave, which the deadline of the write bounds.
+        """
         try:
             while True:
                 for message in await self._link.receive():
                     self._take_message(message, nursery)
+                    await self._outlet.room_for_answers()
         except ProtocolViolation as violation:
             ended.send_nowait((CloseCode.PROTOCOL_VIOLATION, str(violation)))
         except AnswersPileUp as flood:
@@ -171,7 +174,7 @@ class SubscriberSession:
             self._refuse(frame.subscription_id, self._code_of(error), error.message, error.reason)
             return
         # Answers leave before what subscriptions have to say.
-        self._say(SubscriptionAck(subscription_id=frame.subscription_id))
+        self._say(SubscriptionAck(subscription_id=frame.subscription_id, server_time=datetime.now(UTC)))
         if isinstance(subscription, LoggedSubscription):
             nursery.start_soon(subscription.run, self._hub.log, self._hub.feed.position)
 

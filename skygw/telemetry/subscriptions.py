@@ -21,6 +21,7 @@ from skygw.protocol.streams import EndReason, StreamName, StreamOptions
 from skygw.telemetry.audience import Want
 from skygw.telemetry.dialects import Dialect
 from skygw.telemetry.log import EventLog, LogEvent, LogKind
+from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
 from skygw.telemetry.positions import Versions, logged_position, retained_position
 from skygw.telemetry.retained import Value
 
@@ -58,6 +59,8 @@ class Outlet(Protocol):
 class Subscription(ABC):
     """What both kinds share: an id, a last position, beats, an end."""
 
+    metrics: StreamMetrics = UNCOUNTED
+
     def __init__(self, subscription_id: str, stream: StreamName, want: Want, outlet: Outlet) -> None:
         self.id = subscription_id
         self.stream = stream
@@ -77,6 +80,7 @@ class Subscription(ABC):
         """The subscriber is told why and where to resume; nothing comes after that. Idempotent, never waits."""
         if not self.is_over:
             self.drop()
+            self.metrics.subscription_ended(reason.value)
             self._last_words = self._dialect.ended(self.id, position=self.prev, reason=reason, message=message)
             self._outlet.ready(self)
 
@@ -233,6 +237,7 @@ class RetainedSubscription(Subscription):
     def _gap(self) -> str | None:
         reason = "resumed" if self._resumes else "conflated"
         missing = None if self._resumes else self._passed_over
+        self.metrics.conflated(self.stream, self._passed_over)
         self._resumes, self._passed_over = False, 0
         position = self._position()
         said = self._dialect.gap(self.id, position=position, prev=self.prev, missing=missing, reason=reason)
@@ -257,8 +262,7 @@ class RetainedSubscription(Subscription):
         return next(iter(self._untold.values()))
 
     def _position(self) -> str:
-        certain = self._oldest() - 1 if self._untold else self._versions.last
-        self._certain = max(self._certain, certain)
+        self._certain = max(self._certain, self._oldest() - 1 if self._untold else self._versions.last)
         return retained_position(self._certain)
 
 

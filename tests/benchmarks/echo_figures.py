@@ -11,15 +11,26 @@ STOCK = "stock Hypercorn + Quart-Trio"
 FASTAPI = "FastAPI, uvicorn"
 BARE_TRIO = "bare Trio loop"
 
+TRIO_ALONE = "Trio alone"
+TRIO_AND_H11 = "Trio and h11"
+SERVING_ALONE = "our serving alone"
+
 FASTEST_WS = "websockets-sansio"
 """Of uvicorn's three (docs/performance.md has the figures of all)."""
 
-SERVERS = {
+SERVERS: dict[str, tuple[str, ...]] = {
     OURS: ("tests.benchmarks.servers.skygw_echo",),
     STOCK: ("tests.benchmarks.servers.stock_echo",),
     FASTAPI: ("tests.benchmarks.servers.fastapi_echo", FASTEST_WS),
     BARE_TRIO: ("tests.benchmarks.servers.trio_echo",),
 }
+
+FLOORS: dict[str, tuple[str, ...]] = {
+    TRIO_ALONE: ("tests.benchmarks.servers.relay", "trio"),
+    TRIO_AND_H11: ("tests.benchmarks.servers.relay", "h11"),
+    SERVING_ALONE: ("tests.benchmarks.servers.relay", "serving"),
+}
+"""What HTTP, and a direct request, cost on the parts that ours stands on with nothing done on them."""
 
 WARM_UP_SOCKETS = 10
 """Sockets before the memory is looked at: what is loaded at the first of them is not a socket's."""
@@ -36,18 +47,24 @@ async def repeat(plan: Plan, parts: set[str], cores: tuple[int, int], report: Re
     of_server, of_load = cores
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(worker("tests.benchmarks.loads.jobs", core=of_load))
-        servers: dict[str, Server] = {}
-        for name, (module, *arguments) in SERVERS.items():
-            process = await stack.enter_async_context(worker(module, *arguments, core=of_server))
-            servers[name] = Server(process.pid, (await process.says())["port"])
+        servers = {name: await _started(program, of_server, stack) for name, program in SERVERS.items()}
         if "memory" in parts:
             await _memory(plan, load, servers, report)
         if "connects" in parts:
             await _connects(plan, load, servers, report)
         if "get" in parts:
-            await _gets(plan, load, servers, report)
+            floors = {name: await _started(program, of_server, stack) for name, program in FLOORS.items()}
+            # The bare loop of the echo speaks no HTTP but the handshake.
+            spoken = {name: server for name, server in servers.items() if name != BARE_TRIO}
+            await _gets(plan, load, spoken | floors, report)
         if "echo" in parts:
             await _echo(plan, load, servers, report)
+
+
+async def _started(program: tuple[str, ...], core: int, stack: AsyncExitStack) -> Server:
+    module, *arguments = program
+    process = await stack.enter_async_context(worker(module, *arguments, core=core))
+    return Server(process.pid, (await process.says())["port"])
 
 
 async def _memory(plan: Plan, load: Worker, servers: dict[str, Server], report: Report) -> None:
@@ -71,8 +88,6 @@ async def _connects(plan: Plan, load: Worker, servers: dict[str, Server], report
 async def _gets(plan: Plan, load: Worker, servers: dict[str, Server], report: Report) -> None:
     for callers in plan.callers:
         for name, server in servers.items():
-            if name == BARE_TRIO:
-                continue  # it speaks no HTTP but the handshake
             job = {"do": "get", "port": server.port, "server": server.pid, "path": "/hello", "seconds": plan.load_s}
             report.add_load(
                 f"short GETs, {_counted(callers, 'connection')}", name, await load.ask({**job, "connections": callers})

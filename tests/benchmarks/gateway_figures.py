@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
-from skygw.ids import InstallId
+from skygw.ids import DeviceUid, InstallId
 from tests.benchmarks import fastapi_gateway
-from tests.benchmarks.echo_figures import WARM_UP_SOCKETS
+from tests.benchmarks.echo_figures import FLOORS, SERVING_ALONE, TRIO_AND_H11, WARM_UP_SOCKETS
 from tests.benchmarks.fastapi_gateway import PLAIN, SAME_DUTIES
+from tests.benchmarks.loads.nodes import device_uids
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.processes import Worker, resident_kib, worker
 from tests.benchmarks.report import OURS, Report
@@ -19,6 +21,9 @@ from tests.fleet.fleet import LOOPBACK_LIMITS, installations, make_known
 
 SEED = 1
 SUBSCRIBERS = 10
+
+NO_RATES = {"node_frames_per_s": 1_000_000, "node_bytes_per_s": 1_073_741_824}
+"""What one installation may send is weighed here as everywhere, and is never too much."""
 
 FASTAPI = "FastAPI gateway"
 FASTAPI_SAME_DUTIES = "FastAPI gateway, same duties"
@@ -55,10 +60,14 @@ class Fleet:
 
 
 async def our_gateway(data_dir: Path, core: int, nodes: int, stack: AsyncExitStack) -> tuple[Subject, Fleet]:
-    """Ours with its defaults, and so many installations that it knows. It runs until `stack` is left."""
-    gateway = await stack.enter_async_context(gateway_process(data_dir, core, **LOOPBACK_LIMITS))
+    """Ours, with limits that no load here comes near, and so many installations that it knows. It runs until `stack` is
+    left.
+    """
+    gateway = await stack.enter_async_context(gateway_process(data_dir, core, **LOOPBACK_LIMITS, **NO_RATES))
     known = installations(SEED, nodes)
-    await make_known(gateway, known)
+    await make_known(
+        gateway, known, devices=lambda install_id: [DeviceUid(UUID(uid)) for uid in device_uids(str(install_id))]
+    )
     ports = _port(gateway.node_url), _port(gateway.internal_url)
     return Subject(OURS, gateway.pid, *ports, gateway, in_one_frame=False), Fleet(iter(known))
 
@@ -82,7 +91,8 @@ async def repeat(plan: Plan, parts: set[str], cores: tuple[int, int], data_dir: 
         if "connects" in parts:
             await _connects(plan, load, subjects, fleet, report)
         if "rpc" in parts:
-            await _round_trips(plan, load, subjects, fleet, report)
+            floors = [await _floor(name, program, of_server, stack) for name, program in FLOORS.items()]
+            await _round_trips(plan, load, [*subjects, *floors], fleet, report)
         if "snapshots" in parts:
             await _snapshots(plan, load, subjects, fleet, report)
         if "out" in parts:
@@ -92,8 +102,15 @@ async def repeat(plan: Plan, parts: set[str], cores: tuple[int, int], data_dir: 
             await _out(plan, load, source, subjects, fleet, report)
 
 
+async def _floor(name: str, program: tuple[str, ...], core: int, stack: AsyncExitStack) -> Subject:
+    module, *arguments = program
+    process = await stack.enter_async_context(worker(module, *arguments, core=core))
+    port = (await process.says())["port"]
+    return Subject(name, process.pid, port, port, None, in_one_frame=True)
+
+
 def _needed(plan: Plan) -> int:
-    subjects = 3
+    subjects = 3 + len(FLOORS)
     return subjects * (
         WARM_UP_SOCKETS + plan.idle_sockets + plan.connects + len(plan.callers) + plan.nodes + 1 + SUBSCRIBERS
     )
@@ -134,6 +151,18 @@ async def _round_trips(plan: Plan, load: Worker, subjects: list[Subject], fleet:
             (node,) = _nodes(subject, fleet.take(1))
             job = subject.job(do="rpc", node=node, in_one_frame=subject.in_one_frame, callers=callers)
             report.add_load(what, subject.name, await load.ask({**job, "seconds": plan.load_s}))
+        _add_least(what, report)
+
+
+def _add_least(what: str, report: Report) -> None:
+    """What a request would cost if our serving cost nothing beyond Trio and h11: no gateway that does what ours does
+    can cost less on these parts, and the ratio to FastAPI is the best that they allow.
+    """
+    took = {name: values[-1] for name, values in report.values[f"{what}, server CPU µs each"].items()}
+    duties = took[OURS] - took[SERVING_ALONE]
+    figure = f"{what}, server CPU µs each if serving were free"
+    report.add(figure, OURS, duties + took[TRIO_AND_H11])
+    report.add(figure, FASTAPI, took[FASTAPI])
 
 
 async def _snapshots(plan: Plan, load: Worker, subjects: list[Subject], fleet: Fleet, report: Report) -> None:

@@ -33,6 +33,13 @@ def test_the_node_client_and_the_blocking_facade_import_no_server_package() -> N
     assert not loaded & SERVER_PACKAGES
 
 
+def test_the_client_of_streams_imports_no_server_package() -> None:
+    loaded = imported_by("skygw.client.streams")
+
+    assert "skygw.client.streams" in loaded
+    assert not loaded & SERVER_PACKAGES
+
+
 def test_the_caller_imports_no_server_package_and_no_websocket() -> None:
     loaded = imported_by("skygw.client.caller")
 

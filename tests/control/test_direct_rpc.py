@@ -3,7 +3,6 @@
 import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from functools import partial
 from math import inf
 from typing import Any
@@ -47,7 +46,7 @@ Script = Callable[[CallId], Sequence[Any]]
 async def got(gateway: Gateway, order: DirectOrder) -> bytes:
     """The whole verified answer."""
     async with gateway.rpc.call(order) as answer:
-        return b"".join([piece async for piece in answer.pieces()])
+        return b"".join([piece async for piece in answer])
 
 
 async def answering(link: PlayedLink, script: Script) -> None:
@@ -250,9 +249,9 @@ async def test_the_deadline_ends_an_answer_whose_caller_is_elsewhere(
     began = trio.current_time()
 
     async def take_nothing() -> None:
-        async with gateway.rpc.call(order) as answer, aclosing(answer.pieces()) as pieces:
+        async with gateway.rpc.call(order) as answer:
             if while_at == "a piece":
-                await anext(pieces)
+                await anext(answer)
             await trio.sleep(400)
 
     with pytest.raises(DeadlineExceeded) as caught:
@@ -271,8 +270,8 @@ async def test_an_answer_that_was_verified_has_succeeded_though_its_caller_takes
     nursery.start_soon(answering, link, lambda it: whole_answer(it, b"whole"))
 
     async def take_the_end_too_late() -> None:
-        async with gateway.rpc.call(direct_order(site, timeout_s=5)) as answer, aclosing(answer.pieces()) as pieces:
-            assert await anext(pieces) == b"whole"
+        async with gateway.rpc.call(direct_order(site, timeout_s=5)) as answer:
+            assert await anext(answer) == b"whole"
             await trio.sleep(400)
 
     with pytest.raises(DeadlineExceeded):
@@ -305,7 +304,7 @@ async def test_a_caller_that_leaves_cancels_at_the_node_and_what_comes_late_is_c
         async with gateway.rpc.call(order) as answer:
             if leaving == "left early":
                 return
-            async for _ in answer.pieces():
+            async for _ in answer:
                 pass
 
     async with trio.open_nursery() as caller:
@@ -376,7 +375,7 @@ async def test_credit_is_granted_as_the_caller_consumes(autojump_clock: Clock, n
     async def ask() -> None:
         async with gateway.rpc.call(direct_order(site)) as answer:
             await take.wait()
-            taken.extend([piece async for piece in answer.pieces()])
+            taken.extend([piece async for piece in answer])
 
     async with trio.open_nursery() as caller:
         caller.start_soon(ask)
@@ -442,7 +441,7 @@ async def test_what_a_node_has_under_way_to_a_caller_who_takes_nothing_is_within
     under_way: list[int] = []
     async with gateway.rpc.call(direct_order(site, timeout_s=600)) as answer:
         taken = 0
-        async for piece in answer.pieces():
+        async for piece in answer:
             await trio.sleep(1)  # the node sends what it may
             under_way.append(sent[-1] - taken)
             taken += len(piece)
@@ -479,7 +478,7 @@ async def test_a_node_that_sends_more_than_its_credit_has_answered_badly(
     async with gateway.rpc.call(direct_order(site)) as answer:
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(BadResponse):
-            await anext(answer.pieces())
+            await anext(answer)
     assert gateway.session(site).ending is None
 
 
@@ -530,7 +529,7 @@ async def test_an_answer_that_does_not_hold_together_is_bad_and_its_last_piece_i
 
     async def take() -> None:
         async with gateway.rpc.call(direct_order(site)) as answer:
-            async for piece in answer.pieces():
+            async for piece in answer:
                 given.append(piece)  # noqa: PERF401 - what was given out before the error counts
 
     nursery.start_soon(slowly)
@@ -558,7 +557,7 @@ async def test_a_node_cannot_send_more_than_it_announced(autojump_clock: Clock, 
 
     async def take() -> None:
         async with gateway.rpc.call(direct_order(site)) as answer:
-            async for piece in answer.pieces():
+            async for piece in answer:
                 given.append(piece)  # noqa: PERF401 - what was given out before the error counts
 
     with pytest.raises(BadResponse):

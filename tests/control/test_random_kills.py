@@ -100,7 +100,7 @@ async def test_every_caller_gets_one_answer_and_what_it_says_of_its_request_is_t
         order = direct_order(site, operation=operation, timeout_s=chance.uniform(0.5, 15), connect_wait_s=2)
         try:
             async with gateway.rpc.call(order) as answer:
-                whole = b"".join([piece async for piece in answer.pieces()])
+                whole = b"".join([piece async for piece in answer])
         except GatewayError as error:
             answers.setdefault(operation, []).append(error)
         else:

@@ -47,6 +47,8 @@ MAY_NOT = {
     "delete an epoch": "DELETE FROM skygw.node_session",
     "delete a fence": "DELETE FROM skygw.fence",
     "delete an outbox": "DELETE FROM skygw.node_outbox",
+    "delete a latest value": "DELETE FROM skygw.retained_value",
+    "add an era": "INSERT INTO skygw.era VALUES (1)",
     "change the ledger's name": "UPDATE skygw.registry SET registry_uid = gen_random_uuid()",
     "make the migrations forget": "DELETE FROM skygw._yoyo_migration",
     "change an installation": "UPDATE sky_node_installation SET is_active = true",

@@ -183,6 +183,19 @@ async def test_an_installation_that_may_not_be_here_is_told_from_those_that_may(
     assert await installations.controller_of(telescope_uid=site.telescopes[0].uid, device_uid=None) is None
 
 
+async def test_many_are_found_at_once_and_the_deleted_are_not_among_them(
+    installations: Installations, site: NewObservatory, postgres: PostgresServer
+) -> None:
+    east, west = site.telescopes
+    assert east.install_id is not None
+    assert west.install_id is not None
+    change(postgres, "UPDATE sky_node_installation SET is_deleted = true WHERE uid = %s", west.install_id)
+    change(postgres, "UPDATE sky_node_installation SET is_active = false WHERE uid = %s", east.install_id)
+    bindings = await installations.bindings([east.install_id, west.install_id, InstallId(uuid4())])
+    assert list(bindings) == [east.install_id]
+    assert east.uid in bindings[east.install_id].resources
+
+
 async def test_nobody_connected_asks_for_nobody(installations: Installations) -> None:
     assert await installations.refused_among([]) == set()
 

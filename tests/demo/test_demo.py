@@ -25,7 +25,7 @@ def test_every_step_of_the_demonstration_holds(tmp_path: Path) -> None:
 
     *steps, summary = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [step["step"] for step in steps if not step["ok"]] == []
-    assert (ran.returncode, summary["ok"], summary["steps"]) == (0, True, 12)
+    assert (ran.returncode, summary["ok"], summary["steps"]) == (0, True, 14)
     assert ran.stderr == ""
     assert sorted(path.name for path in (tmp_path / "demo" / "journals").iterdir()) == [
         "site-0001.jsonl",

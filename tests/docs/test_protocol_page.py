@@ -84,15 +84,17 @@ def test_the_worked_example_of_lateness_is_what_the_program_computes() -> None:
         assert (difference, age, smallest) == (own - sent, round(computed), round(difference - computed))
 
 
+def anchors_of(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_every_link_of_the_pages_leads_somewhere() -> None:
     for page in [*DOCS.glob("*.md"), *DOCS.glob("adr/*.md")]:
-        text = page.read_text(encoding="utf-8")
-        anchors = {
-            re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-            for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-        }
-        for target in re.findall(r"\]\(([^)]+)\)", text):
-            if target.startswith("#"):
-                assert target[1:] in anchors, (page.name, target)
-            elif "://" not in target:
-                assert (page.parent / target.split("#")[0]).exists(), (page.name, target)
+        for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            if "://" in target:
+                continue
+            path, _, anchor = target.partition("#")
+            aimed = page.parent / path if path else page
+            assert aimed.exists(), (page.name, target)
+            assert not anchor or anchor in anchors_of(aimed), (page.name, target)

@@ -144,6 +144,7 @@ class Gateway:
                 results=self.commands,
                 metrics=self.metrics,
             ),
+            witnesses=[self.commands],
         )
         self._nursery = nursery
 

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import trio
 
-from skygw.ids import InstallId
+from skygw.ids import Epoch, InstallId, TelescopeUid
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import PublishSnapshot, SnapshotStream
 from skygw.protocol.streams import StreamName, SubscribeStream
@@ -25,6 +26,11 @@ class Site:
     observatory_uid: UUID = field(default_factory=uuid4)
     telescope_uid: UUID | None = field(default_factory=uuid4)
     resources: dict[UUID, Resource] = field(default_factory=dict)
+    name: str = "North dome"
+
+    @property
+    def telescopes(self) -> frozenset[TelescopeUid]:
+        return frozenset() if self.telescope_uid is None else frozenset({TelescopeUid(self.telescope_uid)})
 
     def device(self, device_type: str = "mount") -> UUID:
         """One more device."""
@@ -33,7 +39,18 @@ class Site:
     def telescope(self) -> UUID:
         return self._resource(ResourceKind.TELESCOPE, uid=self.telescope_uid)
 
-    def _resource(self, kind: ResourceKind, *, uid: UUID | None = None, device_type: str | None = None) -> UUID:
+    def instrument(self, *parts: UUID) -> UUID:
+        """One made of these devices."""
+        return self._resource(ResourceKind.INSTRUMENT, parts=parts)
+
+    def _resource(
+        self,
+        kind: ResourceKind,
+        *,
+        uid: UUID | None = None,
+        device_type: str | None = None,
+        parts: tuple[UUID, ...] = (),
+    ) -> UUID:
         found = Resource(
             uid=uid or uuid4(),
             kind=kind,
@@ -41,9 +58,38 @@ class Site:
             observatory_uid=self.observatory_uid,
             telescope_uid=self.telescope_uid,
             device_type=device_type,
+            parts=parts,
         )
         self.resources[found.uid] = found
         return found.uid
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a node says of itself."""
+
+    software_version: str = "1.2.3"
+
+
+@dataclass(eq=False)
+class Session:
+    """A socket of a site, as telemetry sees it."""
+
+    binding: Site
+    epoch: Epoch
+    hello: Greeting = Greeting()
+    address: str = "192.0.2.7"
+    last_received_at: float = field(default_factory=trio.current_time)
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    """Why a session ended."""
+
+    code: int | None = 1006
+    reason: str = "connection lost"
+    by_node: bool = True
+    at: datetime = NOW
 
 
 def snapshot(

@@ -1,7 +1,7 @@
 """Many scripted installations of one hub: known to its database, connected all at once, called by services."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
@@ -9,8 +9,8 @@ from uuid import UUID
 
 import trio
 
-from skygw.database.provision import NewObservatory, NewTelescope, provision
-from skygw.ids import InstallId, TelescopeUid
+from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
+from skygw.ids import DeviceUid, InstallId, TelescopeUid
 from skygw.protocol.gateway_frames import DirectRequest
 from tests.fakes.gateway_process import GatewayProcess
 from tests.fakes.scripted_node import ScriptedNode, answer_together
@@ -48,10 +48,20 @@ def installations(seed: int, count: int = FLEET) -> list[InstallId]:
     return [InstallId(UUID(int=random.getrandbits(128), version=4)) for _ in range(count)]
 
 
-async def make_known(gateway: GatewayProcess, install_ids: list[InstallId]) -> list[TelescopeUid]:
-    """Writes a telescope for each of them into the hub's tables, ten to an observatory."""
+async def make_known(
+    gateway: GatewayProcess,
+    install_ids: list[InstallId],
+    *,
+    devices: Callable[[InstallId], Iterable[DeviceUid]] = lambda _: (),
+) -> list[TelescopeUid]:
+    """Writes a telescope for each of them into the hub's tables, ten to an observatory, with these devices."""
     telescopes = [
-        NewTelescope(uid=TelescopeUid(UUID(int=install_id.int ^ 1)), name=f"telescope {number}", install_id=install_id)
+        NewTelescope(
+            uid=TelescopeUid(UUID(int=install_id.int ^ 1)),
+            name=f"telescope {number}",
+            install_id=install_id,
+            devices=tuple(NewDevice(uid, "mount", "Mount") for uid in devices(install_id)),
+        )
         for number, install_id in enumerate(install_ids)
     ]
     step = TELESCOPES_PER_OBSERVATORY

@@ -9,7 +9,7 @@ import pytest
 from skygw.protocol.gateway_frames import Ack, Nack
 from skygw.protocol.node_frames import Error, Ping, Pong
 from tests.fakes.postgres import PostgresServer
-from tests.gateway.world import gateway
+from tests.gateway.world import Site, gateway
 
 NOON = "2026-11-22T12:00:00Z"
 NIL = UUID(int=0)
@@ -90,6 +90,48 @@ async def test_a_bad_durable_frame_is_nacked_and_the_cursor_passes_it(postgres: 
         while (ack := await node.hear(Ack)).seq < 3:
             pass
         assert ack.outbox_uid == node.hello.outbox_uid
+
+
+def a_snapshot(uid: UUID, live_seq: int) -> str:
+    return json.dumps(
+        {
+            "kind": "publish_snapshot",
+            "stream": "device_snapshot",
+            "data": {"uid": str(uid)},
+            "observed_at": "1970-01-01T00:00:00Z",
+            "live_seq": live_seq,
+        }
+    )
+
+
+async def test_what_is_said_of_another_installations_devices_is_refused_and_kept_of_nobody(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    other = Site()
+    await other.provision(postgres.owner_url)
+    async with gateway(postgres, tmp_path) as world, world.node() as node:
+        await node.say(a_snapshot(other.mount_uid, 1), a_snapshot(world.site.mount_uid, 2))
+        refused = await node.hear(Error)
+        assert refused.code == "not_found"
+        assert str(other.mount_uid) in refused.message
+        await node.say(a_log(1, data={"deviceUid": str(other.mount_uid)}))
+        nack = await node.hear(Nack)
+        assert str(other.mount_uid) in nack.reason
+        assert [held["uid"] for held in (await world.node_view())["streams"]] == [str(world.site.mount_uid)]
+        others = await world.ask("GET", f"/internal/nodes/{other.install_id}")
+        assert others.json()["streams"] == []
+
+
+async def test_a_live_seq_that_goes_back_is_told_and_what_came_before_stays(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with gateway(postgres, tmp_path) as world, world.node() as node:
+        await node.say(*(a_snapshot(world.site.mount_uid, live_seq) for live_seq in (7, 6, 7, 8)))
+        refused = await node.hear(Error)
+        assert refused.details is not None
+        assert json.loads(refused.details.text)["reason"] == "out_of_order"
+        await node.say(Ping(id="the last word"))
+        assert (await node.hear_one_of(Pong, Error)).kind == "pong"
 
 
 async def test_a_repeated_report_is_acked_again_and_kept_once(postgres: PostgresServer, tmp_path: Path) -> None:

@@ -394,5 +394,5 @@ async def test_answers_that_were_asked_for_cost_a_node_nothing_and_others_do(
 
 async def ask(gateway: Gateway, site: Site) -> None:
     async with gateway.rpc.call(direct_order(site)) as answer:
-        async for _ in answer.pieces():
+        async for _ in answer:
             pass

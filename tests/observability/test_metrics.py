@@ -104,3 +104,32 @@ def test_what_is_our_fault_and_what_is_not_held_are_counted() -> None:
     metrics.snapshot_refused("not_found")
     read = samples(metrics)
     assert (read["skygw_unhandled_total", ()], read["skygw_snapshots_refused_total", ("not_found",)]) == (1, 1)
+
+
+def test_streams_are_counted_as_they_are_told_and_measured_as_they_stand() -> None:
+    metrics = fresh()
+    metrics.subscriber_came("websocket")
+    metrics.subscriber_came("sse")
+    metrics.subscriber_left("sse")
+    metrics.delivered("device_snapshot", 3)
+    metrics.delivered("device_snapshot", 2)
+    metrics.conflated("device_snapshot", 7)
+    metrics.subscription_ended("slow_consumer")
+    metrics.streams(
+        subscriptions={"device_snapshot": 2, "asset": 0}, stale={"device_snapshot": 1}, log_behind=12, log_lag_s=0.5
+    )
+    read = samples(metrics)
+    assert read["skygw_subscribers", ("websocket",)] == 1
+    assert read["skygw_subscribers", ("sse",)] == 0
+    assert read["skygw_deliveries_total", ("device_snapshot",)] == 5
+    assert read["skygw_conflated_total", ("device_snapshot",)] == 7
+    assert read["skygw_subscriptions_ended_total", ("slow_consumer",)] == 1
+    assert read["skygw_subscriptions", ("device_snapshot",)] == 2
+    assert read["skygw_stale_values", ("device_snapshot",)] == 1
+    metrics.streams(subscriptions={"device_snapshot": 1, "asset": 0}, stale={}, log_behind=0, log_lag_s=0.0)
+    read = samples(metrics)
+    assert (read["skygw_subscriptions", ("device_snapshot",)], read["skygw_stale_values", ("device_snapshot",)]) == (
+        1,
+        0,
+    )
+    assert (read["skygw_log_feed_behind", ()], read["skygw_log_feed_lag_seconds", ()]) == (0, 0)

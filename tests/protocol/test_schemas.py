@@ -8,45 +8,46 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from skygw.protocol.codec import BadFrame, from_gateway, from_node
-from skygw.protocol.schemas import frame_schemas, node_asyncapi
-from tests.wire.samples import DIRECTIONS, FILES, kind_of, name_of, text_of
+from skygw.protocol.codec import BadFrame, from_gateway, from_node, from_subscriber, to_subscriber
+from skygw.protocol.schemas import frame_schemas, node_asyncapi, stream_asyncapi
+from tests.wire.samples import DIRECTIONS, FILES, direction_of, kind_of, name_of, text_of
 
-SCHEMAS = frame_schemas()
+SCHEMAS = {direction: frame_schemas(codec.models) for direction, codec in DIRECTIONS.items()}
 
 
-def refusals(kind: str, frame: Any) -> list[str]:
-    checker = Draft202012Validator(SCHEMAS[kind], format_checker=FormatChecker())
+def schema_of(path: Path) -> dict[str, Any]:
+    return SCHEMAS[direction_of(path)][kind_of(path)]
+
+
+def refusals(path: Path, frame: Any) -> list[str]:
+    checker = Draft202012Validator(schema_of(path), format_checker=FormatChecker())
     return [error.message for error in checker.iter_errors(frame)]
 
 
-def test_every_kind_of_both_directions_has_a_schema() -> None:
-    assert set(SCHEMAS) == {*from_node.models, *from_gateway.models}
-
-
-@pytest.mark.parametrize("kind", SCHEMAS)
-def test_a_schema_is_itself_valid_and_says_what_the_frame_is_for(kind: str) -> None:
-    Draft202012Validator.check_schema(SCHEMAS[kind])
-    assert SCHEMAS[kind]["description"]
-    assert SCHEMAS[kind]["properties"]["kind"]["const"] == kind
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_schema_is_itself_valid_and_says_what_the_frame_is_for(direction: str) -> None:
+    for kind, schema in SCHEMAS[direction].items():
+        Draft202012Validator.check_schema(schema)
+        assert schema["description"]
+        assert schema["properties"]["kind"]["const"] == kind
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_golden_frame_is_valid_by_its_schema(path: Path) -> None:
-    assert refusals(kind_of(path), json.loads(text_of(path))) == []
+    assert refusals(path, json.loads(text_of(path))) == []
 
 
 def _required_members() -> Iterator[tuple[Path, str]]:
     for path in FILES:
-        yield from ((path, member) for member in SCHEMAS[kind_of(path)]["required"])
+        yield from ((path, member) for member in schema_of(path)["required"])
 
 
 @pytest.mark.parametrize(("path", "member"), list(_required_members()))
 def test_a_golden_frame_without_a_required_member_is_refused_by_schema_and_reader(path: Path, member: str) -> None:
     frame = json.loads(text_of(path))
     del frame[member]
-    assert any(member in refusal for refusal in refusals(kind_of(path), frame))
-    [read] = DIRECTIONS[path.parent.name].decode(json.dumps(frame))
+    assert any(member in refusal for refusal in refusals(path, frame))
+    [read] = DIRECTIONS[direction_of(path)].decode(json.dumps(frame))
     assert isinstance(read, BadFrame)
 
 
@@ -81,6 +82,15 @@ BROKEN: list[tuple[str, str, Any]] = [
     ("from_gateway/direct_credit", "bytes", -1),
     ("from_gateway/event_token.grace", "state", "lost"),
     ("from_gateway/goaway", "reconnect_after_ms", "soon"),
+    ("from_subscriber/subscribe_stream", "stream", "weather"),
+    ("from_subscriber/subscribe_stream", "subscription_id", ""),
+    ("from_subscriber/subscribe_stream", "filter", ["mount"]),
+    ("to_subscriber/event_device_snapshot", "data", None),
+    ("to_subscriber/event_device_snapshot", "received_at", "now"),
+    ("to_subscriber/event_device_snapshot", "stale", "old"),
+    ("to_subscriber/event_telescope_log", "install_id", "the one on the hill"),
+    ("to_subscriber/event_stale", "reason", "tired"),
+    ("to_subscriber/event_subscription_ended", "reason", "bored"),
 ]
 
 
@@ -88,8 +98,8 @@ BROKEN: list[tuple[str, str, Any]] = [
 def test_a_broken_member_is_refused_by_schema_and_reader(sample: str, member: str, value: Any) -> None:
     path = next(path for path in FILES if name_of(path) == sample)
     frame = {**json.loads(text_of(path)), member: value}
-    assert refusals(kind_of(path), frame)
-    [read] = DIRECTIONS[path.parent.name].decode(json.dumps(frame))
+    assert refusals(path, frame)
+    [read] = DIRECTIONS[direction_of(path)].decode(json.dumps(frame))
     assert isinstance(read, BadFrame) or read.frame.kind != kind_of(path)
 
 
@@ -113,34 +123,40 @@ def at(document: Any, reference: str) -> Any:
 
 
 DOCUMENT = node_asyncapi(server_url="https://gateway.example.org/hub", version="1.2.3")
+STREAMS = stream_asyncapi(server_url="http://10.0.0.1:5003", version="1.2.3")
+DOCUMENTS = {"from_node": DOCUMENT, "from_gateway": DOCUMENT, "from_subscriber": STREAMS, "to_subscriber": STREAMS}
 
 
-def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
-    found = set(references(DOCUMENT))
-    assert "#/components/schemas/hello" in found
-    assert all(at(DOCUMENT, reference) for reference in found)
+@pytest.mark.parametrize(("document", "kind"), [(DOCUMENT, "hello"), (STREAMS, "event_asset")], ids=["node", "streams"])
+def test_every_reference_of_an_asyncapi_document_leads_somewhere(document: dict[str, Any], kind: str) -> None:
+    found = set(references(document))
+    assert f"#/components/schemas/{kind}" in found
+    assert all(at(document, reference) for reference in found)
 
 
 @pytest.mark.parametrize(
-    ("operation", "action", "kinds"),
+    ("document", "operation", "action", "kinds"),
     [
-        ("receiveFromNode", "receive", {*from_node.models, "direct_response_chunk_binary"}),
-        ("sendToNode", "send", {*from_gateway.models}),
+        (DOCUMENT, "receiveFromNode", "receive", {*from_node.models, "direct_response_chunk_binary"}),
+        (DOCUMENT, "sendToNode", "send", {*from_gateway.models}),
+        (STREAMS, "receiveFromSubscriber", "receive", {*from_subscriber.models}),
+        (STREAMS, "sendToSubscriber", "send", {*to_subscriber.models}),
     ],
 )
-def test_the_asyncapi_document_names_every_message_of_each_direction(
-    operation: str, action: str, kinds: set[str]
+def test_an_asyncapi_document_names_every_message_of_each_direction(
+    document: dict[str, Any], operation: str, action: str, kinds: set[str]
 ) -> None:
-    described = DOCUMENT["operations"][operation]
+    described = document["operations"][operation]
     assert described["action"] == action
-    messages = [at(DOCUMENT, at(DOCUMENT, one["$ref"])["$ref"]) for one in described["messages"]]
+    messages = [at(document, at(document, one["$ref"])["$ref"]) for one in described["messages"]]
     assert {message["name"] for message in messages} == kinds
     assert all(message["summary"] for message in messages)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_golden_frame_is_valid_by_the_asyncapi_document_too(path: Path) -> None:
-    schema = {"$ref": f"#/components/schemas/{kind_of(path)}", "components": DOCUMENT["components"]}
+    document = DOCUMENTS[direction_of(path)]
+    schema = {"$ref": f"#/components/schemas/{kind_of(path)}", "components": document["components"]}
     Draft202012Validator(schema).validate(json.loads(text_of(path)))
 
 
@@ -154,12 +170,23 @@ def test_the_asyncapi_document_says_how_to_come_in() -> None:
     assert all(operation["security"] for operation in DOCUMENT["operations"].values())
 
 
+def test_the_stream_document_says_how_to_come_in_with_or_without_a_subprotocol() -> None:
+    channel = STREAMS["channels"]["streams"]
+    headers = channel["bindings"]["ws"]["headers"]
+    assert channel["address"] == "/internal/ws/stream"
+    assert headers["required"] == ["Authorization"]
+    assert headers["properties"]["Sec-WebSocket-Protocol"]["const"] == "skynet.internal.v1"
+    assert STREAMS["servers"]["gateway"]["protocol"] == "ws"
+    assert all(operation["security"] for operation in STREAMS["operations"].values())
+
+
 def test_without_an_address_the_document_names_no_server() -> None:
     document = node_asyncapi(server_url=None, version="1.2.3")
     assert "servers" not in document
     assert "servers" not in document["channels"]["node"]
 
 
-def test_both_documents_are_plain_json() -> None:
+def test_all_documents_are_plain_json() -> None:
     assert json.loads(json.dumps(DOCUMENT)) == DOCUMENT
+    assert json.loads(json.dumps(STREAMS)) == STREAMS
     assert json.loads(json.dumps(SCHEMAS)) == SCHEMAS

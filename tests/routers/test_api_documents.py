@@ -7,16 +7,18 @@ import jsonschema
 import pytest
 from quart_trio import QuartTrio
 
-from skygw.protocol.codec import from_gateway, from_node
 from skygw.routers.apps import Router
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.docs import DocsRouter, library
+from skygw.routers.event_streams import EVENT_STREAM_ROUTE
 from skygw.routers.internal import InternalRouter
 from skygw.routers.node import NodeRouter
 from skygw.routers.openapi import openapi
 from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES, Access, Route
+from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
 from skygw.routers.ws import SocketRouter
+from tests.wire.samples import DIRECTIONS
 
 NOTHING = cast("Any", None)
 """Stands where a router gets a service: its routes do not depend on it."""
@@ -31,6 +33,7 @@ INTERNAL_ROUTERS: list[Router] = [
     HealthRouter(),
     SystemRouter(checks={}, metrics=NOTHING),
     DocsRouter(version="1.2.3", node_url=None, internal_url=None),
+    StreamRouter(gate=NOTHING, hub=NOTHING, metrics=NOTHING),
     InternalRouter(
         gate=NOTHING,
         registry=NOTHING,
@@ -67,7 +70,7 @@ def test_the_node_document_has_every_route_and_no_other() -> None:
 
 
 def test_the_internal_document_has_every_route_and_no_other() -> None:
-    assert told(INTERNAL_ROUTES) == routed(INTERNAL_ROUTERS) | {("POST", DIRECT_ROUTE)}
+    assert told(INTERNAL_ROUTES) == routed(INTERNAL_ROUTERS) | {("POST", DIRECT_ROUTE), ("GET", EVENT_STREAM_ROUTE)}
 
 
 def test_every_route_under_internal_wants_a_token_and_names_its_scope() -> None:
@@ -116,14 +119,21 @@ def test_bodies_are_told_in_the_spelling_of_the_house() -> None:
     assert operation["requestBody"]["required"] is False
 
 
-def test_there_is_a_schema_for_every_frame_of_both_directions() -> None:
-    assert set(LIBRARY.frames["from_node"]) == {f"{kind}.json" for kind in from_node.models}
-    assert set(LIBRARY.frames["from_gateway"]) == {f"{kind}.json" for kind in from_gateway.models}
+def test_there_is_a_schema_for_every_frame_of_every_direction() -> None:
+    assert set(LIBRARY.frames) == set(DIRECTIONS)
+    for direction, codec in DIRECTIONS.items():
+        assert set(LIBRARY.frames[direction]) == {f"{kind}.json" for kind in codec.models}
 
 
 def test_the_index_stands_alone() -> None:
     page = LIBRARY.index
-    for name in ("openapi-node.json", "openapi-internal.json", "asyncapi-node.json", "frames/from_node/hello.json"):
+    for name in (
+        "openapi-node.json",
+        "openapi-internal.json",
+        "asyncapi-node.json",
+        "asyncapi-streams.json",
+        "frames/from_node/hello.json",
+    ):
         assert f'href="/docs/{name}"' in page
     assert "http" not in page.replace("HTTP", "")
     assert "<script" not in page

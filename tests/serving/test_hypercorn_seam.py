@@ -7,7 +7,6 @@ from importlib.metadata import version
 import pytest
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 
 from skygw.serving import ListenerConfig
@@ -16,7 +15,6 @@ from skygw.serving.hypercorn_seam import hypercorn_config
 READ_AND_UNDERSTOOD = {
     H11Protocol: "b32a61e0a8ca2127",
     H11WSConnection: "33372cf689429978",
-    HTTPStream: "e0f656feb55ab89c",
     WorkerContext: "45885f0c0bd5bc9d",
     EventWrapper: "7c96abfd4a9ca2dc",
 }

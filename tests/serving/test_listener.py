@@ -14,6 +14,7 @@ from skygw.serving import (
     ListenerConfig,
     Refusal,
 )
+from skygw.serving.asgi import Receive, Scope, Send
 from skygw.serving.hypercorn_seam import Http11
 from skygw.serving.listener import ACCEPTED_AT_ONCE
 from tests.serving.apps import EchoApp, greets
@@ -45,6 +46,48 @@ async def test_a_failing_app_is_a_500_and_one_traceback(caplog: pytest.LogCaptur
     assert len(errors) == 1
     assert errors[0].exc_info
     assert errors[0].getMessage() == "node: the app failed on /fail: the app is broken"
+
+
+@pytest.mark.usefixtures("expects_errors")
+@pytest.mark.parametrize(
+    "field",
+    [
+        (b"a", b"b\r\nset-cookie: c"),
+        (b"a", b"b\nset-cookie: c"),
+        (b"a", b"b\r\n\r\n<script>"),
+        (b"a: b\r\nset-cookie", b"c"),
+        (b"a", b"b\x00"),
+        (b"a b", b"c"),
+        (b"", b"c"),
+    ],
+    ids=repr,
+)
+async def test_a_field_that_would_be_more_than_a_field_does_not_go_out(field: tuple[bytes, bytes]) -> None:
+    async def splits(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2"), field]})
+        await send({"type": "http.response.body", "body": b"hi"})
+
+    async with serving(splits) as served, served.peer() as peer:
+        await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = await peer.read_to_end()
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"cookie" not in answer
+    assert answer.count(b"\r\n\r\n") == 1
+
+
+@pytest.mark.usefixtures("expects_errors")
+async def test_an_answer_that_is_begun_twice_is_cut() -> None:
+    async def begins_twice(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(2):
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+            await send({"type": "http.response.body", "body": b"ha", "more_body": True})
+
+    async with serving(begins_twice) as served, served.peer() as peer:
+        await peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = await peer.read_to_end()
+        await served.metrics.until_all_closed()
+    assert answer.count(b"HTTP/1.1") <= 1
+    assert not answer.endswith(b"haha")
 
 
 @pytest.mark.usefixtures("expects_errors")

@@ -73,6 +73,22 @@ async def test_what_breaks_is_mended(autojump_clock: MockClock, tmp_path: Path) 
     assert broken == {"stall", "fail", "lie", "unreadable", "disk", "silent"}
 
 
+async def test_lost_weather_is_lost_for_longer_than_it_is_trusted_and_found_again(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    lost_for_s = 0
+    with open_station(draw_site("tests", 1), directory=tmp_path, habits=HABITS) as station:
+        faults = station.site.weather_sensor.faults
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play, Scenario.WEATHER_LOST, [station], chance_of("lost"))
+            while not (lost_for_s and not faults.unreadable):
+                await trio.sleep(1.0)
+                lost_for_s += faults.unreadable
+            nursery.cancel_scope.cancel()
+
+    assert lost_for_s > HABITS.weather_max_age_s
+
+
 async def test_nothing_goes_wrong_when_it_is_calm(autojump_clock: MockClock, tmp_path: Path) -> None:
     with open_station(draw_site("tests", 1), directory=tmp_path, habits=HABITS) as station:
         with trio.move_on_after(AN_HOUR_S):

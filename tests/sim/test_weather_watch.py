@@ -1,6 +1,6 @@
 """A node shuts its telescope for weather that another installation measures, by the age of what it was told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import trio
@@ -12,6 +12,7 @@ from skygw.sim.clock import SimClock
 from skygw.sim.installation import WEATHER_UNKNOWN, WEATHER_UNSAFE, Site
 from skygw.sim.journal import Action, Entry, Order
 from skygw.sim.sky import M13
+from skygw.sim.telescope import Telescope
 from skygw.sim.weather_watch import LOOK_S, WeatherWatch
 from tests.fakes.following_hub import FollowingHub
 from tests.sim.conftest import CommandIds
@@ -33,16 +34,20 @@ def followings() -> Followings:
 
 @pytest.fixture
 def watch(site: Site, followings: Followings) -> WeatherWatch:
+    watch = _watch_over(site, site.telescopes, followings)
+    site.why_shut = watch.why_shut
+    return watch
+
+
+def _watch_over(site: Site, telescopes: Sequence[Telescope], followings: Followings) -> WeatherWatch:
     sensor_uid = site.weather_sensor.uid
-    watch = WeatherWatch(
+    return WeatherWatch(
         followings.add(StreamName.DEVICE_SNAPSHOT, StreamFilter(device_uid=(sensor_uid,)), max_rate_hz=None),
         sensor_uid,
         max_age_s=MAX_AGE_S,
-        is_shut=lambda: site.is_shut(site.telescopes),
-        shut=lambda why: site.shut_by_policy(why, site.telescopes),
+        is_shut=lambda: site.is_shut(telescopes),
+        shut=lambda why: site.shut_by_policy(why, telescopes),
     )
-    site.why_shut = watch.why_shut
-    return watch
 
 
 @pytest.fixture
@@ -214,3 +219,27 @@ async def test_the_roof_stays_closed_while_the_weather_is_not_known(
     assert unknown.error is not None
     assert unknown.error["details"]["reason"] == "interlock_active"
     assert known.status == "completed"
+
+
+async def test_of_several_telescopes_under_one_roof_the_last_one_to_park_closes_it_once(
+    autojump_clock: MockClock, nursery: trio.Nursery, shared_site: Site
+) -> None:
+    site = shared_site
+    hubs = []
+    for telescope in site.telescopes:
+        followings = Followings()
+        nursery.start_soon(_watch_over(site, (telescope,), followings).run)
+        hubs.append(FollowingHub(nursery, followings))
+        await hubs[-1].tell(site.weather_sensor.uid)
+    await site.enclosure.open(ON_SITE)
+    for telescope in site.telescopes:
+        await telescope.mount.unpark(ON_SITE)
+    for hub in hubs:
+        await hub.tell(site.weather_sensor.uid, state="unsafe")
+        await trio.sleep(1)
+    await trio.sleep(600)
+    done = [entry.action for entry in site.journal.entries()]
+
+    assert done.count(Action.PARK_REACHED) == len(hubs)
+    assert done.count(Action.ROOF_CLOSED) == 1
+    assert done[-1] is Action.ROOF_CLOSED

@@ -4,6 +4,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+import trio
 
 from skygw.ids import Epoch
 from skygw.protocol.node_frames import SnapshotStream
@@ -33,22 +34,23 @@ async def kept() -> Kept:
 
 
 @pytest.mark.parametrize(
-    ("held", "offered", "is_newer"),
+    ("held", "offered", "is_newer", "refused"),
     [
-        ((1, 1), (1, 2), True),
-        ((1, 2), (1, 1), False),
-        ((1, 2), (1, 2), False),
-        ((1, 900), (2, 1), True),
-        ((2, 1), (1, 900), False),
+        ((1, 1), (1, 2), True, None),
+        ((1, 2), (1, 1), False, "out_of_order"),
+        ((1, 2), (1, 2), False, None),
+        ((1, 900), (2, 1), True, None),
+        ((2, 1), (1, 900), False, None),
     ],
 )
-async def test_the_newest_is_told_by_epoch_and_then_by_live_seq(
-    kept: Kept, held: tuple[int, int], offered: tuple[int, int], *, is_newer: bool
+async def test_the_newest_is_told_by_epoch_and_then_by_live_seq_and_who_counts_backwards_is_told(
+    kept: Kept, held: tuple[int, int], offered: tuple[int, int], refused: str | None, *, is_newer: bool
 ) -> None:
     site = Site()
     mount = site.device()
     assert kept.values.offer(site, Epoch(held[0]), snapshot(mount, held[1], it="held")) is None
-    assert kept.values.offer(site, Epoch(offered[0]), snapshot(mount, offered[1], it="offered")) is None
+    answer = kept.values.offer(site, Epoch(offered[0]), snapshot(mount, offered[1], it="offered"))
+    assert (answer and answer.reason) == refused
     (value,) = kept.values.of(site.install_id)
     assert value.order == (offered if is_newer else held)
     assert ("offered" in value.data) is is_newer
@@ -190,15 +192,47 @@ async def test_a_restored_value_is_stale_and_as_old_as_it_is(kept: Kept) -> None
         received_at=NOW,
         max_silence_s=30.0,
         order=(4, 17),
-        version=12,
         age_s=100.0,
     )
     (value,) = kept.changed
-    assert (value.stale, value.version, value.received_at) == (StaleReason.GATEWAY_RESTARTED, 12, NOW)
+    assert (value.stale, value.received_at, value.observed_at) == (StaleReason.GATEWAY_RESTARTED, NOW, NOW)
+    assert 100.0 <= trio.current_time() - value.heard_at < 160.0
+    assert value.version > Versions(1).last  # who resumes from before is told that it is stale
     kept.values.offer(site, Epoch(4), snapshot(mount, 17))  # of before the restart, and known
     assert value.stale is StaleReason.GATEWAY_RESTARTED
     kept.values.offer(site, Epoch(5), snapshot(mount, 1))
     assert value.stale is None
+
+
+async def test_what_was_said_since_the_start_is_not_overwritten_by_what_is_restored(kept: Kept) -> None:
+    site = Site()
+    mount = site.device()
+    kept.values.offer(site, Epoch(5), snapshot(mount, 1, at="now"))
+    kept.values.restore(
+        DEVICE,
+        site.resources[mount],
+        data=f'{{"uid":"{mount}","at":"before"}}',
+        observed_at=NOW,
+        received_at=NOW,
+        max_silence_s=None,
+        order=(4, 17),
+        age_s=100.0,
+    )
+    (value,) = kept.changed
+    assert (value.stale, "now" in value.data) == (None, True)
+
+
+async def test_what_the_hub_itself_says_of_an_installation_takes_nothing_of_its_share(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_RESOURCES_PER_INSTALLATION", 1)
+    monkeypatch.setattr(room, "MAX_BYTES_PER_INSTALLATION", 1_000)
+    site = Site()
+    mount = site.device()
+    assert kept.values.offer(site, Epoch(1), snapshot(mount, 1, text="x" * 600)) is None
+    kept.values.say(StreamName.INSTRUMENT_SNAPSHOT, site.resources[mount], "x" * 600, order=(0, 1))
+    assert kept.values.find(StreamName.INSTRUMENT_SNAPSHOT, mount) is not None
+    assert kept.values.offer(site, Epoch(1), snapshot(mount, 2, text="y" * 700)) is None
 
 
 async def test_matching_asks_the_records_and_not_the_payload(kept: Kept) -> None:

@@ -3,10 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from skygw.protocol.codec import from_gateway, from_node
+from skygw.protocol.codec import from_gateway, from_node, from_subscriber, to_subscriber
 
-DIRECTIONS: dict[str, Any] = {"from_node": from_node, "from_gateway": from_gateway}
+DIRECTIONS: dict[str, Any] = {
+    "from_node": from_node,
+    "from_gateway": from_gateway,
+    "from_subscriber": from_subscriber,
+    "to_subscriber": to_subscriber,
+}
 FILES = sorted(path for name in DIRECTIONS for path in (Path(__file__).parent / name).glob("*.json"))
+
+
+def direction_of(path: Path) -> str:
+    return path.parent.name
 
 
 def kind_of(path: Path) -> str:

@@ -98,7 +98,8 @@ def snapshots(job: dict[str, Any]) -> dict[str, float]:
     install_id, _ = job["nodes"][0]
     with dialled(job["port"], [node_dial(*job["nodes"][0])]) as first:
         with dialled(job["port"], [node_dial(*node) for node in job["nodes"][1:]]) as others:
-            figures, last = publish([*first, *others], seconds=job["seconds"], server=job["server"])
+            publishers = [(link, node[0]) for link, node in zip([*first, *others], job["nodes"], strict=True)]
+            figures, last = publish(publishers, seconds=job["seconds"], server=job["server"])
         with connected(job["http_port"], 1) as (caller,):
             shown = learn(caller, http_request("GET", f"/internal/nodes/{install_id}", job["token"]))
     if last not in shown:
@@ -113,7 +114,7 @@ def deliveries(job: dict[str, Any]) -> dict[str, float]:
         dialled(job["port"], [node_dial(*job["node"])]) as (publisher,),
         dialled(job["port"], [ping] * job["sockets"]) as links,
     ):
-        return count(links, publisher, seconds=job["seconds"], server=job["server"])
+        return count(links, (publisher, job["node"][0]), seconds=job["seconds"], server=job["server"])
 
 
 def puts(job: dict[str, Any]) -> dict[str, float]:

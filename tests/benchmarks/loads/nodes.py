@@ -5,7 +5,7 @@ import json
 import socket
 from itertools import chain
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from tests.benchmarks.loads.dialing import Dial, Link, LoadBroken
 from tests.benchmarks.wire import BINARY, PING, PONG, TEXT, message, payloads, upgrade
@@ -77,12 +77,17 @@ def _reply(opcode: int, payload: bytes, answer: Any) -> bytes:
     return b""
 
 
+def device_uids(install_id: str) -> list[str]:
+    """What this installation publishes snapshots of: a hub that keeps records must have these in them."""
+    return [str(uuid5(UUID(install_id), f"device {number}")) for number in range(DEVICES)]
+
+
 class PublishingNode:
     """Publishes bursts of snapshots of its devices, at most `BURSTS_UNDER_WAY` of them not yet taken."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, install_id: str) -> None:
         self._link = link
-        self._burst = _burst_template()
+        self._burst = _burst_template(device_uids(install_id))
         self._seq = _FIRST_SEQ
         self.under_way = 0
         self.bursts_taken = 0
@@ -114,9 +119,8 @@ class PublishingNode:
                 raise LoadBroken(f"not what is said to snapshots: {payload[:200]!r}")
 
 
-def _burst_template() -> bytes:
+def _burst_template(uids: list[str]) -> bytes:
     """`BURST` messages, each with places for two numbers that keep their width, and a ping."""
-    uids = [str(uuid4()) for _ in range(DEVICES)]
     frames = [snapshot_template(uids[number % DEVICES]) for number in range(BURST)]
     return b"".join(_message_of(frame) for frame in frames) + text({"kind": "ping", "id": "burst"})
 

@@ -41,11 +41,15 @@ def _read_until(poll: select.epoll, readers: Readers, until: float) -> None:
             readers[fd]()
 
 
-def publish(links: Sequence[Link], *, seconds: float, server: int) -> tuple[dict[str, float], bytes]:
-    """Every link is a node that publishes, for `seconds` and then until everything that was sent has been taken.
+Publisher = tuple[Link, str]
+"""A node's link, and which installation it is."""
+
+
+def publish(publishers: Sequence[Publisher], *, seconds: float, server: int) -> tuple[dict[str, float], bytes]:
+    """Every one is a node that publishes, for `seconds` and then until everything that was sent has been taken.
     Returns what `run` does, of all these snapshots and all this time; and how the time of the first node's last ends.
     """
-    nodes = {link.fd: PublishingNode(link) for link in links}
+    nodes = {link.fd: PublishingNode(link, install_id) for link, install_id in publishers}
     poll = select.epoll()
     for fd in nodes:
         poll.register(fd, select.EPOLLIN)
@@ -70,7 +74,8 @@ def publish(links: Sequence[Link], *, seconds: float, server: int) -> tuple[dict
         "cpu_us": (cpu_seconds(server) - cpu) / taken * 1_000_000,
         "load_busy": (time.process_time() - own_cpu) / took,
     }
-    return figures, nodes[links[0].fd].last_observed
+    first, _ = publishers[0]
+    return figures, nodes[first.fd].last_observed
 
 
 class Counted:
@@ -85,12 +90,13 @@ class Counted:
         self.messages += sum(1 for _ in payloads(self._link.unread))
 
 
-def count(links: Sequence[Link], publisher: Link | None, *, seconds: float, server: int) -> dict[str, float]:
+def count(links: Sequence[Link], publisher: Publisher | None, *, seconds: float, server: int) -> dict[str, float]:
     """What comes on these links, while `publisher`, if there is one, publishes snapshots."""
     counters = {link.fd: Counted(link) for link in links}
     readers = {fd: counter.read for fd, counter in counters.items()}
     if publisher is not None:
-        readers[publisher.fd] = _published_on(PublishingNode(publisher))
+        link, install_id = publisher
+        readers[link.fd] = _published_on(PublishingNode(link, install_id))
     return run(readers, lambda: sum(counter.messages for counter in counters.values()), seconds=seconds, server=server)
 
 

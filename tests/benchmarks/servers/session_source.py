@@ -111,7 +111,9 @@ async def main() -> None:
             results=rooms.commands,
             metrics=metrics,
         )
-        door = NodeDoor(registry=rooms.registry, epochs=rooms.epochs, rules=rooms.rules, ports=ports)
+        door = NodeDoor(
+            registry=rooms.registry, epochs=rooms.epochs, rules=rooms.rules, ports=ports, witnesses=[rooms.commands]
+        )
         await nursery.start(listener.run, make_app(door))
         nursery.start_soon(supply, rooms, int(sys.argv[1]))
         say_ready(listener.address[1])

@@ -19,6 +19,18 @@ def unmasked(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
 
 
+def switching(head: bytes, subprotocol: str = "") -> bytes:
+    """The answer to a handshake."""
+    key = KEY.search(head)
+    assert key is not None, "no WebSocket handshake"
+    accept = b64encode(sha1(key[1] + GUID).digest())  # noqa: S324 - RFC 6455 §4.2.2 wants it
+    chosen = f"sec-websocket-protocol: {subprotocol}\r\n".encode() if subprotocol else b""
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        b"sec-websocket-accept: " + accept + b"\r\n" + chosen + b"\r\n"
+    )
+
+
 async def serve(stream: trio.SocketStream) -> None:
     head = b""
     while b"\r\n\r\n" not in head:
@@ -26,13 +38,7 @@ async def serve(stream: trio.SocketStream) -> None:
         if not data:
             return
         head += data
-    key = KEY.search(head)
-    assert key is not None, "no WebSocket handshake"
-    accept = b64encode(sha1(key[1] + GUID).digest())  # noqa: S324 - RFC 6455 §4.2.2 wants it
-    await stream.send_all(
-        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-        b"sec-websocket-accept: " + accept + b"\r\n\r\n"
-    )
+    await stream.send_all(switching(head))
     unread = head.partition(b"\r\n\r\n")[2]
     while data := await stream.receive_some():
         unread += data
