@@ -40,6 +40,8 @@ class NodeJournal:
     links: list[list[Sent]] = field(default_factory=list)
     latest: dict[tuple[str, UUID], int] = field(default_factory=dict)
     """The newest number of each resource in each stream."""
+    epochs: list[int] = field(default_factory=list)
+    """Of its welcomes."""
     last_seq: int = 0
     acked_seq: int = 0
     refusals: list[str] = field(default_factory=list)

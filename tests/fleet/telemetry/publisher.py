@@ -219,9 +219,11 @@ class RecordedLink:
     def _heard(self, message: str | bytes) -> str | bytes:
         frame = json.loads(message)
         for each in frame if isinstance(frame, list) else [frame]:
-            if each["kind"] in ("ack", "welcome"):
-                acked = each["seq" if each["kind"] == "ack" else "acked_seq"]
-                self._journal.acked_seq = max(self._journal.acked_seq, acked)
+            if each["kind"] == "welcome":
+                self._journal.epochs.append(each["epoch"])
+                self._journal.acked_seq = max(self._journal.acked_seq, each["acked_seq"])
+            elif each["kind"] == "ack":
+                self._journal.acked_seq = max(self._journal.acked_seq, each["seq"])
             elif each["kind"] in ("nack", "error"):
                 self._journal.refusals.append(str(message))
         return message

@@ -72,7 +72,7 @@ class Story:
 
     @property
     def is_logged(self) -> bool:
-        return not self.stream.endswith("_snapshot")
+        return self.stream in ("telescope_log", "node_event")
 
     @property
     def event(self) -> str:
@@ -151,3 +151,33 @@ class Story:
             self.told.get(node.install_id, 0) >= max(node.expected(self.stream, self.wanted), default=0)
             for node in self.journal
         )
+
+
+@dataclass
+class PresenceStory(Story):
+    """Who is here: of each node the epoch of its session, and the state it is said to be in."""
+
+    present: dict[UUID, tuple[int, str]] = field(default_factory=dict)
+    returns: list[str] = field(default_factory=list)
+    """Of a session that was over and is said to be there again."""
+
+    def _with_data(self, message: Message, text: str, install_id: str | None) -> Message:
+        data = json.loads(text)
+        node, said = UUID(data["uid"]), (int(data["epoch"]), str(data["state"]))
+        before = self.present.get(node, said)
+        if said[1] == "online" and said < (before[0], ""):
+            self.returns.append(f"{self.name}: {text} after {before}")
+        self.present[node] = said
+        return replace(message, node=node, uid=node, is_verbatim=install_id == str(node))
+
+    @property
+    def is_complete(self) -> bool:
+        return self.absent() == []
+
+    def absent(self) -> list[str]:
+        """Who is here with their newest session, and not said to be."""
+        return [
+            f"{self.name}: {node.install_id} is {self.present.get(node.install_id)}, and was welcomed as {node.epochs}"
+            for node in self.journal
+            if self.present.get(node.install_id) != (node.epochs[-1], "online")
+        ]

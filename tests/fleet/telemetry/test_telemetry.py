@@ -92,6 +92,10 @@ async def test_nothing_is_lost_in_silence_whatever_breaks(tmp_path: Path) -> Non
     assert [changed for story in newcomers for changed in verdicts.changed_bytes(story)] == []
     assert [stream for view in views.values() for stream in view["streams"] if stream["stale"] is not None] == []
 
+    # Who is here is said to be, and no session comes back that was over.
+    assert world.presence.absent() == []
+    assert world.presence.returns == []
+
     # What was acknowledged is kept, once.
     assert unsettled == []
     assert [lost for node in world.journal for lost in verdicts.log_differs(node, kept[node.install_id])] == []

@@ -18,7 +18,7 @@ from skygw.sim.seeds import chance_of, uid_of
 from tests.fleet.telemetry.hub import Hub
 from tests.fleet.telemetry.journal import FleetJournal, NodeJournal, Wanted
 from tests.fleet.telemetry.publisher import Publisher
-from tests.fleet.telemetry.story import Story
+from tests.fleet.telemetry.story import PresenceStory, Story
 from tests.fleet.telemetry.subscriber import EventSourceSubscriber, Subscriber
 
 DEVICE_TYPES = ("mount", "camera", "focuser", "filter_wheel")
@@ -47,6 +47,10 @@ class World:
     @property
     def stories(self) -> list[Story]:
         return [story for subscriber in self.subscribers for story in subscriber.stories]
+
+    @property
+    def presence(self) -> PresenceStory:
+        return next(story for story in self.stories if isinstance(story, PresenceStory))
 
     def unsettled(self) -> list[str]:
         """What is still waited for."""
@@ -180,7 +184,7 @@ def _audience(hub: Hub, journal: FleetJournal, seed: str) -> list[Subscriber]:
     def stories(name: str, wanted: Wanted, *streams: str, **how: Any) -> list[Story]:
         return [Story(f"{name} {stream}", stream, wanted, journal, **how) for stream in streams]
 
-    def subscriber(name: str, those: list[Story], *, is_slow: bool = False) -> Subscriber:
+    def subscriber(name: str, those: Sequence[Story], *, is_slow: bool = False) -> Subscriber:
         return Subscriber(name, hub, those, chance=chance_of(seed, "subscriber", name), is_slow=is_slow)
 
     def event_source(name: str, story: Story) -> Subscriber:
@@ -197,6 +201,7 @@ def _audience(hub: Hub, journal: FleetJournal, seed: str) -> list[Subscriber]:
         subscriber("installation", stories("installation", installation, *snapshots, *logs)),
         subscriber("slow", stories("slow", everything, "device_snapshot", "telescope_log"), is_slow=True),
         subscriber("rate", stories("rate", everything, "device_snapshot", options={"max_rate_hz": 1.0})),
+        subscriber("presence", [PresenceStory("presence", "node_presence", everything, journal)]),
         subscriber("anew", stories("anew", everything, "device_snapshot", *logs, resumes=False)),
         event_source("http", by_http),
         event_source("http-log", logs_by_http),
