@@ -86,6 +86,7 @@ async def test_nothing_is_lost_in_silence_whatever_breaks(tmp_path: Path) -> Non
 
     # Snapshots: the latest in the end, and no hole that was not told.
     assert [hole for story in retained for hole in verdicts.silent_holes(story)] == []
+    assert [hole for story in retained for hole in verdicts.miscounted_holes(story)] == []
     assert [step for story in retained for step in verdicts.went_back(story)] == []
     assert [run for story in retained for run in verdicts.restarts_not_told(story)] == []
     assert [old for story in (*retained, *newcomers) for old in verdicts.not_the_latest(story)] == []

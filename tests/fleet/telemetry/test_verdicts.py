@@ -65,9 +65,10 @@ class Teller:
             members = f',"install_id":"{self._node.install_id}"{said},"data":{data}'
             self.says(self.story.event, members=members, **how)
 
-    def gap(self, reason: str = "conflated") -> None:
+    def gap(self, reason: str = "conflated", count: int | None = None) -> None:
+        counted = "" if count is None else f',"count":{count}'
         about = f',"install_id":"{self._node.install_id}","data":{{"reason":"outbox_full"}}'
-        self.says("event_gap", members=f',"reason":"{reason}"{about}')
+        self.says("event_gap", members=f',"reason":"{reason}"{counted}{about}')
 
 
 @pytest.fixture
@@ -90,6 +91,7 @@ OF_ALL: tuple[Verdict, ...] = (
 OF_SNAPSHOTS: tuple[Verdict, ...] = (
     *OF_ALL,
     verdicts.silent_holes,
+    verdicts.miscounted_holes,
     verdicts.went_back,
     verdicts.restarts_not_told,
     verdicts.not_the_latest,
@@ -111,7 +113,7 @@ def test_what_a_good_gateway_tells_is_acquitted(snapshots: Teller, lines: Teller
     snapshots.tells(1)
     snapshots.says("event_live")
     snapshots.tells(2)
-    snapshots.gap()
+    snapshots.gap(count=2)
     snapshots.tells(5)
     snapshots.sit(run=1)
     snapshots.gap("gateway_restarted")
@@ -128,7 +130,14 @@ def test_what_a_good_gateway_tells_is_acquitted(snapshots: Teller, lines: Teller
 
 def test_a_snapshot_that_was_passed_over_in_silence_is_found(snapshots: Teller) -> None:
     snapshots.tells(1, 2, 4, 5, 6, 7)
-    assert found(snapshots.story) == {"silent_holes"}
+    assert found(snapshots.story) == {"silent_holes", "miscounted_holes"}
+
+
+def test_a_gap_that_counts_too_few_is_found(snapshots: Teller) -> None:
+    snapshots.tells(1, 2)
+    snapshots.gap(count=1)
+    snapshots.tells(5, 6, 7)
+    assert found(snapshots.story) == {"miscounted_holes"}
 
 
 def test_a_snapshot_is_not_missed_that_may_have_been_lost_with_its_link(node: NodeJournal, snapshots: Teller) -> None:

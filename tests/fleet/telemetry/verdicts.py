@@ -156,6 +156,8 @@ class _Missed(NamedTuple):
     numbers: list[int]
     is_told: bool
     sitting: int
+    began: int
+    """The sitting of the neighbour before."""
 
 
 def _missed(story: Story) -> Iterator[_Missed]:
@@ -170,7 +172,7 @@ def _missed(story: Story) -> Iterator[_Missed]:
                 if sent.stream == story.stream:
                     of_resource[sent.uid].append(sent)
                     places[sent.uid, sent.n].append((of_resource[sent.uid], len(of_resource[sent.uid]) - 1))
-    last: dict[UUID, tuple[int, int]] = {}
+    last: dict[UUID, tuple[int, int, int]] = {}
     gaps = 0
     for number, sitting in enumerate(story.sittings):
         if not story.resumes:
@@ -182,10 +184,10 @@ def _missed(story: Story) -> Iterator[_Missed]:
             before = last.get(message.uid)
             if before is not None and message.n <= before[0]:
                 continue
-            last[message.uid] = (message.n, gaps)
+            last[message.uid] = (message.n, gaps, number)
             if before is None:
                 continue
-            seen, gaps_then = before
+            seen, gaps_then, began = before
             # Which of the links it came by is not known: only what went before it on each of them has come for sure.
             missing = set[int].intersection(
                 *(
@@ -194,7 +196,7 @@ def _missed(story: Story) -> Iterator[_Missed]:
                 )
             )
             if missing:
-                yield _Missed(message.uid, sorted(missing), gaps > gaps_then, number)
+                yield _Missed(message.uid, sorted(missing), gaps > gaps_then, number, began)
 
 
 def silent_holes(story: Story) -> list[str]:
@@ -205,9 +207,17 @@ def silent_holes(story: Story) -> list[str]:
     ]
 
 
-def holes(story: Story) -> int:
-    """How many snapshots it did not get and was told so."""
-    return sum(len(missed.numbers) for missed in _missed(story))
+def miscounted_holes(story: Story) -> list[str]:
+    """What was passed over within a sitting is no more than its gaps say."""
+    passed_over = Counter[int]()
+    for missed in _missed(story):
+        if missed.began == missed.sitting:
+            passed_over[missed.sitting] += len(missed.numbers)
+    return [
+        f"{story.name}, sitting {number}: {passed_over[number]} passed over, and {counted} told of"
+        for number, sitting in enumerate(story.sittings)
+        if (counted := sum(each.count or 0 for each in sitting.messages)) < passed_over[number]
+    ]
 
 
 def went_back(story: Story) -> list[str]:

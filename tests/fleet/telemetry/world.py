@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ class World:
     publishers: Sequence[Publisher]
     subscribers: Sequence[Subscriber]
     state_dirs: dict[InstallId, Path]
-    repeated: list[tuple[Any, ...]] = field(default_factory=list)
 
     @property
     def stories(self) -> list[Story]:
