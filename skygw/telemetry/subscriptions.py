@@ -298,13 +298,14 @@ class LoggedSubscription(Subscription):
                 await trio.sleep(error.retry_after_s or RETRY_S)
 
     async def _catch_up(self, log: EventLog, head: Callable[[], int]) -> None:
-        floor = await log.floor()
-        if self._after < floor:
-            await self._put(_no_longer_kept(floor))
-            self._after = floor
         while not self.is_over:
             upto = head()
             events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
+            floor = await log.floor()  # asked last: what was dropped meanwhile is not in the page
+            if self._after < floor:
+                await self._put(missing_up_to(floor))
+                self._after = floor
+                continue
             for event in events:
                 if self.want.sight is None or self.want.sight.may_see(event):
                     await self._put(event)
@@ -396,8 +397,9 @@ class LoggedSubscription(Subscription):
             self._certain = max(self._certain, position)
 
 
-def _no_longer_kept(floor: int) -> LogEvent:
-    return LogEvent(floor, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
+def missing_up_to(position: int) -> LogEvent:
+    """What the log has lost, of everybody."""
+    return LogEvent(position, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
 
 
 def _why(gap: LogEvent) -> str:
