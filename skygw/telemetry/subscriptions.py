@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from math import inf
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -25,6 +25,9 @@ from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
 from skygw.telemetry.positions import Versions, logged_position, retained_position
 from skygw.telemetry.retained import Value
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
 BEAT_S = 10.0
 """How often a subscription that has nothing to say says so: then a loss is noticed in this time."""
 
@@ -33,6 +36,9 @@ MAX_WAITING_BYTES = 1024 * 1024
 
 EVENT_OVERHEAD = 256
 """Counted with each event, so that many small ones are bounded too."""
+
+CHARACTERS_PARSED_AS_ONE = 8
+"""A payload has to be parsed for `fields`, 64 KiB of it in some milliseconds: others have their turn in between."""
 
 RETRY_S = 1.0
 
@@ -60,6 +66,8 @@ class Subscription(ABC):
     """What both kinds share: an id, a last position, beats, an end."""
 
     metrics: StreamMetrics = UNCOUNTED
+    effort = 0
+    """What the last message has cost to make, in characters of messages that are only written."""
 
     def __init__(self, subscription_id: str, stream: StreamName, want: Want, outlet: Outlet) -> None:
         self.id = subscription_id
@@ -158,11 +166,12 @@ class RetainedSubscription(Subscription):
         self._every_s = None if options.max_rate_hz is None else 1 / options.max_rate_hz
         self._untold: dict[Value, int] = {}
         """With the version of the oldest change not told, in that order: the first of them bounds what is certain."""
-        self._told: dict[Value, tuple[int, float]] = {}
-        """Which data was told last (by the version it came with), and when."""
+        self._told: dict[UUID, tuple[int, float]] = {}
+        """Which data was told last of a resource (by the version it came with), and when."""
         self._due: deque[Value] = deque()
         self._held: list[tuple[float, int, Value]] = []
-        """Untold, and not due before that time because of `max_rate_hz`."""
+        """Untold, and not due before that time because of `max_rate_hz`; as far as `_held_until` says so too."""
+        self._held_until: dict[Value, float] = {}
         self._tie = count()
         self._certain = 0
         self._passed_over = 0
@@ -191,6 +200,8 @@ class RetainedSubscription(Subscription):
     def changed(self, value: Value) -> None:
         if value in self._untold:
             self._pass_over()
+            if value.stale is not None and self._held_until.pop(value, None) is not None:
+                self._schedule(value)
             return
         self._untold[value] = value.version
         self._schedule(value)
@@ -210,11 +221,14 @@ class RetainedSubscription(Subscription):
             self._schedule(value)
 
     def _schedule(self, value: Value) -> None:
-        if self._every_s is not None and value in self._told:
-            at = self._told[value][1] + self._every_s
+        """That it is no longer the present waits for no rate: whoever looks seldom needs it most."""
+        if self._every_s is not None and value.stale is None and value.uid in self._told:
+            at = self._told[value.uid][1] + self._every_s
             if at > trio.current_time():
+                self._held_until[value] = at
                 heapq.heappush(self._held, (at, next(self._tie), value))
-                self._outlet.later(self, at)
+                if self._held[0][2] is value:
+                    self._outlet.later(self, at)
                 return
         self._due.append(value)
         self._outlet.ready(self)
@@ -222,8 +236,8 @@ class RetainedSubscription(Subscription):
     # What is told.
 
     def _next(self) -> str | None:
-        while self._held and self._held[0][0] <= trio.current_time():
-            self._due.append(heapq.heappop(self._held)[2])
+        if self._held and self._held[0][0] <= trio.current_time():
+            self._release()
         while self._due:
             said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft())
             if said is not None:
@@ -233,6 +247,16 @@ class RetainedSubscription(Subscription):
             self._begin_beats()
             return self._live()
         return None
+
+    def _release(self) -> None:
+        now = trio.current_time()
+        while self._held and self._held[0][0] <= now:
+            at, _, value = heapq.heappop(self._held)
+            if self._held_until.get(value) == at:
+                del self._held_until[value]
+                self._due.append(value)
+        if self._held:
+            self._outlet.later(self, self._held[0][0])
 
     def _gap(self) -> str | None:
         reason = "resumed" if self._resumes else "conflated"
@@ -248,12 +272,14 @@ class RetainedSubscription(Subscription):
     def _tell(self, value: Value) -> str | None:
         del self._untold[value]
         position = self._position()
-        told = self._told.get(value)
+        told = self._told.get(value.uid)
         if value.stale is not None and told is not None and told[0] == value.data_version:
             said = self._dialect.stale(self.id, value, position=position, prev=self.prev, reason=value.stale)
         else:
             said = self._dialect.value(self.id, value, position=position, prev=self.prev, fields=self._fields)
-        self._told[value] = (value.data_version, trio.current_time())
+            if self._fields is not None:
+                self.effort = len(value.data) // CHARACTERS_PARSED_AS_ONE
+        self._told[value.uid] = (value.data_version, trio.current_time())
         if said is not None:
             self.prev = position
         return said
