@@ -23,7 +23,7 @@ ITEM_OVERHEAD = 512
 
 ITEMS_WITHOUT_A_PAUSE = 16
 
-RESUMABLE = frozenset({EndReason.SLOW_CONSUMER.value, EndReason.UNAVAILABLE.value})
+RESUMABLE = frozenset({EndReason.SLOW_CONSUMER.value})
 """Ends after which the gateway serves again from the position."""
 
 

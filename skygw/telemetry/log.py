@@ -81,5 +81,6 @@ class EventLog(Protocol):
     ) -> Sequence[LogEvent]:
         """The next events of one stream that fit the filter, and the gaps of the nodes it speaks of, `after` <
         position ≤ `upto`, in order, at most `limit` and about `max_bytes` (at least one). Empty: there are no more.
+        The filter's `device_type` is not looked at.
         """
         ...

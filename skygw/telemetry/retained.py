@@ -176,8 +176,8 @@ class RetainedValues:
         if len(frame.data.text) > NEVER_TOO_LARGE and _is_too_large(frame.data.text):
             return Unwanted(
                 "invalid",
-                f"`data` may have {MAX_SNAPSHOT_BYTES} bytes and somewhat less than {MAX_JSON_VALUES} values: other nodes "
-                "are told of it in a frame of the largest size.",
+                f"`data` may have {MAX_SNAPSHOT_BYTES} bytes and somewhat less than {MAX_JSON_VALUES} values: other "
+                "nodes are told of it in a frame of the largest size.",
             )
         said = frame.data.value.get("uid")
         install_id = publisher.install_id
