@@ -89,7 +89,9 @@ class Subscription(ABC):
         if not self.is_over:
             self.drop()
             self.metrics.subscription_ended(reason.value)
-            self._last_words = self._dialect.ended(self.id, position=self.prev, reason=reason, message=message)
+            self._last_words = self._dialect.ended(
+                self.id, position=self._resume_from(), reason=reason, message=message
+            )
             self._outlet.ready(self)
 
     def drop(self) -> None:
@@ -132,6 +134,10 @@ class Subscription(ABC):
         if said is not None:
             self.prev = position
         return said
+
+    def _resume_from(self) -> str | None:
+        """`after` for whoever wants to go on."""
+        return self.prev
 
     @abstractmethod
     def _next(self) -> str | None:
@@ -373,6 +379,10 @@ class LoggedSubscription(Subscription):
             )
             return
         self._append(event)
+
+    def _resume_from(self) -> str:
+        """Where it began, if it was told nothing: what has happened since was to come."""
+        return self.prev or self._position()
 
     def drop(self) -> None:
         super().drop()

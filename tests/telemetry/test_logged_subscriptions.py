@@ -130,6 +130,21 @@ async def test_what_was_never_taken_is_told_as_a_gap_of_its_own_stream(room: Roo
     assert (gap["kind"], gap["count"], gap["reason"]) == ("event_gap", 1, "never_taken")
 
 
+async def test_who_was_told_nothing_yet_resumes_from_where_it_began(
+    room: Room, monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    monkeypatch.setattr(room_of_subscriptions, "MAX_WAITING_BYTES", 1_000)
+    room.write(1, 2)
+    while room.hub.feed.head < 2:
+        await trio.lowlevel.checkpoint()
+    reader = room.reader()
+    await trio.sleep(1)
+    room.write(3, 4, 5, 6, 7)
+    await trio.sleep(1)
+    (ended,) = await reader.read(1)
+    assert (ended["reason"], ended["position"]) == ("slow_consumer", "l2")
+
+
 async def test_resuming_before_what_is_still_kept_begins_with_a_gap(room: Room) -> None:
     room.write(*range(10))
     while room.hub.feed.head < 10:
