@@ -232,6 +232,8 @@ class Subscription:
     def _told_of_end(self, said: Said) -> Verdict:
         reason = said.text("reason")
         if reason in RESUMABLE:
+            if self._received is None:  # nothing was told, and what has happened since was to be
+                self._received = said.text_or_none("position")
             return Verdict.RESUME
         self.refuse(reason, said.text_or_none("message") or reason, said.message)
         return Verdict.OVER

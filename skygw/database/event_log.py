@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import asyncpg
+import trio
 
 from skygw.database.pool import Database
 from skygw.ids import InstallId
@@ -17,7 +18,13 @@ GAP = "*"
 FEWEST = 8
 """Rows a lookup may bring, when there are very many lookups in one page."""
 
+REPLAYS_AT_ONCE = 2
+"""Pages read at once. A page of a thousand devices can take a second or two: a socket may ask for hundreds, which would
+take every connection there is, and each other's time until none is done within a statement's limit.
+"""
+
 HEAD = "SELECT position FROM skygw.log_head"
+LIFT = "UPDATE skygw.log_head SET position = $1 WHERE position < $1"
 FLOOR = "SELECT dropped_through FROM skygw.log_head"
 
 COLUMNS = (
@@ -111,11 +118,17 @@ class PgEventLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._replays = trio.Semaphore(REPLAYS_AT_ONCE)
 
     async def head(self) -> int:
         """The position of the last committed event, 0 before the first."""
         async with self._database.connection() as connection:
             return int(await connection.fetchval(HEAD))
+
+    async def lift(self, position: int) -> None:
+        """Lets the next event have a position above this one."""
+        async with self._database.connection() as connection:
+            await connection.execute(LIFT, position)
 
     async def floor(self) -> int:
         """Everything up to this position is no longer kept."""
@@ -140,9 +153,10 @@ class PgEventLog:
         """The next events of one stream that fit the filter, and the gaps of the nodes it speaks of. May be fewer than
         `limit`; none when there are no more.
 
-        With a filter by device these are the gaps of the node that has the device by the hub's records of today.
+        With a filter by device these are the gaps of the node that has the device by the hub's records of today. Waits
+        for its turn among `REPLAYS_AT_ONCE`.
         """
-        async with self._database.connection() as connection:
+        async with self._replays, self._database.connection() as connection:
             devices = await connection.fetch(FIND_DEVICES, wanted.device_uid) if wanted.device_uid else []
             lookups = _lookups(stream, wanted, devices)
             each = max(FEWEST, min(limit, 4 * limit // max(1, lookups.count)))

@@ -57,6 +57,10 @@ class EventLog(Protocol):
         """The position of the last committed event, 0 before the first."""
         ...
 
+    async def lift(self, position: int) -> None:
+        """Lets the next event have a position above this one. What a restored log had given is not given again."""
+        ...
+
     async def floor(self) -> int:
         """Everything up to this position is no longer kept (0: all is)."""
         ...

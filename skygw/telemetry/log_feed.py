@@ -1,6 +1,7 @@
 """Reads the log behind its head, for everybody who listens: what is told is what was committed."""
 
 import logging
+from math import inf
 
 import trio
 
@@ -8,12 +9,14 @@ from skygw.errors import RoutingUnavailable
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.telemetry.audience import Audience
 from skygw.telemetry.log import PAGE, EventLog, LogEvent, LogKind
-from skygw.telemetry.subscriptions import EVENT_OVERHEAD, MAX_WAITING_BYTES, LoggedSubscription
+from skygw.telemetry.subscriptions import EVENT_OVERHEAD, MAX_WAITING_BYTES, LoggedSubscription, missing_up_to
 
 log = logging.getLogger("skygw.telemetry")
 
 POLL_S = 1.0
-"""How long an event of another process may go unnoticed; this one's own are told of by `poke`."""
+"""How long an event of another process may go unnoticed; this one's own are told of by `poke`. How often at most it is
+asked whether the log went back.
+"""
 RETRY_S = 1.0
 
 FED_BYTES = MAX_WAITING_BYTES // 4
@@ -34,6 +37,7 @@ class LogFeed:
         self.behind = 0
         """How many events it found when it last looked, at most as many as it reads at once."""
         self._caught_up_at: float | None = None
+        self._sure_until = -inf
         self._source = source
         self._audiences: dict[StreamName, Audience[LoggedSubscription]] = {
             stream: Audience() for stream in LOGGED_STREAMS
@@ -101,6 +105,9 @@ class LogFeed:
             if size >= FED_BYTES // 2:
                 await self._let_read()
         else:
+            if asked_at >= self._sure_until:
+                await self._go_on_above_the_head()
+                self._sure_until = asked_at + POLL_S
             with trio.move_on_after(POLL_S):
                 await self._wake.wait()
 
@@ -109,6 +116,21 @@ class LogFeed:
             for audience in self._audiences.values():
                 for subscription in audience:
                     await subscription.has_room()
+
+    async def _go_on_above_the_head(self) -> None:
+        """A log that was restored from a backup, under a gateway that runs, would give positions again that listeners
+        have, and nobody would be told of what happens at them. What was committed there already is said to be missing.
+        """
+        head = await self._source.head()
+        if head >= self.head:
+            return
+        log.error("the log went back: it goes on above what was told", extra={"from": self.head, "to": head})
+        above = self.head + 1
+        await self._source.lift(above)
+        self.head = above
+        for audience in self._audiences.values():
+            for subscription in audience:
+                subscription.happened(missing_up_to(above))
 
     def _tell(self, event: LogEvent) -> None:
         if event.kind is LogKind.EVENT:

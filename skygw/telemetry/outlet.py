@@ -75,6 +75,9 @@ class SubscriberOutlet:
             return False
         subscription.drop()
         self._ready.pop(subscription, None)
+        # A timer may be days ahead, and would keep all of the subscription until then.
+        self._timers = [timer for timer in self._timers if timer[2] is not subscription]
+        heapq.heapify(self._timers)
         return True
 
     def close(self) -> None:
@@ -145,7 +148,7 @@ class SubscriberOutlet:
                 message = subscription.take()
                 if message is not None:
                     batch.append(message)
-                    size += len(message)
+                    size += max(len(message), subscription.effort)
                 if subscription.is_over:  # these were its last words
                     if self._subscriptions.get(subscription.id) is subscription:
                         del self._subscriptions[subscription.id]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from math import inf
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -25,6 +25,9 @@ from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
 from skygw.telemetry.positions import Versions, era_of, logged_position, retained_position
 from skygw.telemetry.retained import Value
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
 BEAT_S = 10.0
 """How often a subscription that has nothing to say says so: then a loss is noticed in this time."""
 
@@ -33,6 +36,9 @@ MAX_WAITING_BYTES = 1024 * 1024
 
 EVENT_OVERHEAD = 256
 """Counted with each event, so that many small ones are bounded too."""
+
+CHARACTERS_PARSED_AS_ONE = 8
+"""A payload has to be parsed for `fields`, 64 KiB of it in some milliseconds: others have their turn in between."""
 
 RETRY_S = 1.0
 
@@ -62,6 +68,8 @@ class Subscription(ABC):
     """What both kinds share: an id, a last position, beats, an end."""
 
     metrics: StreamMetrics = UNCOUNTED
+    effort = 0
+    """What the last message has cost to make, in characters of messages that are only written."""
 
     def __init__(self, subscription_id: str, stream: StreamName, want: Want, outlet: Outlet) -> None:
         self.id = subscription_id
@@ -83,7 +91,9 @@ class Subscription(ABC):
         if not self.is_over:
             self.drop()
             self.metrics.subscription_ended(reason.value)
-            self._last_words = self._dialect.ended(self.id, position=self.prev, reason=reason, message=message)
+            self._last_words = self._dialect.ended(
+                self.id, position=self._resume_from(), reason=reason, message=message
+            )
             self._outlet.ready(self)
 
     def drop(self) -> None:
@@ -127,6 +137,10 @@ class Subscription(ABC):
             self.prev = position
         return said
 
+    def _resume_from(self) -> str | None:
+        """`after` for whoever wants to go on."""
+        return self.prev
+
     @abstractmethod
     def _next(self) -> str | None:
         """The next message but for beats."""
@@ -160,11 +174,12 @@ class RetainedSubscription(Subscription):
         self._every_s = None if options.max_rate_hz is None else 1 / options.max_rate_hz
         self._untold: dict[Value, int] = {}
         """With the version of the oldest change not told, in that order: the first of them bounds what is certain."""
-        self._told: dict[Value, tuple[int, float]] = {}
-        """Which data was told last (by the version it came with), and when."""
+        self._told: dict[UUID, tuple[int, float]] = {}
+        """Which data was told last of a resource (by the version it came with), and when."""
         self._due: deque[Value] = deque()
         self._held: list[tuple[float, int, Value]] = []
-        """Untold, and not due before that time because of `max_rate_hz`."""
+        """Untold, and not due before that time because of `max_rate_hz`; as far as `_held_until` says so too."""
+        self._held_until: dict[Value, float] = {}
         self._tie = count()
         self._certain = 0
         self._passed_over = 0
@@ -196,6 +211,8 @@ class RetainedSubscription(Subscription):
     def changed(self, value: Value) -> None:
         if value in self._untold:
             self._pass_over()
+            if value.stale is not None and self._held_until.pop(value, None) is not None:
+                self._schedule(value)
             return
         self._untold[value] = value.version
         self._schedule(value)
@@ -215,11 +232,14 @@ class RetainedSubscription(Subscription):
             self._schedule(value)
 
     def _schedule(self, value: Value) -> None:
-        if self._every_s is not None and value in self._told:
-            at = self._told[value][1] + self._every_s
+        """That it is no longer the present waits for no rate: whoever looks seldom needs it most."""
+        if self._every_s is not None and value.stale is None and value.uid in self._told:
+            at = self._told[value.uid][1] + self._every_s
             if at > trio.current_time():
+                self._held_until[value] = at
                 heapq.heappush(self._held, (at, next(self._tie), value))
-                self._outlet.later(self, at)
+                if self._held[0][2] is value:
+                    self._outlet.later(self, at)
                 return
         self._due.append(value)
         self._outlet.ready(self)
@@ -227,8 +247,8 @@ class RetainedSubscription(Subscription):
     # What is told.
 
     def _next(self) -> str | None:
-        while self._held and self._held[0][0] <= trio.current_time():
-            self._due.append(heapq.heappop(self._held)[2])
+        if self._held and self._held[0][0] <= trio.current_time():
+            self._release()
         while self._resumes or self._due:
             said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft())
             if said is not None:
@@ -238,6 +258,16 @@ class RetainedSubscription(Subscription):
             self._begin_beats()
             return self._live()
         return None
+
+    def _release(self) -> None:
+        now = trio.current_time()
+        while self._held and self._held[0][0] <= now:
+            at, _, value = heapq.heappop(self._held)
+            if self._held_until.get(value) == at:
+                del self._held_until[value]
+                self._due.append(value)
+        if self._held:
+            self._outlet.later(self, self._held[0][0])
 
     def _gap(self) -> str | None:
         reason = self._resumes or "conflated"
@@ -253,12 +283,14 @@ class RetainedSubscription(Subscription):
     def _tell(self, value: Value) -> str | None:
         del self._untold[value]
         position = self._position()
-        told = self._told.get(value)
+        told = self._told.get(value.uid)
         if value.stale is not None and told is not None and told[0] == value.data_version:
             said = self._dialect.stale(self.id, value, position=position, prev=self.prev, reason=value.stale)
         else:
             said = self._dialect.value(self.id, value, position=position, prev=self.prev, fields=self._fields)
-        self._told[value] = (value.data_version, trio.current_time())
+            if self._fields is not None:
+                self.effort = len(value.data) // CHARACTERS_PARSED_AS_ONE
+        self._told[value.uid] = (value.data_version, trio.current_time())
         if said is not None:
             self.prev = position
         return said
@@ -303,13 +335,14 @@ class LoggedSubscription(Subscription):
                 await trio.sleep(error.retry_after_s or RETRY_S)
 
     async def _catch_up(self, log: EventLog, head: Callable[[], int]) -> None:
-        floor = await log.floor()
-        if self._after < floor:
-            await self._put(_no_longer_kept(floor))
-            self._after = floor
         while not self.is_over:
             upto = head()
             events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
+            floor = await log.floor()  # asked last: what was dropped meanwhile is not in the page
+            if self._after < floor:
+                await self._put(missing_up_to(floor))
+                self._after = floor
+                continue
             for event in events:
                 if self.want.sight is None or self.want.sight.may_see(event):
                     await self._put(event)
@@ -360,6 +393,10 @@ class LoggedSubscription(Subscription):
             return
         self._append(event)
 
+    def _resume_from(self) -> str:
+        """Where it began, if it was told nothing: what has happened since was to come."""
+        return self.prev or self._position()
+
     def drop(self) -> None:
         super().drop()
         self._room.set()
@@ -409,8 +446,9 @@ class LoggedSubscription(Subscription):
             self._certain = max(self._certain, position)
 
 
-def _no_longer_kept(floor: int) -> LogEvent:
-    return LogEvent(floor, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
+def missing_up_to(position: int) -> LogEvent:
+    """What the log has lost, of everybody."""
+    return LogEvent(position, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
 
 
 def _why(gap: LogEvent) -> str:

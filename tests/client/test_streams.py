@@ -485,6 +485,18 @@ async def test_an_end_that_passes_is_resumed_from_the_position(autojump_clock: C
     assert [type(item) for item in told] == [Changed, Away, Changed]
 
 
+async def test_an_end_before_anything_was_told_is_resumed_from_where_it_began(
+    autojump_clock: Clock, door: StreamDoor
+) -> None:
+    async with running(door) as client, client.subscribe(LOG):
+        end = await door.accept()
+        served = await end.asked()
+        served.end("slow_consumer", position="l7")
+        resumed = await end.asked()
+
+    assert resumed.options["after"] == "l7"
+
+
 async def test_an_end_that_does_not_pass_is_the_last_item(autojump_clock: Clock, door: StreamDoor) -> None:
     async with running(door) as client, client.subscribe(LOG) as subscription:
         served = await (await door.accept()).asked()

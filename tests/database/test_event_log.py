@@ -3,13 +3,16 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+import trio
+import trio.testing
 
-from skygw.database.event_log import PgEventLog
+from skygw.database.event_log import REPLAYS_AT_ONCE, PgEventLog
 from skygw.database.pool import open_loop_and_database
 from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
 from skygw.ids import DeviceUid, InstallId, TelescopeUid
@@ -326,3 +329,33 @@ async def test_a_page_reads_what_fits_and_hardly_more(places: tuple[Place, Place
         "nobody": [],
     }
     assert max(read_for.values()) < 100, read_for
+
+
+async def test_what_a_log_gave_before_it_was_restored_is_not_given_again(
+    kept: Kept, places: tuple[Place, Place]
+) -> None:
+    place = places[0]
+    await kept.append(place.says(LOG, '"before"'))
+    await kept.log.lift(9)
+    await kept.log.lift(5)
+    await kept.append(place.says(LOG, '"after"'))
+    assert [event.position for event in await kept.log.tail(1)] == [10]
+    assert await kept.log.head() == 10
+
+
+async def test_readers_of_the_past_leave_connections_to_the_others(postgres: PostgresServer) -> None:
+    async with open_loop_and_database(postgres.gateway_url, size=REPLAYS_AT_ONCE + 1) as database:
+        log = PgEventLog(database)
+        held = psycopg.connect(postgres.owner_url)
+        try:
+            held.execute("LOCK TABLE skygw.log IN ACCESS EXCLUSIVE MODE")
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(partial(log.page, LOG, 0, upto=1, wanted=EVERYTHING))
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                with trio.fail_after(3):
+                    await database.ping()
+                nursery.cancel_scope.cancel()
+        finally:
+            held.close()
+        assert database.available

@@ -32,6 +32,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self.rows: list[LogEvent] = []
         self.dropped_through = 0
+        self.last = 0
         self.devices: dict[UUID, Place] = {}
         self.away = False
         """A database that does not answer."""
@@ -39,12 +40,18 @@ class MemoryLog:
     def append(self, *events: LogEvent) -> None:
         """One commit: each gets the next position."""
         for event in events:
-            self.rows.append(event._replace(position=self.dropped_through + len(self.rows) + 1))
+            self.last += 1
+            self.rows.append(event._replace(position=self.last))
 
     def drop(self, through: int) -> None:
         """What retention does."""
         self.rows = [row for row in self.rows if row.position > through]
         self.dropped_through = max(self.dropped_through, through)
+
+    def go_back(self, to: int) -> None:
+        """What restoring a backup does."""
+        self.rows = [row for row in self.rows if row.position <= to]
+        self.last = to
 
     async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -53,7 +60,11 @@ class MemoryLog:
 
     async def head(self) -> int:
         await self._answer()
-        return self.dropped_through + len(self.rows)
+        return self.last
+
+    async def lift(self, position: int) -> None:
+        await self._answer()
+        self.last = max(self.last, position)
 
     async def floor(self) -> int:
         await self._answer()
