@@ -138,7 +138,7 @@ class _Run:
     async def resume(self) -> None:
         what = f"resume of {self._plan.missed_events:,} events"
         for subject in self._subjects:
-            (node,) = self._nodes(subject, one_in=len(self._known))
-            answer = await self._load.ask(subject.job(do="resume", node=node, events=self._plan.missed_events))
+            nodes = self._nodes(subject, one_in=2)
+            answer = await self._load.ask(subject.job(do="resume", nodes=nodes, events=self._plan.missed_events))
             self._report.add(f"{what}, seconds", subject.name, answer["seconds"])
             self._report.add(f"{what}, server CPU µs each", subject.name, answer["cpu_us"])

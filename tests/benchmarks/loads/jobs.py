@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -107,12 +107,9 @@ def rpc(job: dict[str, Any]) -> dict[str, float]:
 def snapshots(job: dict[str, Any]) -> dict[str, float]:
     """Nodes publish; at the end the gateway must show the last snapshot of one of them as its latest."""
     install_id, _ = job["nodes"][0]
-    with dialled(job["port"], [node_dial(*job["nodes"][0])]) as first:
-        with dialled(job["port"], [node_dial(*node) for node in job["nodes"][1:]]) as others:
-            publishers = [(link, node[0]) for link, node in zip([*first, *others], job["nodes"], strict=True)]
-            figures, last = publish(
-                publishers, in_arrays=job["in_arrays"], seconds=job["seconds"], server=job["server"]
-            )
+    with dialled(job["port"], [node_dial(*node) for node in job["nodes"]]) as links:
+        publishers = [(link, node[0]) for link, node in zip(links, job["nodes"], strict=True)]
+        figures, last = publish(publishers, in_arrays=job["in_arrays"], seconds=job["seconds"], server=job["server"])
         with connected(job["http_port"], 1) as (caller,):
             shown = learn(caller, http_request("GET", f"/internal/nodes/{install_id}", job["token"]))
     if last not in shown:
@@ -135,11 +132,11 @@ def latency(job: dict[str, Any]) -> dict[str, float]:
 def following(job: dict[str, Any]) -> Iterator[tuple[list[Link], list[tuple[Link, str]], list[Want]]]:
     """Nodes, and subscribers that want different things of them."""
     install_ids = [install_id for install_id, _ in job["nodes"]]
-    with dialled(job["http_port"], [subscriber_dial(job["token"])] * job["subscribers"]) as links, ExitStack() as stack:
-        publishers = [
-            (stack.enter_context(dialled(job["port"], [node_dial(*node)]))[0], node[0]) for node in job["nodes"]
-        ]
-        yield links, publishers, different_wants(job["subscribers"], install_ids)
+    with (
+        dialled(job["http_port"], [subscriber_dial(job["token"])] * job["subscribers"]) as links,
+        dialled(job["port"], [node_dial(*node) for node in job["nodes"]]) as nodes,
+    ):
+        yield links, list(zip(nodes, install_ids, strict=True)), different_wants(job["subscribers"], install_ids)
 
 
 def log_lines(job: dict[str, Any]) -> dict[str, float]:
@@ -148,11 +145,11 @@ def log_lines(job: dict[str, Any]) -> dict[str, float]:
 
 
 def resumed(job: dict[str, Any]) -> dict[str, float]:
-    """A subscriber leaves, a node reports so many events, and the subscriber comes back."""
+    """A subscriber leaves, nodes report so many events, and the subscriber comes back."""
     with dialled(job["http_port"], [subscriber_dial(job["token"])]) as (link,):
         position = log_position(link)
-    with dialled(job["port"], [node_dial(*job["node"])]) as links:
-        report(links, each=job["events"], server=job["server"])
+    with dialled(job["port"], [node_dial(*node) for node in job["nodes"]]) as links:
+        report(links, each=job["events"] // len(links), server=job["server"])
     with dialled(job["http_port"], [subscriber_dial(job["token"])]) as (link,):
         cpu = cpu_seconds(job["server"])
         took = resume(link, position, job["events"])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from random import randrange
 from statistics import quantiles
 from typing import Any
 
@@ -125,6 +126,11 @@ class Bystander:
                 raise LoadBroken(f"not what is said to snapshots: {payload[:200]!r}")
 
 
+def beginning() -> int:
+    """Where to begin to count, so that no device says the same as when it was last here."""
+    return randrange(FIRST_SEQ, 9 * FIRST_SEQ)  # noqa: S311 - that they differ is all
+
+
 class Room:
     """Sockets that are read as they have something to say."""
 
@@ -178,7 +184,7 @@ def deliver(
         for _, install_id in publishers
         for device in devices_of(install_id)
     )
-    seq = FIRST_SEQ
+    seq = beginning()
 
     def one_round(number: int) -> None:
         nonlocal seq
@@ -237,12 +243,12 @@ def time_deliveries(
         for link, install_id in publishers
         for device, frame in zip(devices_of(install_id), snapshots_of(install_id), strict=True)
     ]
-    cpu, began, expected = cpu_seconds(server), clock(), 0
+    first, cpu, began, expected = beginning(), cpu_seconds(server), clock(), 0
     for number, (link, template, wanted_by) in enumerate(islice(cycle(turns), max(1, int(rate * seconds)))):
         due = began + number / rate
         while clock() < due:
             room.read(until=due)
-        seq = FIRST_SEQ + number
+        seq = first + number
         data = template % numbers([seq])
         sent[b"%d" % seq] = clock()
         link.sock.send(data)
