@@ -101,16 +101,20 @@ class Subscription(ABC):
         self.is_over = True
         self.left()
 
-    def take(self) -> str | None:
-        """The next message, or nothing for now. What is taken counts as told: if it is not, the socket has ended."""
+    def take(self, now: float) -> str | None:
+        """The next message at this time, on trio's clock, or nothing for now. What is taken counts as told: if it is
+        not, the socket has ended.
+        """
         if self.is_over:
             said, self._last_words = self._last_words, None
             return said
-        said = self._next()
-        if said is None and trio.current_time() >= self._beat_at:
+        said = self._next(now)
+        if said is None:
+            if now < self._beat_at:
+                return None
             said = self._live()
         if said is not None and self._beat_at < inf:
-            self._beat_at = trio.current_time() + BEAT_S
+            self._beat_at = now + BEAT_S
         return said
 
     def on_time(self, at: float) -> bool:
@@ -142,7 +146,7 @@ class Subscription(ABC):
         return self.prev
 
     @abstractmethod
-    def _next(self) -> str | None:
+    def _next(self, now: float) -> str | None:
         """The next message but for beats."""
 
     @abstractmethod
@@ -246,11 +250,11 @@ class RetainedSubscription(Subscription):
 
     # What is told.
 
-    def _next(self) -> str | None:
-        if self._held and self._held[0][0] <= trio.current_time():
-            self._release()
+    def _next(self, now: float) -> str | None:
+        if self._held and self._held[0][0] <= now:
+            self._release(now)
         while self._resumes or self._due:
-            said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft())
+            said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft(), now)
             if said is not None:
                 return said
         if self._live_from is not None and (not self._untold or self._oldest() > self._live_from):
@@ -259,8 +263,7 @@ class RetainedSubscription(Subscription):
             return self._live()
         return None
 
-    def _release(self) -> None:
-        now = trio.current_time()
+    def _release(self, now: float) -> None:
         while self._held and self._held[0][0] <= now:
             at, _, value = heapq.heappop(self._held)
             if self._held_until.get(value) == at:
@@ -280,17 +283,17 @@ class RetainedSubscription(Subscription):
             self.prev = position
         return said
 
-    def _tell(self, value: Value) -> str | None:
+    def _tell(self, value: Value, now: float) -> str | None:
         del self._untold[value]
         position = self._position()
-        told = self._told.get(value.uid)
+        told = None if value.stale is None else self._told.get(value.uid)
         if value.stale is not None and told is not None and told[0] == value.data_version:
             said = self._dialect.stale(self.id, value, position=position, prev=self.prev, reason=value.stale)
         else:
             said = self._dialect.value(self.id, value, position=position, prev=self.prev, fields=self._fields)
             if self._fields is not None:
                 self.effort = len(value.data) // CHARACTERS_PARSED_AS_ONE
-        self._told[value.uid] = (value.data_version, trio.current_time())
+        self._told[value.uid] = (value.data_version, now)
         if said is not None:
             self.prev = position
         return said
@@ -299,7 +302,9 @@ class RetainedSubscription(Subscription):
         return next(iter(self._untold.values()))
 
     def _position(self) -> str:
-        self._certain = max(self._certain, self._oldest() - 1 if self._untold else self._versions.last)
+        upto = self._oldest() - 1 if self._untold else self._versions.last
+        if upto > self._certain:
+            self._certain = upto
         return retained_position(self._certain)
 
 
@@ -408,7 +413,7 @@ class LoggedSubscription(Subscription):
         self._bytes += len(event.data) + EVENT_OVERHEAD
         self._outlet.ready(self)
 
-    def _next(self) -> str | None:
+    def _next(self, now: float) -> str | None:  # noqa: ARG002 - nothing here waits for its time
         while self._waiting:
             event = self._waiting.popleft()
             if isinstance(event, int):
