@@ -1,7 +1,7 @@
 """The manual control lease: who has control of a telescope or of a shared device, until when, and under which fence."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -199,7 +199,7 @@ class LeaseLedger(Protocol):
         moves_enclosure: bool,
         secret: bytes | None,
     ) -> Standing | None:
-        """What a command for this telescope or device needs; nothing if the hub's records do not have it."""
+        """What a command for this telescope or device needs; nothing if the hub's records have no such device."""
         ...
 
 
@@ -208,16 +208,11 @@ def digest(lease_uid: LeaseUid) -> bytes:
     return hashlib.sha256(lease_uid.bytes).digest()
 
 
-def needs_of(places: Sequence[Place], controls: Mapping[UUID, Control]) -> tuple[Need, ...]:
-    """From the places a command moves something at, and what is known of each resource in them."""
+def needs_of(moved: Mapping[UUID, Collection[UUID]], controls: Iterable[Control]) -> tuple[Need, ...]:
+    """Of what a command moves, each with the telescopes under it if they share it, and of what is known of these."""
+    known = {control.uid: control for control in controls}
 
     def control(uid: UUID) -> Control:
-        return controls.get(uid) or Control(uid, 0)
+        return known.get(uid) or Control(uid, 0)
 
-    return tuple(
-        Need(
-            control(place.resource.uid),
-            tuple(map(control, place.neighbours)) if place.resource.kind is ResourceKind.DEVICE else (),
-        )
-        for place in places
-    )
+    return tuple(Need(control(uid), tuple(map(control, under))) for uid, under in moved.items())

@@ -256,16 +256,13 @@ class PgLeases:
     ) -> Standing | None:
         async with self._database.connection() as connection:
             try:
-                place = await _place_of_command(connection, telescope_uid, device_uid)
-                places = [place]
-                if moves_enclosure and place.resource.kind is ResourceKind.TELESCOPE and device_uid is None:
-                    places += [await _place(connection, ResourceKind.DEVICE, uid) for uid in place.neighbours]
+                moved = await _moved(connection, telescope_uid, device_uid, moves_enclosure=moves_enclosure)
             except NotFound:
                 return None
-            around = {uid for one in places for uid in (one.resource.uid, *one.neighbours)}
-            controls = {row["uid"]: _control(row) for row in await connection.fetch(CONTROLS, list(around))}
-            shown = None if secret is None else await connection.fetchrow(SHOWN, secret, list(around))
-        return Standing(needs_of(places, controls), None if shown is None else _control(shown))
+            around = list({*moved, *(uid for under in moved.values() for uid in under)})
+            controls = [_control(row) for row in await connection.fetch(CONTROLS, around)]
+            shown = None if secret is None else await connection.fetchrow(SHOWN, secret, around)
+        return Standing(needs_of(moved, controls), None if shown is None else _control(shown))
 
     def _tell(self) -> None:
         if self._committed is not None:
@@ -350,18 +347,24 @@ async def _place(connection: Connection, kind: ResourceKind, uid: UUID) -> Place
     return Place(resource, tuple(row["neighbours"]))
 
 
-async def _place_of_command(
-    connection: Connection, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None
-) -> Place:
-    """Of the telescope a device belongs to, if it does."""
+async def _moved(
+    connection: Connection, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None, *, moves_enclosure: bool
+) -> dict[UUID, Collection[UUID]]:
+    """What has to be controlled for a command: a device by its telescope, if it is of one; a telescope's enclosure, if
+    it is shared, with the telescope. Raises `NotFound`.
+    """
     if device_uid is not None:
         place = await _place(connection, ResourceKind.DEVICE, device_uid)
         if place.resource.telescope_uid is None:
-            return place
-        telescope_uid = TelescopeUid(place.resource.telescope_uid)
+            return {device_uid: place.neighbours}
+        return {place.resource.telescope_uid: ()}
     if telescope_uid is None:
         raise NotFound("A command names a telescope or a device.")
-    return await _place(connection, ResourceKind.TELESCOPE, telescope_uid)
+    moved: dict[UUID, Collection[UUID]] = {telescope_uid: ()}
+    if moves_enclosure:
+        for uid in (await _place(connection, ResourceKind.TELESCOPE, telescope_uid)).neighbours:
+            moved[uid] = (await _place(connection, ResourceKind.DEVICE, uid)).neighbours
+    return moved
 
 
 async def _controls(connection: Connection, uids: Sequence[UUID]) -> dict[UUID, Control]:

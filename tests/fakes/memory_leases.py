@@ -127,21 +127,22 @@ class MemoryLeases:
         secret: bytes | None,
     ) -> Standing | None:
         await self._switch.asked()
-        try:
-            place = self._place(device_uid, ResourceKind.DEVICE) if device_uid is not None else None
-            if place is None or place.resource.telescope_uid is not None:
-                owner = telescope_uid if place is None else place.resource.telescope_uid
-                place = self._place(owner, ResourceKind.TELESCOPE)
-        except NotFound:
-            return None
-        places = [place]
-        if moves_enclosure and place.resource.kind is ResourceKind.TELESCOPE and device_uid is None:
-            places += [self.places[uid] for uid in place.neighbours]
-        around = {uid for one in places for uid in (one.resource.uid, *one.neighbours)}
+        moved: dict[UUID, Collection[UUID]] = {}
+        if device_uid is not None:
+            place = self.places.get(device_uid)
+            if place is None:
+                return None
+            telescope_uid = None if place.resource.telescope_uid is None else TelescopeUid(place.resource.telescope_uid)
+            if telescope_uid is None:
+                moved[device_uid] = place.neighbours
+        if telescope_uid is not None:
+            moved[telescope_uid] = ()
+            if moves_enclosure and device_uid is None:
+                moved |= {uid: self.places[uid].neighbours for uid in self.places[telescope_uid].neighbours}
+        around = {*moved, *(uid for under in moved.values() for uid in under)}
         matching = [self._of(lease.lease_id)[0] for lease in self.rows.values() if lease.secret == secret]
         matching.sort(key=lambda control: (control.uid in around, control.held is not None, control.order))
-        controls = {uid: self._control(uid) for uid in around}
-        return Standing(needs_of(places, controls), matching[-1] if matching else None)
+        return Standing(needs_of(moved, map(self._control, around)), matching[-1] if matching else None)
 
     def _place(self, uid: UUID | None, kind: ResourceKind) -> Place:
         place = None if uid is None else self.places.get(uid)
