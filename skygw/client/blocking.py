@@ -19,7 +19,7 @@ from skygw.client.commands import Command, CommandOutcome
 from skygw.client.config import NodeConfig
 from skygw.client.direct import DirectCall
 from skygw.client.following import Followed, Following
-from skygw.client.node import LinkEnded, LinkLossPolicy, LinkStatus, NodeClient
+from skygw.client.node import LeaseOver, LinkEnded, LinkLossPolicy, LinkStatus, NodeClient
 from skygw.protocol.node_frames import SnapshotStream
 from skygw.protocol.streams import StreamFilter, StreamName
 
@@ -202,6 +202,15 @@ class BlockingNode:
         @self._client.on_link_lost
         async def run_in_thread(policy: LinkLossPolicy) -> None:
             await trio.to_thread.run_sync(handler, policy, limiter=self._safing_threads)
+
+        return handler
+
+    def on_lease_over(self, handler: Callable[[LeaseOver], None]) -> Callable[[LeaseOver], None]:
+        """Called in a worker thread when a lease has run out, or its holder is silent for too long."""
+
+        @self._client.on_lease_over
+        async def run_in_thread(over: LeaseOver) -> None:
+            await trio.to_thread.run_sync(handler, over, limiter=self._safing_threads)
 
         return handler
 

@@ -2,14 +2,18 @@
 
 import threading
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import trio
 
 from skygw.client.blocking import BlockingCall, BlockingCommand, BlockingNode, NodeStopped
 from skygw.client.commands import CommandOutcome
+from skygw.client.node import LeaseOver, OnExpiry
 from skygw.client.node_state import StateUnreadable
-from skygw.protocol.gateway_frames import CancelCommand, CancelMode, DirectCancel
+from skygw.ids import TelescopeUid
+from skygw.protocol.gateway_frames import CancelCommand, CancelMode, DirectCancel, EventManualControlLease
+from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import (
     CanceledHow,
     DirectResponseEnd,
@@ -142,6 +146,31 @@ async def test_a_blocking_operation_is_told_that_nobody_waits(gateway: FakeGatew
         await trio.to_thread.run_sync(node.stop)
 
     assert told
+
+
+async def test_a_blocking_node_follows_a_lease_that_runs_out_in_a_thread(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    node = BlockingNode(make_config())
+    followed: list[LeaseOver] = []
+    done = threading.Event()
+
+    @node.on_lease_over
+    def stop_everything(over: LeaseOver) -> None:
+        followed.append(over)
+        done.set()
+
+    lease = EventManualControlLease(
+        telescope_uid=TelescopeUid(UUID(int=7)), holder=Opaque.of({"service": "web"}), fence=3, expires_in_ms=50, t_ms=0
+    )
+    await trio.to_thread.run_sync(node.start)
+    try:
+        await (await gateway.accept()).welcome(followed_by=[lease])
+        came = await trio.to_thread.run_sync(done.wait, PATIENCE_S)
+    finally:
+        await trio.to_thread.run_sync(node.stop)
+    assert came
+    assert [(over.telescope_uid, over.policy) for over in followed] == [(lease.telescope_uid, OnExpiry.SAFE_SHUTDOWN)]
 
 
 async def test_what_keeps_a_node_from_starting_is_raised_where_it_is_started(

@@ -238,11 +238,16 @@ async def test_of_many_who_want_one_telescope_at_once_one_gets_it(hall: Hall) ->
         except LeaseHeld as error:
             refused.append(error)
 
-    async with trio.open_nursery() as nursery:
-        for number in range(8):
-            nursery.start_soon(want, number)
-    assert (len(got), len(refused)) == (1, 7)
-    assert lease_of(await hall.control(hall.first)).holder == got[0]
+    for _ in range(5):  # the first time there is not even a row to wait for
+        got.clear()
+        refused.clear()
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(want, number)
+        assert (len(got), len(refused)) == (1, 7)
+        lease = lease_of(await hall.control(hall.first))
+        assert lease.holder == got[0]
+        await hall.ledger.end(lease.lease_id, Ending(LeaseEnd.BROKEN, ROBOT, "once more"), None)
 
 
 async def test_what_belongs_to_a_telescope_has_no_lease_of_its_own(hall: Hall) -> None:

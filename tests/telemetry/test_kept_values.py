@@ -241,6 +241,13 @@ async def test_an_instrument_is_taken_back_by_its_devices_and_not_written(gatewa
     assert (told["data"]["uid"], told["stale"]) == (str(imager), "gateway_restarted")
 
 
+async def test_a_lease_is_not_written_because_its_own_table_knows_better(gateway: Room) -> None:
+    telescope = gateway.site.resources[gateway.site.telescope()]
+    gateway.hub.retained.say(StreamName.MANUAL_CONTROL_LEASE, telescope, '{"state":"held"}', order=(1, 1))
+    await gateway.kept.flush()
+    assert "manual_control_lease" not in {stream for stream, _ in gateway.store.rows}
+
+
 async def test_who_said_goodbye_late_before_a_restart_is_not_taken_for_the_newer_session(gateway: Room) -> None:
     old = Session(gateway.site, Epoch(1))
     gateway.hub.session_began(old)
