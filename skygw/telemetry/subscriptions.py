@@ -52,6 +52,10 @@ class Outlet(Protocol):
     def dialect(self) -> Dialect: ...
     @property
     def owner(self) -> str: ...
+    @property
+    def replays(self) -> trio.Semaphore:
+        """Taken for each look into the past."""
+        ...
 
     def ready(self, subscription: "Subscription") -> None:
         """It has something to say now."""
@@ -309,6 +313,7 @@ class LoggedSubscription(Subscription):
         self._bytes = 0
         self._waiting_since = 0.0
         self._is_fed = False
+        self._replay = trio.CancelScope()
         self._room = trio.Event()
         self._certain = after
 
@@ -321,38 +326,40 @@ class LoggedSubscription(Subscription):
         """Reads what has happened since `after`, until it has caught up with the feed, whose position is `head`.
 
         Returns when it is fed, or over. A database that is away is waited for: until `event_live` nobody takes
-        this for the present. Cancelling leaves it as far as it had come.
+        this for the present. The subscriptions of an outlet read in turn. Cancelling leaves it as far as it had come.
         """
-        while not self.is_over and not self._is_fed:
-            try:
-                await self._catch_up(log, head)
-            except RoutingUnavailable as error:
-                await trio.sleep(error.retry_after_s or RETRY_S)
+        with self._replay:
+            while not self._is_fed:
+                try:
+                    await self._read_page(log, upto=head())
+                except RoutingUnavailable as error:
+                    await trio.sleep(error.retry_after_s or RETRY_S)
+                else:
+                    if head() <= self._after:  # nothing came in between, and nothing can: the feed speaks from here on
+                        self._is_fed = True
+                        self._waiting.append(self._after)
+                        self._outlet.ready(self)
 
-    async def _catch_up(self, log: EventLog, head: Callable[[], int]) -> None:
-        while not self.is_over:
-            upto = head()
-            events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
+    async def _read_page(self, log: EventLog, *, upto: int) -> None:
+        async with self._outlet.replays:
+            events: Sequence[LogEvent] = ()
+            if self._after < upto:
+                events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
             floor = await log.floor()  # asked last: what was dropped meanwhile is not in the page
-            if self._after < floor:
-                await self._put(missing_up_to(floor))
-                self._after = floor
-                continue
-            for event in events:
-                if self.want.sight is None or self.want.sight.may_see(event):
-                    await self._put(event)
-                self._after = event.position
-            if not events:
-                self._after = max(self._after, upto)
-                if head() <= self._after:  # nothing came in between, and nothing can: the feed speaks from here on
-                    self._is_fed = True
-                    self._waiting.append(self._after)
-                    self._outlet.ready(self)
-                    return
+        if self._after < floor:
+            await self._put(missing_up_to(floor))
+            self._after = floor
+            return
+        for event in events:
+            if self.want.sight is None or self.want.sight.may_see(event):
+                await self._put(event)
+            self._after = event.position
+        if not events:
+            self._after = max(self._after, upto)
 
     async def _put(self, event: LogEvent) -> None:
         """For the replay, which waits for its reader."""
-        while self._bytes > MAX_WAITING_BYTES // 2 and not self.is_over:
+        while self._bytes > MAX_WAITING_BYTES // 2:
             self._room = trio.Event()
             await self._room.wait()
         self._append(event)
@@ -386,7 +393,7 @@ class LoggedSubscription(Subscription):
 
     def drop(self) -> None:
         super().drop()
-        self._room.set()
+        self._replay.cancel()
 
     def _append(self, event: LogEvent) -> None:
         if not self._waiting:
