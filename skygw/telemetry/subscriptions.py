@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 
@@ -24,9 +24,6 @@ from skygw.telemetry.log import EventLog, LogEvent, LogKind
 from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
 from skygw.telemetry.positions import Versions, logged_position, retained_position
 from skygw.telemetry.retained import Value
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 BEAT_S = 10.0
 """How often a subscription that has nothing to say says so: then a loss is noticed in this time."""
@@ -176,8 +173,10 @@ class RetainedSubscription(Subscription):
         self._every_s = None if options.max_rate_hz is None else 1 / options.max_rate_hz
         self._untold: dict[Value, int] = {}
         """With the version of the oldest change not told, in that order: the first of them bounds what is certain."""
-        self._told: dict[UUID, tuple[int, float]] = {}
-        """Which data was told last of a resource (by the version it came with), and when."""
+        self._told: dict[Value, int] = {}
+        """Which data was told last, by the version it came with."""
+        self._told_at: dict[Value, float] = {}
+        """And when, where there is a rate."""
         self._due: deque[Value] = deque()
         self._held: list[tuple[float, int, Value]] = []
         """Untold, and not due before that time because of `max_rate_hz`; as far as `_held_until` says so too."""
@@ -232,8 +231,8 @@ class RetainedSubscription(Subscription):
 
     def _schedule(self, value: Value) -> None:
         """That it is no longer the present waits for no rate: whoever looks seldom needs it most."""
-        if self._every_s is not None and value.stale is None and value.uid in self._told:
-            at = self._told[value.uid][1] + self._every_s
+        if self._every_s is not None and value.stale is None and value in self._told_at:
+            at = self._told_at[value] + self._every_s
             if at > trio.current_time():
                 self._held_until[value] = at
                 heapq.heappush(self._held, (at, next(self._tie), value))
@@ -282,14 +281,19 @@ class RetainedSubscription(Subscription):
     def _tell(self, value: Value) -> str | None:
         del self._untold[value]
         position = self._position()
-        told = self._told.get(value.uid)
-        if value.stale is not None and told is not None and told[0] == value.data_version:
+        if value.stale is not None and self._told.get(value) == value.data_version:
             said = self._dialect.stale(self.id, value, position=position, prev=self.prev, reason=value.stale)
         else:
             said = self._dialect.value(self.id, value, position=position, prev=self.prev, fields=self._fields)
             if self._fields is not None:
                 self.effort = len(value.data) // CHARACTERS_PARSED_AS_ONE
-        self._told[value.uid] = (value.data_version, trio.current_time())
+        if value.is_gone:  # nothing will come of it, and nothing of it is kept
+            self._told.pop(value, None)
+            self._told_at.pop(value, None)
+        else:
+            self._told[value] = value.data_version
+            if self._every_s is not None:
+                self._told_at[value] = trio.current_time()
         if said is not None:
             self.prev = position
         return said
