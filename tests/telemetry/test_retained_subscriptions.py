@@ -15,8 +15,8 @@ from skygw.ids import Epoch
 from skygw.protocol.streams import StaleReason, StreamName
 from skygw.telemetry import outlet as outlet_room
 from skygw.telemetry.hub import StreamHub
-from skygw.telemetry.subscriptions import BEAT_S
 from skygw.telemetry.retained import Value
+from skygw.telemetry.subscriptions import BEAT_S
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.telemetry_rooms import Reader, Site, asks, snapshot
 
@@ -363,9 +363,7 @@ async def test_a_resource_that_goes_to_and_fro_leaves_nothing_behind(room: Room)
         return sum(isinstance(one, Value) for one in gc.get_objects())
 
     first = await move()
-    for _ in range(5):
-        last = await move()
-    assert last == first
+    assert [await move() for _ in range(5)] == [first] * 5
 
 
 async def test_what_a_payload_costs_to_parse_counts_with_what_is_written(room: Room) -> None:
