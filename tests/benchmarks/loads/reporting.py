@@ -69,9 +69,7 @@ class ReportingNode:
                 raise LoadBroken(f"not what is said to log lines: {payload[:200]!r}")
 
 
-def report(
-    links: Sequence[Link], *, server: int, seconds: float = inf, each: int | None = None
-) -> dict[str, float]:
+def report(links: Sequence[Link], *, server: int, seconds: float = inf, each: int | None = None) -> dict[str, float]:
     """For `seconds`, or `each` so many, and then until everything is acknowledged; all of that counts."""
     nodes = {link.fd: ReportingNode(link, each) for link in links}
     poll = select.epoll()
