@@ -9,7 +9,7 @@ from skygw.errors import RoutingUnavailable
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.telemetry.audience import Audience
 from skygw.telemetry.log import PAGE, EventLog, LogEvent, LogKind
-from skygw.telemetry.subscriptions import LoggedSubscription
+from skygw.telemetry.subscriptions import EVENT_OVERHEAD, MAX_WAITING_BYTES, LoggedSubscription
 
 log = logging.getLogger("skygw.telemetry")
 
@@ -18,6 +18,13 @@ POLL_S = 1.0
 asked whether the log went back.
 """
 RETRY_S = 1.0
+
+FED_BYTES = MAX_WAITING_BYTES // 4
+"""Read at once, with `EVENT_OVERHEAD`: a burst comes to those who listen in pieces that each of them has room for."""
+BREATH_S = 0.25
+"""How long those who have little room left are given before the next piece. Who reads at all has read by then, and who
+does not has no room for the third: so much can one of them hold up the others, once, in a burst.
+"""
 
 LOGGED_STREAMS = tuple(stream for stream in StreamName if stream not in RETAINED_STREAMS)
 
@@ -28,7 +35,7 @@ class LogFeed:
     def __init__(self, source: EventLog) -> None:
         self.head = 0
         self.behind = 0
-        """How many events it found when it last looked, at most a page of them."""
+        """How many events it found when it last looked, at most as many as it reads at once."""
         self._caught_up_at: float | None = None
         self._sure_until = -inf
         self._source = source
@@ -42,7 +49,7 @@ class LogFeed:
         return self.head
 
     def lag_s(self) -> float:
-        """How long ago it last found less than a whole page to tell: about `POLL_S` at most, while it keeps up."""
+        """How long ago it last found less to tell than it reads at once: about `POLL_S` at most, while it keeps up."""
         return 0.0 if self._caught_up_at is None else trio.current_time() - self._caught_up_at
 
     def subscriptions(self) -> dict[str, int]:
@@ -83,9 +90,10 @@ class LogFeed:
     async def _feed(self) -> None:
         self._wake = trio.Event()
         asked_at = trio.current_time()
-        events = await self._source.tail(self.head)
+        events = await self._source.tail(self.head, max_bytes=FED_BYTES)
         self.behind = len(events)
-        if len(events) < PAGE:
+        size = sum(len(event.data) + EVENT_OVERHEAD for event in events)
+        if size < FED_BYTES and len(events) < PAGE:
             self._caught_up_at = asked_at
         for event in events:
             self._tell(event)
@@ -94,12 +102,20 @@ class LogFeed:
             for audience in self._audiences.values():
                 for subscription in audience:
                     subscription.caught_up_to(self.head)
+            if size >= FED_BYTES // 2:
+                await self._let_read()
         else:
             if asked_at >= self._sure_until:
                 await self._go_on_above_the_head()
                 self._sure_until = asked_at + POLL_S
             with trio.move_on_after(POLL_S):
                 await self._wake.wait()
+
+    async def _let_read(self) -> None:
+        with trio.move_on_after(BREATH_S):
+            for audience in self._audiences.values():
+                for subscription in audience:
+                    await subscription.has_room()
 
     async def _go_on_above_the_head(self) -> None:
         """A log that was restored from a backup, under a gateway that runs, would give positions again that listeners

@@ -121,22 +121,22 @@ class SubscriberOutlet:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
-            self._look_at_the_clock()
-            batch = self._take(at_most)
+            now = trio.current_time()
+            self._look_at_the_clock(now)
+            batch = self._take(at_most, now)
             if batch:
                 return batch
             self._wake = trio.Event()
             with trio.move_on_at(self._timers[0][0] if self._timers else inf):
                 await self._wake.wait()
 
-    def _look_at_the_clock(self) -> None:
-        now = trio.current_time()
+    def _look_at_the_clock(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             at, _, subscription = heapq.heappop(self._timers)
             if subscription.on_time(at):
                 self.ready(subscription)
 
-    def _take(self, at_most: int) -> list[str]:
+    def _take(self, at_most: int, now: float) -> list[str]:
         batch = list(self._answers)
         size = self._answers_size
         self._answers.clear()
@@ -147,7 +147,7 @@ class SubscriberOutlet:
             del self._ready[subscription]
             taken = len(batch)
             for _ in range(IN_A_ROW):
-                message = subscription.take()
+                message = subscription.take(now)
                 if message is not None:
                     batch.append(message)
                     size += max(len(message), subscription.effort)

@@ -190,22 +190,24 @@ class RetainedValues:
             value = held.by_text.get((frame.stream, said))
         resource: Resource | None
         if value is not None:
+            stream = value.stream
             resource = publisher.resources.get(value.resource.uid)
             if resource is None:
-                return _not_yours(frame.stream.value, said)
+                return _not_yours(stream.value, said)
         else:
-            resource, unwanted = _published(publisher, frame.stream.value, said)
+            stream = StreamName(frame.stream.value)
+            resource, unwanted = _published(publisher, stream, said)
             if resource is None:
                 return unwanted
         return self._put(
-            StreamName(frame.stream.value),
+            stream,
             resource,
             data=frame.data.text,
             observed_at=frame.observed_at,
             max_silence_s=frame.max_silence_s,
             order=(epoch, frame.live_seq),
             value=value,
-            spelled=said,
+            spelled=said if value is None else None,
         )
 
     def say(
@@ -278,12 +280,13 @@ class RetainedValues:
         stale: StaleReason | None = None,
     ) -> Unwanted | None:
         held = self._held.get(resource.install_id) or self._new(resource.install_id)
+        is_the_nodes = stream in PUBLISHED_BY_NODES  # the hub's own take nothing of the node's share
         self._heard += 1
         held.heard = self._heard
         if value is None:
             value = held.values.get((stream, resource.uid))
         if value is None:
-            if len(held.values) >= MAX_RESOURCES_PER_INSTALLATION and stream in PUBLISHED_BY_NODES:
+            if len(held.values) >= MAX_RESOURCES_PER_INSTALLATION and is_the_nodes:
                 return Unwanted(
                     "quota_exceeded",
                     f"This installation has {len(held.values)} snapshots here, and {MAX_RESOURCES_PER_INSTALLATION} is "
@@ -293,7 +296,7 @@ class RetainedValues:
         elif value.order >= order:
             return _went_back(value, order, data)
         size = held.size + len(data) - len(value.data)
-        if size > MAX_BYTES_PER_INSTALLATION and stream in PUBLISHED_BY_NODES:
+        if size > MAX_BYTES_PER_INSTALLATION and is_the_nodes:
             return Unwanted(
                 "quota_exceeded",
                 f"The snapshots of this installation would take {size} bytes, and {MAX_BYTES_PER_INSTALLATION} is the "
@@ -309,14 +312,15 @@ class RetainedValues:
             value.generation = -1
         if spelled is not None and len(held.by_text) < 2 * MAX_RESOURCES_PER_INSTALLATION:
             held.by_text[stream, spelled] = value
-        if stream in PUBLISHED_BY_NODES:  # the hub's own take nothing of the node's share
+        if is_the_nodes:
             held.size = size
         value.order = order
         value.observed_at = observed_at
         value.received_at = received_at or datetime.now(UTC)
         value.heard_at = self._now() if heard_at is None else heard_at
         value.max_silence_s = max_silence_s
-        value.tails.clear()
+        if value.tails:
+            value.tails.clear()
         is_same = data == value.data
         if is_same and value.stale is stale and value.version:
             self._unchanged(value)
@@ -394,11 +398,11 @@ class RetainedValues:
         return sorted(self._indexes[stream].matching(want), key=lambda value: value.version)
 
 
-def _published(publisher: Publisher, stream: str, said: object) -> tuple[Resource | None, Unwanted]:
+def _published(publisher: Publisher, stream: StreamName, said: object) -> tuple[Resource | None, Unwanted]:
     """What a snapshot is about, or why it is not taken."""
-    kinds = PUBLISHED_BY_NODES.get(StreamName(stream))
+    kinds = PUBLISHED_BY_NODES.get(stream)
     if kinds is None:
-        return None, Unwanted("forbidden", f"The stream {stream} is the hub's own; no node publishes it.")
+        return None, Unwanted("forbidden", f"The stream {stream.value} is the hub's own; no node publishes it.")
     try:
         uid = UUID(said) if isinstance(said, str) and len(said) == 36 else None
     except ValueError:
@@ -407,7 +411,7 @@ def _published(publisher: Publisher, stream: str, said: object) -> tuple[Resourc
         return None, Unwanted("invalid", "A snapshot's `data` needs the `uid` of its resource, a UUID.")
     resource = publisher.resources.get(uid)
     if resource is None or resource.kind not in kinds:
-        return None, _not_yours(stream, str(uid))
+        return None, _not_yours(stream.value, str(uid))
     return resource, Unwanted("", "")
 
 
@@ -436,4 +440,5 @@ def _not_yours(stream: str, uid: object) -> Unwanted:
 
 def utc(moment: datetime) -> str:
     """RFC 3339 with `Z`."""
-    return moment.astimezone(UTC).isoformat()[:-6] + "Z"
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat()[:-6] + "Z"

@@ -22,7 +22,7 @@ from skygw.telemetry.audience import Want
 from skygw.telemetry.dialects import Dialect
 from skygw.telemetry.log import EventLog, LogEvent, LogKind
 from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
-from skygw.telemetry.positions import Versions, logged_position, retained_position
+from skygw.telemetry.positions import Versions, era_of, logged_position, retained_position
 from skygw.telemetry.retained import Value
 
 BEAT_S = 10.0
@@ -38,6 +38,8 @@ CHARACTERS_PARSED_AS_ONE = 8
 """A payload has to be parsed for `fields`, 64 KiB of it in some milliseconds: others have their turn in between."""
 
 RETRY_S = 1.0
+
+RESUMED, GATEWAY_RESTARTED = "resumed", "gateway_restarted"
 
 log = logging.getLogger("skygw.telemetry")
 
@@ -100,16 +102,20 @@ class Subscription(ABC):
         self.is_over = True
         self.left()
 
-    def take(self) -> str | None:
-        """The next message, or nothing for now. What is taken counts as told: if it is not, the socket has ended."""
+    def take(self, now: float) -> str | None:
+        """The next message at this time, on trio's clock, or nothing for now. What is taken counts as told: if it is
+        not, the socket has ended.
+        """
         if self.is_over:
             said, self._last_words = self._last_words, None
             return said
-        said = self._next()
-        if said is None and trio.current_time() >= self._beat_at:
+        said = self._next(now)
+        if said is None:
+            if now < self._beat_at:
+                return None
             said = self._live()
         if said is not None and self._beat_at < inf:
-            self._beat_at = trio.current_time() + BEAT_S
+            self._beat_at = now + BEAT_S
         return said
 
     def on_time(self, at: float) -> bool:
@@ -141,7 +147,7 @@ class Subscription(ABC):
         return self.prev
 
     @abstractmethod
-    def _next(self) -> str | None:
+    def _next(self, now: float) -> str | None:
         """The next message but for beats."""
 
     @abstractmethod
@@ -185,20 +191,23 @@ class RetainedSubscription(Subscription):
         self._certain = 0
         self._passed_over = 0
         self._said_slow = False
-        self._resumes = False
+        self._resumes: str | None = None
+        """Why there is a gap between what an earlier subscription was told and this one."""
         self._live_from: int | None = versions.last
 
     def begin(self, existing: Sequence[Value], *, after: int | None = None) -> None:
         """Takes what there is, in the order it changed, as not told yet. `after` is how far an earlier subscription
         had come: only what changed since is told, after one gap. What nobody here ever said is as good as nothing.
+        A gateway that was restarted may have lost what it told last: the gap is said also where nothing is left of it.
         """
         if after is not None and after <= self._versions.last:
             self.prev = retained_position(after)
             self._certain = after
             existing = [value for value in existing if value.version > after]
-            self._resumes = bool(existing)
-        elif after is not None:
-            self._resumes = True
+        if after is not None and era_of(after) != self._versions.era:
+            self._resumes = GATEWAY_RESTARTED
+        elif after is not None and existing:
+            self._resumes = RESUMED
         for value in existing:
             self._untold[value] = value.version
             self._due.append(value)
@@ -244,11 +253,11 @@ class RetainedSubscription(Subscription):
 
     # What is told.
 
-    def _next(self) -> str | None:
-        if self._held and self._held[0][0] <= trio.current_time():
-            self._release()
-        while self._due:
-            said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft())
+    def _next(self, now: float) -> str | None:
+        if self._held and self._held[0][0] <= now:
+            self._release(now)
+        while self._resumes or self._due:
+            said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft(), now)
             if said is not None:
                 return said
         if self._live_from is not None and (not self._untold or self._oldest() > self._live_from):
@@ -257,8 +266,7 @@ class RetainedSubscription(Subscription):
             return self._live()
         return None
 
-    def _release(self) -> None:
-        now = trio.current_time()
+    def _release(self, now: float) -> None:
         while self._held and self._held[0][0] <= now:
             at, _, value = heapq.heappop(self._held)
             if self._held_until.get(value) == at:
@@ -268,17 +276,17 @@ class RetainedSubscription(Subscription):
             self._outlet.later(self, self._held[0][0])
 
     def _gap(self) -> str | None:
-        reason = "resumed" if self._resumes else "conflated"
+        reason = self._resumes or "conflated"
         missing = None if self._resumes else self._passed_over
         self.metrics.conflated(self.stream, self._passed_over)
-        self._resumes, self._passed_over = False, 0
+        self._resumes, self._passed_over = None, 0
         position = self._position()
         said = self._dialect.gap(self.id, position=position, prev=self.prev, missing=missing, reason=reason)
         if said is not None:
             self.prev = position
         return said
 
-    def _tell(self, value: Value) -> str | None:
+    def _tell(self, value: Value, now: float) -> str | None:
         del self._untold[value]
         position = self._position()
         if value.stale is not None and self._told.get(value) == value.data_version:
@@ -293,7 +301,7 @@ class RetainedSubscription(Subscription):
         else:
             self._told[value] = value.data_version
             if self._every_s is not None:
-                self._told_at[value] = trio.current_time()
+                self._told_at[value] = now
         if said is not None:
             self.prev = position
         return said
@@ -302,7 +310,9 @@ class RetainedSubscription(Subscription):
         return next(iter(self._untold.values()))
 
     def _position(self) -> str:
-        self._certain = max(self._certain, self._oldest() - 1 if self._untold else self._versions.last)
+        upto = self._oldest() - 1 if self._untold else self._versions.last
+        if upto > self._certain:
+            self._certain = upto
         return retained_position(self._certain)
 
 
@@ -363,10 +373,18 @@ class LoggedSubscription(Subscription):
 
     async def _put(self, event: LogEvent) -> None:
         """For the replay, which waits for its reader."""
-        while self._bytes > MAX_WAITING_BYTES // 2:
+        await self._has_room()
+        self._append(event)
+
+    async def has_room(self) -> None:
+        """For the feed: returns when half of what may wait has been read, and at once while this is a replay's."""
+        if self._is_fed:
+            await self._has_room()
+
+    async def _has_room(self) -> None:
+        while self._bytes > MAX_WAITING_BYTES // 2 and not self.is_over:
             self._room = trio.Event()
             await self._room.wait()
-        self._append(event)
 
     def happened(self, event: LogEvent) -> None:
         """The feed has come to an event that is wanted. Never waits; what is before `event_live` is the replay's."""
@@ -398,6 +416,7 @@ class LoggedSubscription(Subscription):
     def drop(self) -> None:
         super().drop()
         self._replay.cancel()
+        self._room.set()
 
     def _append(self, event: LogEvent) -> None:
         if not self._waiting:
@@ -406,7 +425,7 @@ class LoggedSubscription(Subscription):
         self._bytes += len(event.data) + EVENT_OVERHEAD
         self._outlet.ready(self)
 
-    def _next(self) -> str | None:
+    def _next(self, now: float) -> str | None:  # noqa: ARG002 - nothing here waits for its time
         while self._waiting:
             event = self._waiting.popleft()
             if isinstance(event, int):

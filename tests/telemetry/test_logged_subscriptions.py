@@ -221,6 +221,17 @@ async def test_a_reader_that_does_not_keep_up_ends_with_the_position_to_resume_f
     assert len(slow.outlet) == 0
 
 
+async def test_a_burst_larger_than_what_may_wait_ends_nobody_who_reads(room: Room) -> None:
+    quick, stuck = room.reader(), room.reader()
+    for reader in (quick, stuck):
+        await reader.until_live()
+    numbers = list(range(3 * room_of_subscriptions.MAX_WAITING_BYTES // 10_000))
+    room.log.append(*(an_event(LOG, f'{{"n":{number},"x":"{"x" * 10_000}"}}') for number in numbers))
+    room.hub.feed.poke()
+    assert told(await quick.read(len(numbers))) == numbers
+    assert [message["kind"] for message in await stuck.read(1)] == ["event_subscription_ended"]
+
+
 async def test_a_replay_waits_for_its_reader_and_holds_no_more_than_its_share(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,17 @@ async def test_a_position_of_a_later_era_is_answered_with_everything_and_a_gap(r
     assert [message["kind"] for message in resumed] == ["event_gap", "event_device_snapshot", "event_live"]
 
 
+async def test_whoever_resumes_after_a_restart_is_told_so_also_when_nothing_is_left(room: Room) -> None:
+    reader = room.reader(options={"after": "s5"})  # of era 0, and this is 1
+    assert [message["kind"] for message in await reader.until_live()] == ["event_gap", "event_live"]
+    room.say(room.site.device(), n=1)
+    again = await room.reader(options={"after": "s5"}).until_live()
+    assert [message["kind"] for message in again] == ["event_gap", "event_device_snapshot", "event_live"]
+    assert again[0]["reason"] == "gateway_restarted"
+    assert again[0]["prev"] == "s5"
+    assert chain_holds(again)
+
+
 async def test_stale_is_told_once_and_what_is_fresh_again_is_told_whole(room: Room) -> None:
     mount = room.site.device()
     reader = room.reader()
