@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     database_url: PostgresUrl | None = _is("PostgreSQL the gateway works on; without it an embedded one is run")
     database_owner_url: PostgresUrl | None = _is("PostgreSQL as the owner of the tables; `skygw migrate` uses it")
 
-    log_keep_days: Annotated[int, Field(ge=1, le=36_500)] = _is("Days the log of events is kept", 30)
+    log_keep_days: Annotated[int, Field(ge=1, le=90)] = _is("Days the log of events is kept", 30)
 
     token_issuer: str | None = _is("The `iss` every token must carry")
     node_audiences: Names = _is("Audiences a node's token may name", ("sky-node-gateway",))

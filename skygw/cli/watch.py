@@ -37,10 +37,12 @@ OUR_PART = frozenset({401, 403, 404, 426})
 
 Uids = Annotated[tuple[UUID, ...], Parameter(negative="")]
 Words = Annotated[tuple[str, ...], Parameter(negative="")]
+Stream = Annotated[StreamName, Parameter(name_transform=str.lower)]
+"""By the names the protocol has: `device_snapshot`."""
 
 
 def watch(
-    stream: StreamName,
+    stream: Stream,
     /,
     *,
     telescope: Uids = (),
@@ -88,7 +90,7 @@ def watch(
         "include_existing": existing,
         "include_unchanged": isinstance(view, _Table),
         "max_rate_hz": max_rate,
-        "fields": names,
+        "fields": (*names, "name") if names and isinstance(view, _Table) else names,
     }
     wanted = {
         "telescope_uid": telescope or None,
@@ -121,9 +123,13 @@ def _check(wanted: dict[str, Any], options: dict[str, Any]) -> None:
 
 
 class _Seen:
-    """Up to where the stream was shown."""
+    """Up to where the stream was shown, for whoever prints it at the end."""
 
-    position: str | None = None
+    subscription: Subscription | None = None
+
+    @property
+    def position(self) -> str | None:
+        return None if self.subscription is None else self.subscription.position
 
 
 class _View(Protocol):
@@ -150,15 +156,15 @@ async def _watch(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.run)
         async with client.subscribe(stream, filter=wanted, **options) as subscription:
+            seen.subscription = subscription
             nursery.start_soon(view.run)
-            await _show(subscription, view, seen)
+            await _show(subscription, view)
 
 
-async def _show(subscription: Subscription, view: _View, seen: _Seen) -> None:
+async def _show(subscription: Subscription, view: _View) -> None:
     """Until it cannot go on: then `CommandFailed` says why."""
     has_begun = False
     async for item in subscription:
-        seen.position = subscription.position or seen.position
         if isinstance(item, Ended):
             raise CommandFailed(item.text, {"code": item.reason})
         if not isinstance(item, Away):

@@ -96,10 +96,8 @@ class Freshness:
             return  # it was to be looked at earlier, and was
         value.looked_at_by = None
         self._watched -= 1
-        if value.stale is not None or value.max_silence_s is None:
-            return
-        if self._retained.find(value.stream, value.uid) is not value:
-            return  # it was forgotten, or is another installation's
+        if value.max_silence_s is None or self._retained.find(value.stream, value.uid) is not value:
+            return  # it has no limit any more, or was forgotten, or is another installation's
         by = value.heard_at + value.max_silence_s
         if by > now:
             self._look_at(value, by)

@@ -3,7 +3,7 @@
 import trio
 
 from skygw.errors import Invalid
-from skygw.protocol.streams import RETAINED_STREAMS, StreamName, SubscribeStream
+from skygw.protocol.streams import EARLIEST, RETAINED_STREAMS, StreamName, SubscribeStream
 from skygw.telemetry.audience import Audience, Sight, Want
 from skygw.telemetry.freshness import Freshness
 from skygw.telemetry.instruments import Instruments
@@ -102,7 +102,7 @@ class StreamHub:
             asked.subscription_id, asked.stream, want, outlet, after=self.feed.head if after is None else after
         )
         logged.metrics = self._metrics
-        if after:
+        if options.after != EARLIEST:
             logged.prev = options.after
         self.feed.listen(logged)
         outlet.add(logged)

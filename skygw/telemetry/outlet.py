@@ -38,6 +38,8 @@ class SubscriberOutlet:
         self.dialect = dialect
         self.owner = owner
         """Who reads here, for the log."""
+        self.replays = trio.Semaphore(1)
+        """So that a socket that resumes hundreds of subscriptions does not keep another from resuming one."""
         self._max_subscriptions = max_subscriptions
         self._subscriptions: dict[str, Subscription] = {}
         self._answers: deque[str] = deque()
@@ -75,6 +77,9 @@ class SubscriberOutlet:
             return False
         subscription.drop()
         self._ready.pop(subscription, None)
+        # A timer may be days ahead, and would keep all of the subscription until then.
+        self._timers = [timer for timer in self._timers if timer[2] is not subscription]
+        heapq.heapify(self._timers)
         return True
 
     def close(self) -> None:
@@ -145,7 +150,7 @@ class SubscriberOutlet:
                 message = subscription.take(now)
                 if message is not None:
                     batch.append(message)
-                    size += len(message)
+                    size += max(len(message), subscription.effort)
                 if subscription.is_over:  # these were its last words
                     if self._subscriptions.get(subscription.id) is subscription:
                         del self._subscriptions[subscription.id]

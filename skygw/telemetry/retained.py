@@ -9,6 +9,8 @@ from uuid import UUID
 import trio
 
 from skygw.ids import Epoch, InstallId
+from skygw.protocol.json_text import too_complex
+from skygw.protocol.limits import MAX_JSON_VALUES, MAX_SNAPSHOT_BYTES
 from skygw.protocol.node_frames import PublishSnapshot
 from skygw.protocol.streams import RETAINED_STREAMS, StaleReason, StreamName
 from skygw.resources import Resource, ResourceKind, Unwanted
@@ -22,6 +24,12 @@ MAX_BYTES_PER_INSTALLATION = 8 * 1024 * 1024
 
 MAX_INSTALLATIONS = 10_000
 """× a few dozen KiB. Beyond it the one that has been silent longest is forgotten, as one that left for good is."""
+
+VALUES_BESIDE = 16
+"""More than the members of a frame beside its `data`."""
+
+NEVER_TOO_LARGE = 8_000
+"""Characters that are told to a node in one frame, whatever they are."""
 
 PUBLISHED_BY_NODES: dict[StreamName, frozenset[ResourceKind]] = {
     StreamName.DEVICE_SNAPSHOT: frozenset({ResourceKind.DEVICE}),
@@ -47,6 +55,7 @@ class Value:
         "data_version",
         "generation",
         "heard_at",
+        "is_gone",
         "listeners",
         "looked_at_by",
         "max_silence_s",
@@ -70,6 +79,8 @@ class Value:
         self.order: tuple[int, int] = (-1, -1)
         self.version = self.data_version = 0
         self.stale: StaleReason | None = None
+        self.is_gone = False
+        """It is held no more: its resource is another installation's, or its installation was silent for very long."""
         self.looked_at_by: float | None = None
         """When freshness looks at it next, on trio's clock; nobody does while it is null."""
         self.generation = -1
@@ -165,6 +176,12 @@ class RetainedValues:
 
     def offer(self, publisher: Publisher, epoch: Epoch, frame: PublishSnapshot) -> Unwanted | None:
         """Keeps what a node publishes unless a newer session has said it, which is no mistake. Says why it does not."""
+        if len(frame.data.text) > NEVER_TOO_LARGE and _is_too_large(frame.data.text):
+            return Unwanted(
+                "invalid",
+                f"`data` may have {MAX_SNAPSHOT_BYTES} bytes and somewhat less than {MAX_JSON_VALUES} values: other "
+                "nodes are told of it in a frame of the largest size.",
+            )
         said = frame.data.value.get("uid")
         install_id = publisher.install_id
         held = self._held.get(install_id)
@@ -235,18 +252,17 @@ class RetainedValues:
         """Takes back a value of before this gateway began, `age_s` old by the database's clock: it is stale until its
         node says it again. That it is stale is news of this era, also for who resumes. What was said since is newer.
         """
-        if self.find(stream, resource.uid) is None:
-            self._put(
-                stream,
-                resource,
-                data=data,
-                observed_at=observed_at,
-                received_at=received_at,
-                heard_at=self._now() - age_s,
-                max_silence_s=max_silence_s,
-                order=order,
-                stale=StaleReason.GATEWAY_RESTARTED,
-            )
+        self._put(
+            stream,
+            resource,
+            data=data,
+            observed_at=observed_at,
+            received_at=received_at,
+            heard_at=self._now() - age_s,
+            max_silence_s=max_silence_s,
+            order=order,
+            stale=StaleReason.GATEWAY_RESTARTED,
+        )
 
     def _put(
         self,
@@ -278,7 +294,7 @@ class RetainedValues:
                 )
             value = Value(stream, resource)
         elif value.order >= order:
-            return _went_back(value, order)
+            return _went_back(value, order, data)
         size = held.size + len(data) - len(value.data)
         if size > MAX_BYTES_PER_INSTALLATION and is_the_nodes:
             return Unwanted(
@@ -338,8 +354,12 @@ class RetainedValues:
         return held
 
     def _forget(self, install_id: InstallId, key: tuple[StreamName, UUID]) -> None:
+        """Whoever has it hears that it is not the present, the last time that anything is heard of it."""
         held = self._held[install_id]
         value = held.values.pop(key)
+        value.is_gone = True
+        value.stale = None
+        self.mark_stale(value, StaleReason.SILENT)
         if value.stream in PUBLISHED_BY_NODES:
             held.size -= len(value.data)
         held.by_text = {said: one for said, one in held.by_text.items() if one is not value}
@@ -395,11 +415,20 @@ def _published(publisher: Publisher, stream: StreamName, said: object) -> tuple[
     return resource, Unwanted("", "")
 
 
-def _went_back(value: Value, order: tuple[int, int]) -> Unwanted | None:
-    """An older session, or the same again, is no mistake; but who counts backwards would never be heard again."""
+def _is_too_large(data: str) -> bool:
+    """Whether it came in a frame, and the one that tells a node of it would be too large to be read."""
+    return len(data.encode()) > MAX_SNAPSHOT_BYTES or too_complex(f"[{'0,' * VALUES_BESIDE}{data}]") is not None
+
+
+def _went_back(value: Value, order: tuple[int, int], data: str) -> Unwanted | None:
+    """An older session, or the same again, is no mistake; but who counts backwards, or does not count, would never be
+    heard again.
+    """
     epoch, live_seq = value.order
-    if order[0] < epoch or order[1] == live_seq:
+    if order[0] < epoch or (order[1] == live_seq and data == value.data):
         return None
+    if order[1] == live_seq:
+        return Unwanted("out_of_order", f"The live_seq {live_seq} came twice in this session, with other data.")
     return Unwanted(
         "out_of_order", f"The live_seq {order[1]} came behind {live_seq} of the same resource in the same session."
     )

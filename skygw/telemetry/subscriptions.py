@@ -22,7 +22,7 @@ from skygw.telemetry.audience import Want
 from skygw.telemetry.dialects import Dialect
 from skygw.telemetry.log import EventLog, LogEvent, LogKind
 from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
-from skygw.telemetry.positions import Versions, logged_position, retained_position
+from skygw.telemetry.positions import Versions, era_of, logged_position, retained_position
 from skygw.telemetry.retained import Value
 
 BEAT_S = 10.0
@@ -34,7 +34,12 @@ MAX_WAITING_BYTES = 1024 * 1024
 EVENT_OVERHEAD = 256
 """Counted with each event, so that many small ones are bounded too."""
 
+CHARACTERS_PARSED_AS_ONE = 8
+"""A payload has to be parsed for `fields`, 64 KiB of it in some milliseconds: others have their turn in between."""
+
 RETRY_S = 1.0
+
+RESUMED, GATEWAY_RESTARTED = "resumed", "gateway_restarted"
 
 log = logging.getLogger("skygw.telemetry")
 
@@ -46,6 +51,10 @@ class Outlet(Protocol):
     def dialect(self) -> Dialect: ...
     @property
     def owner(self) -> str: ...
+    @property
+    def replays(self) -> trio.Semaphore:
+        """Taken for each look into the past."""
+        ...
 
     def ready(self, subscription: "Subscription") -> None:
         """It has something to say now."""
@@ -60,6 +69,8 @@ class Subscription(ABC):
     """What both kinds share: an id, a last position, beats, an end."""
 
     metrics: StreamMetrics = UNCOUNTED
+    effort = 0
+    """What the last message has cost to make, in characters of messages that are only written."""
 
     def __init__(self, subscription_id: str, stream: StreamName, want: Want, outlet: Outlet) -> None:
         self.id = subscription_id
@@ -81,7 +92,9 @@ class Subscription(ABC):
         if not self.is_over:
             self.drop()
             self.metrics.subscription_ended(reason.value)
-            self._last_words = self._dialect.ended(self.id, position=self.prev, reason=reason, message=message)
+            self._last_words = self._dialect.ended(
+                self.id, position=self._resume_from(), reason=reason, message=message
+            )
             self._outlet.ready(self)
 
     def drop(self) -> None:
@@ -129,6 +142,10 @@ class Subscription(ABC):
             self.prev = position
         return said
 
+    def _resume_from(self) -> str | None:
+        """`after` for whoever wants to go on."""
+        return self.prev
+
     @abstractmethod
     def _next(self, now: float) -> str | None:
         """The next message but for beats."""
@@ -162,29 +179,35 @@ class RetainedSubscription(Subscription):
         self._every_s = None if options.max_rate_hz is None else 1 / options.max_rate_hz
         self._untold: dict[Value, int] = {}
         """With the version of the oldest change not told, in that order: the first of them bounds what is certain."""
-        self._told: dict[Value, tuple[int, float]] = {}
-        """Which data was told last (by the version it came with), and when."""
+        self._told: dict[Value, int] = {}
+        """Which data was told last, by the version it came with."""
+        self._told_at: dict[Value, float] = {}
+        """And when, where there is a rate."""
         self._due: deque[Value] = deque()
         self._held: list[tuple[float, int, Value]] = []
-        """Untold, and not due before that time because of `max_rate_hz`."""
+        """Untold, and not due before that time because of `max_rate_hz`; as far as `_held_until` says so too."""
+        self._held_until: dict[Value, float] = {}
         self._tie = count()
         self._certain = 0
         self._passed_over = 0
         self._said_slow = False
-        self._resumes = False
+        self._resumes: str | None = None
+        """Why there is a gap between what an earlier subscription was told and this one."""
         self._live_from: int | None = versions.last
 
     def begin(self, existing: Sequence[Value], *, after: int | None = None) -> None:
         """Takes what there is, in the order it changed, as not told yet. `after` is how far an earlier subscription
         had come: only what changed since is told, after one gap. What nobody here ever said is as good as nothing.
+        A gateway that was restarted may have lost what it told last: the gap is said also where nothing is left of it.
         """
         if after is not None and after <= self._versions.last:
             self.prev = retained_position(after)
             self._certain = after
             existing = [value for value in existing if value.version > after]
-            self._resumes = bool(existing)
-        elif after is not None:
-            self._resumes = True
+        if after is not None and era_of(after) != self._versions.era:
+            self._resumes = GATEWAY_RESTARTED
+        elif after is not None and existing:
+            self._resumes = RESUMED
         for value in existing:
             self._untold[value] = value.version
             self._due.append(value)
@@ -195,6 +218,8 @@ class RetainedSubscription(Subscription):
     def changed(self, value: Value) -> None:
         if value in self._untold:
             self._pass_over()
+            if value.stale is not None and self._held_until.pop(value, None) is not None:
+                self._schedule(value)
             return
         self._untold[value] = value.version
         self._schedule(value)
@@ -214,11 +239,14 @@ class RetainedSubscription(Subscription):
             self._schedule(value)
 
     def _schedule(self, value: Value) -> None:
-        if self._every_s is not None and value in self._told:
-            at = self._told[value][1] + self._every_s
+        """That it is no longer the present waits for no rate: whoever looks seldom needs it most."""
+        if self._every_s is not None and value.stale is None and value in self._told_at:
+            at = self._told_at[value] + self._every_s
             if at > trio.current_time():
+                self._held_until[value] = at
                 heapq.heappush(self._held, (at, next(self._tie), value))
-                self._outlet.later(self, at)
+                if self._held[0][2] is value:
+                    self._outlet.later(self, at)
                 return
         self._due.append(value)
         self._outlet.ready(self)
@@ -226,9 +254,9 @@ class RetainedSubscription(Subscription):
     # What is told.
 
     def _next(self, now: float) -> str | None:
-        while self._held and self._held[0][0] <= now:
-            self._due.append(heapq.heappop(self._held)[2])
-        while self._due:
+        if self._held and self._held[0][0] <= now:
+            self._release(now)
+        while self._resumes or self._due:
             said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft(), now)
             if said is not None:
                 return said
@@ -238,11 +266,20 @@ class RetainedSubscription(Subscription):
             return self._live()
         return None
 
+    def _release(self, now: float) -> None:
+        while self._held and self._held[0][0] <= now:
+            at, _, value = heapq.heappop(self._held)
+            if self._held_until.get(value) == at:
+                del self._held_until[value]
+                self._due.append(value)
+        if self._held:
+            self._outlet.later(self, self._held[0][0])
+
     def _gap(self) -> str | None:
-        reason = "resumed" if self._resumes else "conflated"
+        reason = self._resumes or "conflated"
         missing = None if self._resumes else self._passed_over
         self.metrics.conflated(self.stream, self._passed_over)
-        self._resumes, self._passed_over = False, 0
+        self._resumes, self._passed_over = None, 0
         position = self._position()
         said = self._dialect.gap(self.id, position=position, prev=self.prev, missing=missing, reason=reason)
         if said is not None:
@@ -252,12 +289,19 @@ class RetainedSubscription(Subscription):
     def _tell(self, value: Value, now: float) -> str | None:
         del self._untold[value]
         position = self._position()
-        told = None if value.stale is None else self._told.get(value)
-        if value.stale is not None and told is not None and told[0] == value.data_version:
+        if value.stale is not None and self._told.get(value) == value.data_version:
             said = self._dialect.stale(self.id, value, position=position, prev=self.prev, reason=value.stale)
         else:
             said = self._dialect.value(self.id, value, position=position, prev=self.prev, fields=self._fields)
-        self._told[value] = (value.data_version, now)
+            if self._fields is not None:
+                self.effort = len(value.data) // CHARACTERS_PARSED_AS_ONE
+        if value.is_gone:  # nothing will come of it, and nothing of it is kept
+            self._told.pop(value, None)
+            self._told_at.pop(value, None)
+        else:
+            self._told[value] = value.data_version
+            if self._every_s is not None:
+                self._told_at[value] = now
         if said is not None:
             self.prev = position
         return said
@@ -283,6 +327,7 @@ class LoggedSubscription(Subscription):
         self._bytes = 0
         self._waiting_since = 0.0
         self._is_fed = False
+        self._replay = trio.CancelScope()
         self._room = trio.Event()
         self._certain = after
 
@@ -295,40 +340,51 @@ class LoggedSubscription(Subscription):
         """Reads what has happened since `after`, until it has caught up with the feed, whose position is `head`.
 
         Returns when it is fed, or over. A database that is away is waited for: until `event_live` nobody takes
-        this for the present. Cancelling leaves it as far as it had come.
+        this for the present. The subscriptions of an outlet read in turn. Cancelling leaves it as far as it had come.
         """
-        while not self.is_over and not self._is_fed:
-            try:
-                await self._catch_up(log, head)
-            except RoutingUnavailable as error:
-                await trio.sleep(error.retry_after_s or RETRY_S)
+        with self._replay:
+            while not self._is_fed:
+                try:
+                    await self._read_page(log, upto=head())
+                except RoutingUnavailable as error:
+                    await trio.sleep(error.retry_after_s or RETRY_S)
+                else:
+                    if head() <= self._after:  # nothing came in between, and nothing can: the feed speaks from here on
+                        self._is_fed = True
+                        self._waiting.append(self._after)
+                        self._outlet.ready(self)
 
-    async def _catch_up(self, log: EventLog, head: Callable[[], int]) -> None:
-        floor = await log.floor()
+    async def _read_page(self, log: EventLog, *, upto: int) -> None:
+        async with self._outlet.replays:
+            events: Sequence[LogEvent] = ()
+            if self._after < upto:
+                events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
+            floor = await log.floor()  # asked last: what was dropped meanwhile is not in the page
         if self._after < floor:
-            await self._put(_no_longer_kept(floor))
+            await self._put(missing_up_to(floor))
             self._after = floor
-        while not self.is_over:
-            upto = head()
-            events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
-            for event in events:
-                if self.want.sight is None or self.want.sight.may_see(event):
-                    await self._put(event)
-                self._after = event.position
-            if not events:
-                self._after = max(self._after, upto)
-                if head() <= self._after:  # nothing came in between, and nothing can: the feed speaks from here on
-                    self._is_fed = True
-                    self._waiting.append(self._after)
-                    self._outlet.ready(self)
-                    return
+            return
+        for event in events:
+            if self.want.sight is None or self.want.sight.may_see(event):
+                await self._put(event)
+            self._after = event.position
+        if not events:
+            self._after = max(self._after, upto)
 
     async def _put(self, event: LogEvent) -> None:
         """For the replay, which waits for its reader."""
+        await self._has_room()
+        self._append(event)
+
+    async def has_room(self) -> None:
+        """For the feed: returns when half of what may wait has been read, and at once while this is a replay's."""
+        if self._is_fed:
+            await self._has_room()
+
+    async def _has_room(self) -> None:
         while self._bytes > MAX_WAITING_BYTES // 2 and not self.is_over:
             self._room = trio.Event()
             await self._room.wait()
-        self._append(event)
 
     def happened(self, event: LogEvent) -> None:
         """The feed has come to an event that is wanted. Never waits; what is before `event_live` is the replay's."""
@@ -353,8 +409,13 @@ class LoggedSubscription(Subscription):
             return
         self._append(event)
 
+    def _resume_from(self) -> str:
+        """Where it began, if it was told nothing: what has happened since was to come."""
+        return self.prev or self._position()
+
     def drop(self) -> None:
         super().drop()
+        self._replay.cancel()
         self._room.set()
 
     def _append(self, event: LogEvent) -> None:
@@ -402,8 +463,9 @@ class LoggedSubscription(Subscription):
             self._certain = max(self._certain, position)
 
 
-def _no_longer_kept(floor: int) -> LogEvent:
-    return LogEvent(floor, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
+def missing_up_to(position: int) -> LogEvent:
+    """What the log has lost, of everybody."""
+    return LogEvent(position, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
 
 
 def _why(gap: LogEvent) -> str:

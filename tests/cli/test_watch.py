@@ -19,6 +19,7 @@ import trio
 
 from skygw.cli.main import run
 from skygw.cli.terminal import ExitCode
+from skygw.protocol.node_frames import Ping
 from tests.cli.fake_gateway import FakeGateway, as_json
 from tests.fakes.stream_server import StreamServer, stream_server
 
@@ -82,8 +83,8 @@ async def test_a_lost_link_is_told_and_resumed(server: StreamServer, capsys: pyt
             served = await (await server.door.accept()).asked()
             served.event("l2")
             served.event("l9", prev="l8")
-            resumed = await server_resumed(server, served)
-            resumed.end("forbidden")
+            await served.gateway_end.hear()  # the old one is taken back
+            (await served.gateway_end.asked()).end("forbidden")
     told = lines(capsys.readouterr().out)
 
     assert served.options == {"after": "l1"}
@@ -97,12 +98,6 @@ async def test_a_lost_link_is_told_and_resumed(server: StreamServer, capsys: pyt
     ]
     assert "4001: draining" in told[1]["reason"]
     assert (told[3]["from"], told[3]["to"], told[3]["reason"]) == ("l2", "l9", "lost")
-
-
-async def server_resumed(server: StreamServer, served: Any) -> Any:
-    end = served._end
-    await end.hear()  # the old one is taken back
-    return await end.asked()
 
 
 async def test_filters_and_options_are_handed_on(server: StreamServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,6 +262,18 @@ async def test_on_a_terminal_the_latest_values_are_a_table_until_ctrl_c(
     assert ("\x1b[1m" in watching.written) is not bool(environment)
 
 
+async def test_a_table_of_chosen_fields_asks_for_the_name_of_each_resource_too(server: StreamServer) -> None:
+    watching = OnATerminal("device_snapshot", "--fields", "state")
+    served = await (await server.door.accept()).asked()
+    served.event("s1", data={"uid": UID, "name": "North mount", "state": "slewing"})
+    await watching.until("slewing")
+    code = await watching.interrupted()
+
+    assert code == 0
+    assert served.options["fields"] == ["state", "name"]
+    assert "North mount" in watching.written
+
+
 async def test_on_a_terminal_events_are_lines(server: StreamServer) -> None:
     watching = OnATerminal("telescope_log")
     served = await (await server.door.accept()).asked()
@@ -274,10 +281,13 @@ async def test_on_a_terminal_events_are_lines(server: StreamServer) -> None:
     served.live("l1")
     served.say("event_gap", "l5", **{"from": "l1", "to": "l5", "count": 4, "reason": "declared_by_node"})
     await watching.until("4 missing")
+    served.live("l9")
+    served.gateway_end.say(Ping(id="read"))
+    await served.gateway_end.hear()  # its pong: the beat has come
     code = await watching.interrupted()
 
     assert code == 0
     assert r"2026-07-01 03:00:00  -  message=cooling \x1b]0;title\x07 level=info" in watching.written
     assert "live: what follows is news (position l1)" in watching.written
     assert "gap: 4 missing (declared_by_node)" in watching.written
-    assert "last position: l5" in watching.written
+    assert "last position: l9" in watching.written

@@ -122,14 +122,14 @@ class Served:
     """One subscription of a script, which keeps the chain unless told otherwise."""
 
     def __init__(self, end: GatewayEnd, frame: SubscribeStream) -> None:
-        self._end = end
+        self.gateway_end = end
         self.frame = frame
         self.options: dict[str, Any] = frame.options.value if frame.options is not None else {}
         self.prev: str | None = self.options.get("after")
 
     def say(self, kind: str, position: str, **members: Any) -> None:
         """One message of it. `prev=…` breaks the chain."""
-        self._end.say(
+        self.gateway_end.say(
             {"kind": kind, "subscription_id": self.frame.subscription_id, "position": position, "prev": self.prev}
             | members
         )
@@ -148,13 +148,13 @@ class Served:
     def live(self, position: str) -> None:
         self.say("event_live", position)
 
-    def end(self, reason: str) -> None:
-        self._end.say(
+    def end(self, reason: str, *, position: str | None = None) -> None:
+        self.gateway_end.say(
             {
                 "kind": "event_subscription_ended",
                 "subscription_id": self.frame.subscription_id,
                 "reason": reason,
-                "position": self.prev,
+                "position": position or self.prev,
                 "message": "It ended.",
             }
         )

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 import trio
+import trio.testing
 from trio.abc import Clock
 
 from skygw.ids import Epoch
@@ -179,13 +180,17 @@ async def test_an_instrument_that_was_rebuilt_is_made_of_what_the_records_say_no
     (message,) = await reader.read(1)
     assert message["data"]["uid"] == str(rebuilt)
     assert devices(message) == {str(room.camera): 2}
+    await trio.testing.wait_all_tasks_blocked()
+    assert room.value is None
 
 
 async def test_an_instrument_the_records_no_longer_have_is_not_the_present(room: Room) -> None:
     room.say(room.camera, n=1)
     reader = room.reader()
     await reader.until_live()
+    room.say(room.camera, n=2)  # it is to be put together, and then there is no such instrument
     del room.site.resources[room.imager]
     room.hub.session_began(Session(room.site, Epoch(2)))
+    await trio.testing.wait_all_tasks_blocked()
     assert room.value is not None
     assert room.value.stale is StaleReason.SILENT

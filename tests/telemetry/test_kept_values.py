@@ -111,6 +111,7 @@ async def test_a_database_that_is_away_is_owed_the_newest_of_each_and_no_more(
         for uid in uids:
             gateway.say(uid, n=number)
         await trio.sleep(0.1)
+    await trio.sleep(5)
     waiting = len(gateway.kept)
     gateway.store.away = False
     await trio.sleep(5)
@@ -128,6 +129,7 @@ async def test_a_value_the_database_cannot_hold_is_set_aside_once_and_keeps_nobo
         for uid in uids:
             gateway.say(uid, n=number, text="poison" if uid == uids[4] else "")
         await trio.sleep(FLUSH_EVERY_S * 1.5)
+    await trio.sleep(2 * TRY_AGAIN_S)
     written = [gateway.text(uid) is not None for uid in uids]
     gateway.say(uids[4], n=5, text="sound again")
     await trio.sleep(TRY_AGAIN_S + 5)
@@ -262,3 +264,22 @@ async def test_restored_values_are_as_old_as_they_are(gateway: Room, autojump_cl
     assert value is not None
     assert trio.current_time() - value.heard_at == pytest.approx(500.0)
     assert (value.received_at, value.stale) == (NOW, StaleReason.GATEWAY_RESTARTED)
+
+
+async def test_a_value_of_an_age_that_nobody_knows_is_not_taken_for_a_young_one(
+    gateway: Room, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    mount, camera = gateway.site.device(), gateway.site.device("camera")
+    gateway.say(mount)
+    gateway.say(camera)
+    await gateway.kept.flush()
+    for uid, age_s in ((mount, -3_600.0), (camera, -0.5)):
+        key = (str(DEVICE), str(uid))
+        gateway.store.rows[key] = gateway.store.rows[key]._replace(age_s=age_s)
+    following = await gateway.after_a_restart()
+    of_any_age, young = following.held(mount), following.held(camera)
+    assert of_any_age is not None
+    assert young is not None
+    assert trio.current_time() - of_any_age.heard_at > 86_400
+    assert young.heard_at == trio.current_time()
+    assert "the database's clock went back" in caplog.text
