@@ -88,20 +88,21 @@ class _Run:
             nodes = self._nodes(subject)
             await self._load.ask(subject.job(do="snapshots", nodes=nodes, seconds=MOMENT_S, in_arrays=True))
             for kind, stream in (("retained", "device_snapshot"), ("logged", "telescope_log")):
-                await self._subscribe(subject, stream, self._plan.idle_subscriptions // 10)  # what the first ones load
-                await self._load.ask({"do": "release"})
-                grown = await self._subscribe(subject, stream, self._plan.idle_subscriptions)
-                await self._load.ask({"do": "release"})
+                await self._subscribe(subject, stream)  # these take the memory that was used before
+                grown = await self._subscribe(subject, stream)
                 figure = f"memory per {kind} subscription, KiB"
                 self._report.add(figure, subject.name, grown / self._plan.idle_subscriptions)
+            await self._load.ask({"do": "release"})
 
-    async def _subscribe(self, subject: Subject, stream: str, count: int) -> float:
+    async def _subscribe(self, subject: Subject, stream: str) -> float:
         """What the memory grows by, without the sockets' own."""
-        each = min(SUBSCRIPTIONS_PER_SOCKET, count)
-        await self._load.ask(subject.job(do="listen", sockets=count // each))
+        each = min(SUBSCRIPTIONS_PER_SOCKET, self._plan.idle_subscriptions)
+        sockets = self._plan.idle_subscriptions // each
+        await self._load.ask(subject.job(do="listen", sockets=sockets))
         before = resident_kib(subject.pid)
         install_ids = [str(install_id) for install_id in self._known]
-        await self._load.ask({"do": "subscribe", "stream": stream, "each": each, "install_ids": install_ids})
+        job = {"do": "subscribe", "sockets": sockets, "stream": stream, "each": each}
+        await self._load.ask({**job, "install_ids": install_ids})
         return resident_kib(subject.pid) - before
 
     async def snapshots(self) -> None:

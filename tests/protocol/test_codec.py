@@ -24,7 +24,7 @@ def a_log(seq: int, data: str = "{}", observed_at: str = NOON) -> str:
 
 def the_one_frame(message: str) -> NodeFrame:
     [read] = from_node.decode(message)
-    assert isinstance(read, Read), read
+    assert not isinstance(read, BadFrame), read
     return read.frame
 
 

@@ -183,7 +183,7 @@ def done(job: dict[str, Any], held: list[Link]) -> dict[str, float]:
         held += dial(job["http_port"], [subscriber_dial(job["token"])] * job["sockets"])[0]
         return {}
     if job["do"] == "subscribe":
-        subscribe_on(held, job["stream"], job["each"], job["install_ids"])
+        subscribe_on(held[-job["sockets"] :], job["stream"], job["each"], job["install_ids"])
         return {}
     if job["do"] == "release":
         hang_up(held)
