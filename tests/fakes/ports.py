@@ -134,6 +134,14 @@ class MemoryCommands:
                 self.step(row, move.transition)
                 row.canceled = move.canceled or row.canceled
 
+    async def resolve(self, command_id: CommandId, step: Transition) -> bool:
+        await self._switch.asked()
+        row = self.rows.get(command_id)
+        if row is None or row.state is not CommandState.UNKNOWN:
+            return False
+        self.step(row, step)
+        return True
+
     @staticmethod
     def step(row: CommandRecord, step: Transition) -> None:
         if may_move(row.state, step.state):
