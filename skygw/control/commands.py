@@ -4,9 +4,10 @@ Safing (contract §0.1) is routed by what live sessions are bound to and sent be
 if the ledger is away it is recorded when it comes back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 import trio
@@ -16,6 +17,7 @@ from skygw.control.command_frames import event_of, send_cancel
 from skygw.control.ledger import (
     ENDS,
     NEVER_WRITTEN,
+    Caller,
     CommandLedger,
     CommandQuery,
     CommandRecord,
@@ -33,6 +35,7 @@ from skygw.errors import (
     GatewayError,
     Hop,
     IdReused,
+    IllegalTransition,
     LinkLost,
     NodeOffline,
     NotFound,
@@ -113,10 +116,29 @@ class CommandService:
         if is_safing(order.command_type):
             return await self._submit_safing(order)
         if self._draining:
-            raise Draining("This gateway is draining; only safing passes.", retry_after_s=DRAINING_RETRY_S)
+            raise _draining()
         with self._admissions.enter(order) as admission:
             await admission.turn()
             return await self._submit(order, admission)
+
+    async def validate(self, order: CommandOrder) -> tuple[list[GatewayError], bool]:
+        """All that would refuse this command now, and whether it is a repeat. Sends and stores nothing."""
+        found: list[GatewayError] = [_draining()] if self._draining else []
+        install_id: InstallId | None = None
+        duplicate = False
+        try:
+            install_id = await self._installation_of(order)
+        except (NotFound, RoutingUnavailable) as error:
+            found.append(error)
+        try:
+            stored = await self._stored(order)
+            duplicate = stored is not None and not self._begins_anew(stored)
+        except (IdReused, RoutingUnavailable) as error:
+            if all(other.reason != error.reason for other in found):
+                found.append(error)
+        if install_id is not None and not duplicate:
+            found += self._refusals(order, self._registry.current(install_id))
+        return found, duplicate
 
     async def wait(self, command_id: CommandId, wait_s: float) -> CommandRecord:
         """The record when the command has ended, or as it stands after `wait_s`. Raises `NotFound`."""
@@ -202,16 +224,47 @@ class CommandService:
             self._live.add_again(record)
         return Cancellation("asked", record)
 
+    async def resolve(self, command_id: CommandId, end: CommandState, *, reason: str, by: Caller) -> CommandRecord:
+        """Closes what is unknown by an administrator's word: its node cannot tell any more. Raises `NotFound`,
+        `IllegalTransition` if it is not unknown, `RoutingUnavailable`.
+        """
+        record = await self.get(command_id)
+        if record.state is CommandState.UNKNOWN:
+            with trio.move_on_after(CATCH_UP_S):
+                await self._live.writer.caught_up()  # that it is unknown may not be written yet
+            step = Transition(datetime.now(UTC), end, Hop.GATEWAY, reason, by)
+            if await self._ledger.resolve(command_id, step):
+                return await self.get(command_id)
+            record = await self.get(command_id)
+        raise IllegalTransition(f"This command is {record.state}: only what is unknown can be resolved.")
+
     # Admission.
 
-    async def _submit(self, order: CommandOrder, admission: Admission) -> tuple[CommandRecord, bool]:
+    async def _installation_of(self, order: CommandOrder) -> InstallId:
+        """Raises `NotFound`, `RoutingUnavailable`."""
         install_id = await self._controllers.controller_of(
             telescope_uid=order.telescope_uid, device_uid=order.device_uid
         )
         if install_id is None:
             raise NotFound("No installation controls this telescope or device.")
+        return install_id
+
+    def _refusals(self, order: CommandOrder, session: NodeSession | None) -> Iterator[GatewayError]:
+        """What at this session refuses the command, the first first."""
+        if session is None or session.ending is not None:
+            yield _not_connected()
+            return
+        try:
+            session.require_more_than_safing()
+        except GatewayError as error:
+            yield error
+        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
+            yield Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
+
+    async def _submit(self, order: CommandOrder, admission: Admission) -> tuple[CommandRecord, bool]:
+        install_id = await self._installation_of(order)
         stored = await self._stored(order)
-        again = stored is not None and stored.state in NEVER_WRITTEN and not self._is_followed(order.command_id)
+        again = stored is not None and self._begins_anew(stored)
         admission.found(is_new=stored is None or again)
         if stored is not None and not again:
             return stored, True
@@ -228,11 +281,10 @@ class CommandService:
             self._live.writer.record(live)
             self._live.end_before_start(live, admission.revoked)
             return record, False
-        if session is None or session.ending is not None:
-            raise NodeOffline("The installation that controls this is not connected.", retry_after_s=5.0)
-        session.require_more_than_safing()
-        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
-            raise Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
+        if session is None:
+            raise _not_connected()
+        for refusal in self._refusals(order, session):
+            raise refusal
         stored, duplicate = await self._admit(record, stored, admission)
         if duplicate:
             return stored, True
@@ -273,9 +325,11 @@ class CommandService:
             raise IdReused(f"The command id {order.command_id} belongs to another command.")
         return record
 
-    def _is_followed(self, command_id: CommandId) -> bool:
-        live = self._live.find(command_id)
-        return live is not None and live.record.state is not CommandState.EXPIRED
+    def _begins_anew(self, stored: CommandRecord) -> bool:
+        """Whether it was never written, and nobody here is about to write it."""
+        live = self._live.find(stored.command_id)
+        is_followed = live is not None and live.record.state is not CommandState.EXPIRED
+        return stored.state in NEVER_WRITTEN and not is_followed
 
     # Safing.
 
@@ -369,6 +423,14 @@ class CommandService:
     async def run(self) -> None:
         """Writes to the ledger, and forgets what it holds, until cancelled."""
         await self._live.run()
+
+
+def _draining() -> Draining:
+    return Draining("This gateway is draining; only safing passes.", retry_after_s=DRAINING_RETRY_S)
+
+
+def _not_connected() -> NodeOffline:
+    return NodeOffline("The installation that controls this is not connected.", retry_after_s=5.0)
 
 
 def _offline() -> NodeOffline:

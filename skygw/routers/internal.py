@@ -13,9 +13,9 @@ from quart_trio import QuartTrio
 from skygw.auth.principals import Actor, Scope, ServicePrincipal, actor_for
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
-from skygw.control.ledger import ENDS, CommandQuery, CommandRecord, CommandState
+from skygw.control.ledger import ENDS, OUTCOMES, Caller, CommandQuery, CommandRecord, CommandState
 from skygw.control.order import CommandOrder
-from skygw.errors import NodeOffline, NotFound, RoutingUnavailable
+from skygw.errors import GatewayError, NodeOffline, NotFound, RoutingUnavailable
 from skygw.ids import CommandId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_ID
@@ -23,15 +23,19 @@ from skygw.nodes.ports import EpochLedger, InstallationDirectory
 from skygw.observability.tracing import Trace
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.frame import write_body
+from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.safing import is_safing
-from skygw.routers.command_bodies import read_cancel, read_command
+from skygw.routers.command_bodies import misfit, read_cancel, read_command, read_resolve
 from skygw.routers.gates import InternalGate
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
-from skygw.routers.quart_http import outlive_the_caller
-from skygw.routers.schemas import MAX_PAGE_SIZE, Receipt, TransferBody, invalid, read_body
-from skygw.routers.views import call_view, command_view, node_view, receipt
+from skygw.routers.quart_http import outlive_the_caller, until_the_caller_leaves
+from skygw.routers.schemas import MAX_PAGE_SIZE, ActorBody, Receipt, TransferBody, invalid, read_body
+from skygw.routers.views import call_view, command_view, node_view, receipt, validation_view
 from skygw.telemetry.retained import RetainedValues
+
+ENDS_BY_WORD: dict[str, CommandState] = {OUTCOMES[end].value: end for end in ENDS}
+"""What an administrator may say became of a command, as the state it then has."""
 
 
 class InternalRouter:
@@ -73,6 +77,7 @@ class InternalRouter:
         add("/internal/commands", "command_page", self.command_page)
         add("/internal/commands/<command_id>", "command", self.command)
         add("/internal/commands/<command_id>/cancel", "command_cancel", self.command_cancel, methods=["POST"])
+        add("/internal/commands/<command_id>/resolve", "command_resolve", self.command_resolve, methods=["POST"])
         add("/internal/drain", "drain", self.drain, methods=["POST"])
 
     async def _service(self, scope: Scope) -> ServicePrincipal:
@@ -180,12 +185,14 @@ class InternalRouter:
     # Commands.
 
     async def command_submit(self) -> Response:
-        """`POST /internal/commands` (`nodes:command`). Goes on when its caller leaves (contract §6, `onCallerGone`)."""
+        """`POST /internal/commands` (`nodes:command`). Goes on when its caller leaves, unless `onCallerGone` says
+        otherwise.
+        """
         outlive_the_caller()
         principal = await self._gate.service(request.scope)
         principal.require_for_safing(Scope.NODES_COMMAND)
         body = read_command(await body_bytes())
-        actor = actor_for(principal, None if body.actor is None else Actor(body.actor.uid, body.actor.kind))
+        caller = _caller(principal, body.actor)
         order = CommandOrder(
             command_id=body.command_id,
             telescope_uid=body.telescope_uid,
@@ -193,15 +200,29 @@ class InternalRouter:
             command=body.command,
             origin=body.origin,
             service=principal.service,
-            actor=None if actor is None else {"uid": actor.uid, "kind": actor.kind},
+            actor=caller.actor,
             timeout_s=min(body.timeout_s or self._default_timeout_s, self._max_timeout_s),
             graph_revision=body.graph_revision,
             traceparent=Trace.parent(request.headers.get("traceparent")).traceparent,
         )
         if not is_safing(order.command_type):
             principal.require(Scope.NODES_COMMAND)
+        wrong = misfit(body)
+        if body.validate_only:
+            refusals, duplicate = await self._commands.validate(order)
+            found = [*([] if wrong is None else [wrong]), *refusals]
+            return _json(validation_view(order.command_id, found, duplicate=duplicate))
+        if wrong is not None:
+            raise wrong
         record, duplicate = await self._commands.submit(order)
-        record = await self._waited(record, body.wait_s)
+        if body.on_caller_gone == "cancel":
+            with until_the_caller_leaves() as wait:
+                record = await self._waited(record, body.wait_s)
+            if wait.cancelled_caught:
+                with suppress(GatewayError):  # then the node runs its link-loss policy
+                    await self._commands.cancel(order.command_id, mode=CancelMode.GRACEFUL, grace_s=None)
+        else:
+            record = await self._waited(record, body.wait_s)
         return _json(command_view(record, duplicate=duplicate), 200 if record.state in ENDS else 202)
 
     async def command_page(self) -> Response:
@@ -243,6 +264,16 @@ class InternalRouter:
         record = await self._waited(cancellation.record, body.wait_s)
         return _json(receipt(record, had_ended=cancellation.met == "ended"))
 
+    async def command_resolve(self, command_id: str) -> Response:
+        """`POST /internal/commands/{id}/resolve` (`nodes:admin`): closes what is unknown; answers with the record."""
+        outlive_the_caller()
+        principal = await self._service(Scope.NODES_ADMIN)
+        body = read_resolve(await body_bytes())
+        record = await self._commands.resolve(
+            _command_id(command_id), ENDS_BY_WORD[body.outcome], reason=body.reason, by=_caller(principal, body.actor)
+        )
+        return _json(command_view(record))
+
     async def _waited(self, record: CommandRecord, wait_s: float) -> CommandRecord:
         """The record after a wait for its end. What was sent stays sent: a ledger that is away meanwhile makes the
         answer older, not an error.
@@ -257,6 +288,12 @@ class InternalRouter:
         await self._service(Scope.NODES_ADMIN)
         self._start_drain()
         return Response('{"draining":true}', 202, {"content-type": JSON_TYPE})
+
+
+def _caller(principal: ServicePrincipal, said: ActorBody | None) -> Caller:
+    """Who asks, and for whom. Raises `Forbidden` without `act_as`."""
+    actor = actor_for(principal, None if said is None else Actor(said.uid, said.kind))
+    return Caller(principal.service, None if actor is None else {"uid": actor.uid, "kind": actor.kind})
 
 
 async def body_bytes() -> bytes:

@@ -12,6 +12,7 @@ from skygw.errors import (
     Forbidden,
     GatewayError,
     IdReused,
+    IllegalTransition,
     Internal,
     Invalid,
     LinkLost,
@@ -43,6 +44,7 @@ STATUS: dict[type[GatewayError], int] = {
     NodeOffline: 503,
     Busy: 429,
     IdReused: 409,
+    IllegalTransition: 409,
     NodeRefused: 409,
     NodeFailed: 502,
     RateLimited: 429,
@@ -67,6 +69,7 @@ WS_CODE: dict[type[GatewayError], ErrorCode] = {
     NodeOffline: ErrorCode.CONFLICT,
     Busy: ErrorCode.CONFLICT,
     IdReused: ErrorCode.CONFLICT,
+    IllegalTransition: ErrorCode.CONFLICT,
     RateLimited: ErrorCode.CONFLICT,
     StaleEpoch: ErrorCode.CONFLICT,
 }
