@@ -19,6 +19,7 @@ from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
 from skygw.auth.networks import Network, client_address
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
+from skygw.control.safing_spool import SafingSpool
 from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
@@ -66,6 +67,8 @@ from skygw.telemetry.kept_values import KeptValues, restore
 
 log = logging.getLogger("skygw.app")
 
+SPOOL_FOLDER = "unrecorded-stops"
+"""In the data directory."""
 SIGN_AT_LEAST_S = 0.5
 """What one statement behind the drain may take when there is no time left."""
 
@@ -118,6 +121,7 @@ async def run(
             ledger=Commands(database, committed=hub.feed.poke),
             controllers=installations,
             finished=metrics.command_ended,
+            spool=SafingSpool(settings.data_dir / SPOOL_FOLDER),
         )
         signing_key = await trio.to_thread.run_sync(
             audit_key.load_or_make, settings.audit_key or settings.data_dir / audit_key.KEY_FILE
@@ -208,7 +212,7 @@ async def run(
                 await nursery.start(_watch_signals, draining, nursery.cancel_scope)
             for refresh in refreshing:
                 await nursery.start(refresh)
-            nursery.start_soon(commands.run)
+            await nursery.start(commands.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(signer.run)

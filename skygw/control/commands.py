@@ -28,6 +28,7 @@ from skygw.control.ledger import (
 from skygw.control.live_command import LiveCommand, overtakes
 from skygw.control.live_commands import LiveCommands
 from skygw.control.order import CommandOrder
+from skygw.control.safing_spool import SafingSpool
 from skygw.errors import (
     Busy,
     DeadlineExceeded,
@@ -88,11 +89,13 @@ class CommandService:
         ledger: CommandLedger,
         controllers: Controllers,
         finished: Callable[[str], None],
+        spool: SafingSpool | None = None,
     ) -> None:
+        """With a `spool`, a stop that the ledger has not heard of is known to the next process, too."""
         self._registry = registry
         self._ledger = ledger
         self._controllers = controllers
-        self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished)
+        self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished, spool=spool)
         self._admissions = Admissions()
         self._draining = False
 
@@ -420,9 +423,9 @@ class CommandService:
     def session_ended(self, session: NodeSession, ending: Ending) -> None:  # noqa: ARG002 - how it ended is no matter
         self._live.session_ended(session.binding.install_id, session.epoch)
 
-    async def run(self) -> None:
-        """Writes to the ledger, and forgets what it holds, until cancelled."""
-        await self._live.run()
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Writes to the ledger, and forgets what it holds, until cancelled. Started when nodes may come."""
+        await self._live.run(task_status=task_status)
 
 
 def _draining() -> Draining:

@@ -165,11 +165,8 @@ async def test_an_unknown_command_is_closed_by_a_word_that_names_who_gave_it(
             await world.ask("POST", "/internal/commands", move)
             await node.hear(EventCommand)
             path = f"/internal/commands/{move['commandId']}/resolve"
-            word = {
-                "outcome": "failed",
-                "reason": "the disk was lost; seen parked",
-                "actor": {"uid": "9", "kind": "user"},
-            }
+            person = {"uid": "9", "kind": "user"}
+            word = {"outcome": "failed", "reason": "the disk was lost; seen parked", "actor": person}
             early = await world.ask("POST", path, word)
             assert (early.status_code, early.json()["code"]) == (409, "illegal_transition")
         await recorded(world, move["commandId"], "unknown")
