@@ -28,9 +28,10 @@ from skygw.errors import (
 from skygw.ids import CommandId, TelescopeUid
 from skygw.nodes.link import LAST_WORDS_S
 from skygw.nodes.outbox import Lane
+from skygw.nodes.ports import NOT_ITS
 from skygw.nodes.session import SessionRules
 from skygw.protocol.close_codes import CloseCode
-from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, EventToken
+from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, EventToken, Nack
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, Ping, PublishCommandResult
 from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
@@ -327,7 +328,9 @@ async def test_results_of_another_installation_move_nothing(autojump_clock: Cloc
     record, _ = await gateway.commands.submit(order)
     await link.hear_next(EventCommand)
     stranger.say(result(order, 1, CommandStatus.COMPLETED))
-    await stranger.hear_next(Ack)
+    nack = await stranger.hear_next(Nack)
+    assert (nack.seq, nack.reason) == (1, NOT_ITS)
+    assert (await stranger.hear_next(Ack)).seq == 1
     assert record.state is S.WRITTEN
     assert (await gateway.commands.get(order.command_id)).state is S.WRITTEN
 

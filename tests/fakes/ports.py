@@ -21,7 +21,7 @@ from skygw.control.ledger import (
 )
 from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable, StoreFailed
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
-from skygw.nodes.ports import Claim, Direction, DurableReport
+from skygw.nodes.ports import NOT_HELD, NOT_ITS, Claim, Direction, DurableReport
 from skygw.protocol.node_frames import PublishCommandResult
 
 
@@ -187,7 +187,7 @@ class MemoryReports:
         return len(self.rows.get(outbox_uid, []))
 
     async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
-        if await self.refuses(install_id, outbox_uid, reports):
+        if await self.refuses(install_id, outbox_uid, reports) is not None:
             raise StoreFailed("The data is refused.", about_the_data=True)
         rows = self.rows.setdefault(outbox_uid, [])
         for report in reports:
@@ -200,9 +200,16 @@ class MemoryReports:
         self.commits += 1
         return len(rows)
 
-    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
+    async def refuses(
+        self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]
+    ) -> str | None:
         await self._switch.asked()
-        return any(report.seq in self.cannot_hold and report.nacked is None for report in reports)
+        for report in reports:
+            row = None if report.result is None else self._commands.rows.get(report.result.command_id)
+            if row is not None and row.install_id != install_id:
+                return NOT_ITS
+        refused = any(report.seq in self.cannot_hold and report.nacked is None for report in reports)
+        return NOT_HELD if refused else None
 
 
 class MemoryTokens:

@@ -11,6 +11,7 @@ import psycopg
 import trio
 
 from skygw.ids import CommandId
+from skygw.nodes.ports import NOT_ITS
 from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, Nack, QueryCommand
 from skygw.protocol.node_frames import CommandStatus, PublishCommandResult
 from tests.fakes.postgres import PostgresServer
@@ -223,6 +224,7 @@ async def test_results_that_are_not_the_nodes_to_say_or_go_backwards_change_noth
         command_id = (await node.hear(EventCommand)).command_id
         await other.greet()
         await other.say(PublishCommandResult(seq=1, command_id=command_id, status=CommandStatus.COMPLETED))
+        assert (await other.hear(Nack)).reason == NOT_ITS
         assert (await other.hear(Ack)).seq == 1
         backwards = (CommandStatus.RUNNING, CommandStatus.ACCEPTED, CommandStatus.FAILED, CommandStatus.COMPLETED)
         for seq, status in enumerate(backwards, start=1):
