@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import trio
 
-from skygw.control.admissions import Admission, Admissions
+from skygw.control.admissions import Admission, Admissions, Revocation
 from skygw.control.command_frames import event_of, send_cancel
 from skygw.control.ledger import (
     ENDS,
@@ -167,17 +167,20 @@ class CommandService:
     async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
         return await self._ledger.page(query)
 
-    async def cancel(self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None) -> Cancellation:
+    async def cancel(
+        self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None, by: Caller
+    ) -> Cancellation:
         """Asks the node to cancel; safing. Needs no ledger for a command this process sent; for another one, with the
         ledger away, every connected node is asked. Raises `NodeOffline`, `NotFound`.
 
         A command that is being admitted, or waits here, is taken back instead: a cancel would overtake it.
         """
+        canceled = Revocation("canceled before it was written", by)
         admissions = self._admissions.of(command_id)
         for admission in admissions:
-            admission.revoke("canceled before it was written")
+            admission.revoke(canceled)
         live = self._live.find(command_id)
-        if live is not None and self._live.take_back(live, "canceled before it was written"):
+        if live is not None and self._live.take_back(live, canceled):
             return Cancellation("before_start", live.record)
         if live is not None and not live.ended:
             return await self._cancel_live(live, mode, grace_s)
@@ -311,7 +314,9 @@ class CommandService:
         except RoutingUnavailable:
             if admission.revoked is not None:  # it may be stored all the same
                 record.canceled = CanceledHow.BEFORE_START
-                step = Transition(record.created_at, CommandState.CANCELED, Hop.GATEWAY, admission.revoked)
+                step = Transition(
+                    record.created_at, CommandState.CANCELED, Hop.GATEWAY, admission.revoked.why, admission.revoked.by
+                )
                 self._live.writer.note(Move(record.command_id, step, record.canceled))
             raise
 
@@ -372,13 +377,13 @@ class CommandService:
 
     def _overtake(self, order: CommandOrder) -> None:
         """What would undo the stop and is not on the wire yet does not get there (docs/adr/0007)."""
-        why = f"{order.command_type} came before it was written"
+        stopped = Revocation(f"{order.command_type} came before it was written", Caller(order.service, order.actor))
         for admission in self._admissions:
             if overtakes(order, admission):
-                admission.revoke(why)
+                admission.revoke(stopped)
         for live in self._live:
             if overtakes(order, live):
-                self._live.take_back(live, why)
+                self._live.take_back(live, stopped)
 
     async def _session_by_the_records(self, order: CommandOrder) -> NodeSession:
         """Raises `NodeOffline`."""

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import trio
 
-from skygw.control.ledger import CommandLedger, CommandRecord, CommandState, Move, may_move
+from skygw.control.admissions import Revocation
+from skygw.control.ledger import Caller, CommandLedger, CommandRecord, CommandState, Move, may_move
 from skygw.control.ledger_writer import LedgerWriter
 from skygw.control.live_command import LiveCommand
 from skygw.control.safing_spool import SafingSpool
@@ -73,22 +74,24 @@ class LiveCommands:
         live.parcel = parcel
         parcel.on_settled = lambda parcel: self._written(live, parcel)
 
-    def take_back(self, live: LiveCommand, why: str) -> bool:
+    def take_back(self, live: LiveCommand, revocation: Revocation) -> bool:
         """Ends a command of which not a byte was handed over. Returns whether that is certain."""
         if live.ended or live.parcel is None or live.parcel.state is not ParcelState.WAITING:
             return False
-        self.end_before_start(live, why)
+        self.end_before_start(live, revocation)
         live.parcel.withdraw()
         return True
 
-    def end_before_start(self, live: LiveCommand, why: str) -> None:
+    def end_before_start(self, live: LiveCommand, revocation: Revocation) -> None:
         """It is canceled, and the node has not heard of it."""
         live.record.canceled = CanceledHow.BEFORE_START
-        self.moved(live, CommandState.CANCELED, Hop.GATEWAY, why)
+        self.moved(live, CommandState.CANCELED, Hop.GATEWAY, revocation.why, revocation.by)
 
-    def moved(self, live: LiveCommand, state: CommandState, hop: Hop, detail: str | None = None) -> None:
+    def moved(
+        self, live: LiveCommand, state: CommandState, hop: Hop, detail: str | None = None, by: Caller | None = None
+    ) -> None:
         """A step the gateway itself knows of, as far as the table lets it."""
-        step = live.move(state, hop, detail)
+        step = live.move(state, hop, detail, by)
         if step is None:
             return
         if live.ended:

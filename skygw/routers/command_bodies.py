@@ -107,6 +107,7 @@ class CancelBody(Body):
     ] = CancelMode.GRACEFUL
     grace_s: Annotated[Wait | None, OrUnsaid] = None
     wait_s: ClampedWait = 0.0
+    actor: Annotated[ActorBody | None, OrUnsaid] = None
 
 
 class ResolveBody(Body):

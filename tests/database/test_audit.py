@@ -325,3 +325,18 @@ def test_steps_of_before_the_audit_are_sealed_once(postgres: PostgresServer) -> 
     assert [entry["state"] for entry in entries] == ["received"] * 2 + ["written"] * 2 + ["completed"] * 2
     assert {(entry["service"], entry["actor"]["uid"]) for entry in entries} == {("scheduler", "7")}
     assert all(datetime.fromisoformat(entry["sealed_at"]) > NOW for entry in entries)
+
+
+async def test_the_audit_of_an_embedded_database_is_read_beside_the_gateway_that_runs_it(
+    postgres: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    load_or_make(tmp_path / "key.pem")
+    for data_dir, code, said in (
+        (postgres.data_dir, ExitCode.OK, "The audit is whole"),
+        (tmp_path, ExitCode.FAILED, "There is no audit yet"),
+    ):
+        arguments = ["doctor", "--audit", "--data-dir", str(data_dir), "--key", str(tmp_path / "key.pem")]
+        assert await trio.to_thread.run_sync(run, arguments) == code
+        told = capsys.readouterr()
+        assert said in told.out + told.err

@@ -1,4 +1,6 @@
-"""A stop sent while the database was away is recorded by the next gateway, though the one that sent it was killed."""
+"""A stop sent while the database was away is recorded by the next gateway, though the one that sent it was killed; and
+the last thing an orderly gateway does is to sign the audit of it.
+"""
 
 import os
 import signal
@@ -8,7 +10,10 @@ from uuid import uuid4
 import trio
 
 from skygw.app import SPOOL_FOLDER
+from skygw.auth.audit_key import KEY_FILE, trust
 from skygw.auth.development import load_or_make
+from skygw.control.audit import AuditChecker
+from skygw.database.audit import open_audit
 from skygw.database.embedded import embedded_postgres
 from skygw.database.migrate import prepare_development
 from skygw.ids import OutboxUid
@@ -64,6 +69,13 @@ async def test_a_stop_of_a_gateway_that_was_killed_without_a_database_is_recorde
             assert record["state"] == "completed"
             assert (await world.ask("POST", "/internal/commands", stop)).json()["duplicate"] is True
             assert process.complaints() == []
+        assert len(process.logged("draining")) == 1
+        with open_audit(url) as audit:
+            checker = AuditChecker(audit.registry_uid, trust([hub / KEY_FILE]).verify)
+            for item in audit.items():
+                checker.take(item)
+            checker.end()
+        assert (checker.found.steps, checker.found.unsigned) == (4, 0)
 
 
 def files(hub: Path) -> list[Path]:
