@@ -1,6 +1,7 @@
 """The checks of this repository. `nox` alone runs what CI runs, in the environment nox itself lives in."""
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -66,6 +67,20 @@ def fleet(session: nox.Session) -> None:
     """The long version of the fleet tests: 500 installations, a tenth of them killed, a link held for 30 s."""
     long = {"SKYGW_TEST_FLEET": "500", "SKYGW_TEST_HOLD_S": "30"}
     session.run(sys.executable, "-m", "pytest", "tests/fleet", *session.posargs, env={**os.environ, **long})
+
+
+@nox.session
+def telemetry(session: nox.Session) -> None:
+    """A hundred broken lines, and gateways and databases killed: every subscriber is told all, or what it was not.
+
+    Each run draws other troubles and prints their seed; `SKYGW_TEST_SEED` draws the same ones again.
+    """
+    seed = os.environ.get("SKYGW_TEST_SEED", secrets.token_hex(4))
+    session.log(f"SKYGW_TEST_SEED={seed}")
+    session.run(
+        *(sys.executable, "-m", "pytest", "-rP", "tests/fleet/telemetry", *session.posargs),
+        env={**os.environ, "SKYGW_TEST_TELEMETRY": "long", "SKYGW_TEST_SEED": seed},
+    )
 
 
 @nox.session

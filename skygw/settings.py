@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     audit_key: Location | None = _is(
         "Ed25519 key (PEM) that checkpoints of the audit are signed with; without it one is made in the data directory"
     )
-    log_keep_days: Annotated[int, Field(ge=1, le=36_500)] = _is("Days the log of events is kept", 30)
+    log_keep_days: Annotated[int, Field(ge=1, le=90)] = _is("Days the log of events is kept", 30)
 
     token_issuer: str | None = _is("The `iss` every token must carry")
     node_audiences: Names = _is("Audiences a node's token may name", ("sky-node-gateway",))

@@ -37,10 +37,12 @@ OUR_PART = frozenset({401, 403, 404, 426})
 
 Uids = Annotated[tuple[UUID, ...], Parameter(negative="")]
 Words = Annotated[tuple[str, ...], Parameter(negative="")]
+Stream = Annotated[StreamName, Parameter(name_transform=str.lower)]
+"""By the names the protocol has: `device_snapshot`."""
 
 
 def watch(
-    stream: StreamName,
+    stream: Stream,
     /,
     *,
     telescope: Uids = (),
@@ -88,7 +90,7 @@ def watch(
         "include_existing": existing,
         "include_unchanged": isinstance(view, _Table),
         "max_rate_hz": max_rate,
-        "fields": names,
+        "fields": (*names, "name") if names and isinstance(view, _Table) else names,
     }
     wanted = {
         "telescope_uid": telescope or None,

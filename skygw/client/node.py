@@ -30,7 +30,7 @@ from skygw.protocol.codec import encode
 from skygw.protocol.frame import MAX_SEQ
 from skygw.protocol.gateway_frames import LinkLossPolicy, Welcome
 from skygw.protocol.json_text import Opaque, too_complex
-from skygw.protocol.limits import MAX_TEXT_BYTES
+from skygw.protocol.limits import MAX_SNAPSHOT_BYTES
 from skygw.protocol.node_frames import Hello, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
 from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.websocket import LinkClosed
@@ -149,7 +149,7 @@ class NodeClient:
         if not isinstance(uid, str):
             raise ValueError("A snapshot's data needs its resource's `uid`.")
         opaque = Opaque.of(data)
-        if len(opaque.text.encode()) > MAX_TEXT_BYTES - 1_024:  # the rest of the frame fits into a KiB
+        if len(opaque.text.encode()) > MAX_SNAPSHOT_BYTES:
             raise ValueError(f"A snapshot of {len(opaque.text)} characters cannot be sent.")
         self._live_seq = min(self._live_seq + 1, MAX_SEQ)
         frame = PublishSnapshot(

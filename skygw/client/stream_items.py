@@ -70,8 +70,9 @@ class Gap:
     """Between two positions something was passed over: `count` is how many, if that is known.
 
     `reason`: `conflated` (newer values came before the older could be told), `resumed` (the latest since the position
-    resumed from), `no_longer_kept`, `declared_by_node`, `never_taken`, `unreadable` (not understood here), or `lost`:
-    messages are missing, noticed here by `prev`. What was lost is asked for again, and of a log comes whole.
+    resumed from), `gateway_restarted` (what that gateway still knows, which may be less than what was told),
+    `no_longer_kept`, `declared_by_node`, `never_taken`, `unreadable` (not understood here), or `lost`: messages are
+    missing, noticed here by `prev`. What was lost is asked for again, and of a log comes whole.
     """
 
     from_: str | None

@@ -17,7 +17,7 @@ from skygw.client.link import Link, LinkEnded, open_link
 from skygw.client.stream_items import Away, Changed, Ended, Gap, Item, Live, Stale, Unreadable
 from skygw.client.stream_session import StreamSession, as_token
 from skygw.client.subscription import Subscription
-from skygw.protocol.limits import MAX_TEXT_BYTES
+from skygw.protocol.limits import MIB
 from skygw.protocol.streams import StreamFilter, StreamName, StreamOptions
 from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
 from skygw.websocket import LinkClosed
@@ -44,8 +44,8 @@ log = logging.getLogger("skygw.client")
 
 STREAM_PATH = "/internal/ws/stream"
 
-MAX_MESSAGE_BYTES = 2 * MAX_TEXT_BYTES
-"""A payload of the largest size with what is said around it."""
+MAX_MESSAGE_BYTES = 9 * MIB
+"""An instrument is told with the snapshots of all its devices, and an installation may have 8 MiB of these."""
 
 Connector = Callable[[str], AbstractAsyncContextManager[Link]]
 """Opens a link with a token. Raises `LinkEnded`."""

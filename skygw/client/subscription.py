@@ -23,7 +23,7 @@ ITEM_OVERHEAD = 512
 
 ITEMS_WITHOUT_A_PAUSE = 16
 
-RESUMABLE = frozenset({EndReason.SLOW_CONSUMER.value, EndReason.UNAVAILABLE.value})
+RESUMABLE = frozenset({EndReason.SLOW_CONSUMER.value})
 """Ends after which the gateway serves again from the position."""
 
 
@@ -232,6 +232,8 @@ class Subscription:
     def _told_of_end(self, said: Said) -> Verdict:
         reason = said.text("reason")
         if reason in RESUMABLE:
+            if self._received is None:  # nothing was told, and what has happened since was to be
+                self._received = said.text_or_none("position")
             return Verdict.RESUME
         self.refuse(reason, said.text_or_none("message") or reason, said.message)
         return Verdict.OVER

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import asyncpg
+import trio
 
 from skygw.database.pool import Database
 from skygw.ids import InstallId
@@ -17,7 +18,13 @@ GAP = "*"
 FEWEST = 8
 """Rows a lookup may bring, when there are very many lookups in one page."""
 
+REPLAYS_AT_ONCE = 2
+"""Pages read at once. A page of a thousand devices can take a second or two: a socket may ask for hundreds, which would
+take every connection there is, and each other's time until none is done within a statement's limit.
+"""
+
 HEAD = "SELECT position FROM skygw.log_head"
+LIFT = "UPDATE skygw.log_head SET position = $1 WHERE position < $1"
 FLOOR = "SELECT dropped_through FROM skygw.log_head"
 
 COLUMNS = (
@@ -48,38 +55,27 @@ PAGE_OF = """
     )
 """
 
-# Stream and position are compared as one, so that no plan reads the log by position alone and leaves out nearly all.
+# What an index is made of is compared as one, so that no plan, whatever it expects, reads another index and leaves out
+# nearly all it finds there.
 LOOKUP = """
     SELECT hit.*
     FROM {wanted}
     CROSS JOIN LATERAL (
-        SELECT {columns}, row_number() OVER (ORDER BY stream, position) AS nth
+        SELECT {columns}, row_number() OVER (ORDER BY {key}) AS nth
         FROM skygw.log
-        WHERE (log.stream, position) > (named.stream, $3::bigint)
-          AND (log.stream, position) <= (named.stream, $4::bigint)
-          {conditions}
-        ORDER BY stream, position
+        WHERE ({key}) > ({sought}, $3::bigint) AND ({key}) <= ({sought}, $4::bigint) {conditions}
+        ORDER BY {key}
         LIMIT $5
     ) AS hit
 """
 
 FIND_DEVICES = """
-    SELECT device.uid, telescope.uid AS telescope_uid, observatory.uid AS observatory_uid
+    SELECT telescope.uid AS telescope_uid, observatory.uid AS observatory_uid
     FROM device
     JOIN observatory ON observatory.id = device.observatory_id
     LEFT JOIN telescope ON telescope.id = device.telescope_id
-    WHERE ($1::uuid[] IS NULL OR device.uid = ANY ($1)) AND ($2::text[] IS NULL OR device.device_type = ANY ($2))
+    WHERE device.uid = ANY ($1::uuid[])
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _Devices:
-    """The devices that are asked for, and where the nodes that run them are: these tell of gaps without a device."""
-
-    uids: Sequence[UUID]
-    telescopes: Sequence[UUID]
-    observatories: Sequence[UUID]
-    """Of what telescopes share."""
 
 
 @dataclass(slots=True)
@@ -100,14 +96,19 @@ class _Lookups:
     def add(self, streams: Sequence[str], column: str | None, values: Sequence[UUID], *also: str) -> None:
         """One lookup for each value of the column in each of the streams; without a column, for each stream."""
         wanted = f"unnest({self.argument(streams)}::text[]) AS named (stream)"
-        conditions = [*also]
+        key, sought, conditions = "log.stream, log.position", "named.stream", [*also]
         self.count += len(streams) * (1 if column is None else len(values))
         if column is not None:
             wanted += f" CROSS JOIN unnest({self.argument(values)}::uuid[]) AS wanted (uid)"
-            conditions.append(f"log.{column} = wanted.uid")
+            key, sought = f"log.{column}, {key}", f"wanted.uid, {sought}"
+            conditions.append(f"log.{column} IS NOT NULL")  # as the index says
         self.selects.append(
             LOOKUP.format(
-                wanted=wanted, columns=COLUMNS, conditions="".join(f" AND {condition}" for condition in conditions)
+                wanted=wanted,
+                columns=COLUMNS,
+                key=key,
+                sought=sought,
+                conditions="".join(f" AND {condition}" for condition in conditions),
             )
         )
 
@@ -117,11 +118,17 @@ class PgEventLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._replays = trio.Semaphore(REPLAYS_AT_ONCE)
 
     async def head(self) -> int:
         """The position of the last committed event, 0 before the first."""
         async with self._database.connection() as connection:
             return int(await connection.fetchval(HEAD))
+
+    async def lift(self, position: int) -> None:
+        """Lets the next event have a position above this one."""
+        async with self._database.connection() as connection:
+            await connection.execute(LIFT, position)
 
     async def floor(self) -> int:
         """Everything up to this position is no longer kept."""
@@ -146,12 +153,11 @@ class PgEventLog:
         """The next events of one stream that fit the filter, and the gaps of the nodes it speaks of. May be fewer than
         `limit`; none when there are no more.
 
-        With a filter by device these are the gaps of the node that has the device by the hub's records of today.
+        With a filter by device these are the gaps of the node that has the device by the hub's records of today. Waits
+        for its turn among `REPLAYS_AT_ONCE`.
         """
-        async with self._database.connection() as connection:
-            devices: _Devices | None = None
-            if wanted.device_uid is not None or wanted.device_type is not None:
-                devices = _devices(wanted, await connection.fetch(FIND_DEVICES, wanted.device_uid, wanted.device_type))
+        async with self._replays, self._database.connection() as connection:
+            devices = await connection.fetch(FIND_DEVICES, wanted.device_uid) if wanted.device_uid else []
             lookups = _lookups(stream, wanted, devices)
             each = max(FEWEST, min(limit, 4 * limit // max(1, lookups.count)))
             query = PAGE_OF.format(lookups=" UNION ALL ".join(lookups.selects)) + WITHIN_BYTES
@@ -159,39 +165,34 @@ class PgEventLog:
         return [_event(row) for row in rows]
 
 
-def _devices(wanted: StreamFilter, rows: Sequence[asyncpg.Record]) -> _Devices:
-    # A uid that the hub has no record of may still be in the log; of a type nothing is known but by the records.
-    known = {row["uid"] for row in rows}
-    return _Devices(
-        uids=list(known if wanted.device_type is not None else {*(wanted.device_uid or ())}),
-        telescopes=list({row["telescope_uid"] for row in rows if row["telescope_uid"] is not None}),
-        observatories=list({row["observatory_uid"] for row in rows if row["telescope_uid"] is None}),
-    )
-
-
-def _lookups(stream: StreamName, wanted: StreamFilter, devices: _Devices | None) -> _Lookups:
-    """By the key that says most; the others are looked at in what it finds."""
+def _lookups(stream: StreamName, wanted: StreamFilter, devices: Sequence[asyncpg.Record]) -> _Lookups:
+    """By the key that says most; the others are looked at in what it finds. `devices` are those of the filter: the
+    nodes where they are tell of gaps without a device.
+    """
     lookups = _Lookups()
     gaps = [GAP, GAP + stream]
-    keys: dict[str, Sequence[UUID]] = {}
-    if devices is not None and wanted.device_uid is not None:
-        keys["device_uid"] = devices.uids
-    for column in ("telescope_uid", "install_id", "observatory_uid"):
-        values: tuple[UUID, ...] | None = getattr(wanted, column)
-        if values is not None:
-            keys[column] = list(set(values))
-    if devices is not None:
-        keys.setdefault("device_uid", devices.uids)
+    keys = {
+        column: list(set(values))
+        for column, values in (
+            ("device_uid", wanted.device_uid),
+            ("telescope_uid", wanted.telescope_uid),
+            ("install_id", wanted.install_id),
+            ("observatory_uid", wanted.observatory_uid),
+        )
+        if values is not None
+    }
     if not keys:
         lookups.add([stream, *gaps], None, ())
         return lookups
     first, *others = keys
-    lookups.add([stream, *gaps], first, keys[first], *(lookups.among(column, keys[column]) for column in others))
-    if devices is not None:
-        all_but_device = [lookups.among(column, values) for column, values in keys.items() if column != "device_uid"]
-        lookups.add(gaps, "telescope_uid", devices.telescopes, "device_uid IS NULL", *all_but_device)
+    also = [lookups.among(column, keys[column]) for column in others]
+    lookups.add([stream, *gaps], first, keys[first], *also)
+    if devices:
+        telescopes = {device["telescope_uid"] for device in devices if device["telescope_uid"] is not None}
+        lookups.add(gaps, "telescope_uid", list(telescopes), "device_uid IS NULL", *also)
+        sharing = {device["observatory_uid"] for device in devices if device["telescope_uid"] is None}
         of_shared = ("device_uid IS NULL", "telescope_uid IS NULL")
-        lookups.add(gaps, "observatory_uid", devices.observatories, *of_shared, *all_but_device)
+        lookups.add(gaps, "observatory_uid", list(sharing), *of_shared, *also)
     return lookups
 
 

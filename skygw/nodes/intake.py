@@ -1,7 +1,7 @@
 """What the frames of a node do: each message whole, in order, without waiting for anybody."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from skygw.errors import GatewayError, Invalid, NotFound
 from skygw.ids import Epoch
@@ -79,20 +79,24 @@ class Intake:
         self._say = say
         self._end = end
         self._is_over = is_over
+        self._unweighed_frames = self._unweighed_bytes = 0
         self._refusals = SnapshotRefusals(say=say, count=ports.metrics.snapshot_refused)
 
-    def take(self, message: str | bytes) -> None:
-        """Does what a message says."""
-        self._metrics.message("in", len(message))
-        try:
-            if isinstance(message, bytes):
-                self._take_chunk(message)
-            else:
-                self._take_text(message)
-        except (ProtocolViolation, BrokenChunk) as violation:
-            self._end(CloseCode.PROTOCOL_VIOLATION, str(violation))
-        except TooManyUnacked as flood:
-            self._end(CloseCode.RATE_LIMITED, str(flood))
+    def take(self, messages: Sequence[str | bytes]) -> None:
+        """Does what these messages say, one by one. They came together, and are counted and weighed together."""
+        self._metrics.message("in", sum(map(len, messages)))
+        for message in messages:
+            try:
+                if isinstance(message, bytes):
+                    self._take_chunk(message)
+                else:
+                    self._take_text(message)
+            except (ProtocolViolation, BrokenChunk) as violation:
+                self._end(CloseCode.PROTOCOL_VIOLATION, str(violation))
+            except TooManyUnacked as flood:
+                self._end(CloseCode.RATE_LIMITED, str(flood))
+        if self._unweighed_frames:
+            self._weigh()
 
     def _take_chunk(self, message: bytes) -> None:
         if len(message) > MAX_BINARY_BYTES:
@@ -117,12 +121,15 @@ class Intake:
                 if not self._take(item, unit):
                     frames -= 1
                     size -= len(item.text)
-        self._committer.take(unit)
-        self._weigh(frames, size)
+        if unit:
+            self._committer.take(unit)
+        self._unweighed_frames += frames
+        self._unweighed_bytes += size
 
-    def _weigh(self, frames: int, size: int) -> None:
+    def _weigh(self) -> None:
         """What was too much has been taken: so each socket that ends over it has moved the outbox on."""
-        too_much = self._rate.charge(frames=frames, size=size)
+        too_much = self._rate.charge(frames=self._unweighed_frames, size=self._unweighed_bytes)
+        self._unweighed_frames = self._unweighed_bytes = 0
         if too_much is not None:
             log.warning("node sends too much", extra={"why": too_much})
             self._end(CloseCode.RATE_LIMITED, too_much)

@@ -292,5 +292,4 @@ class NodeSession:
             except LinkClosed as closed:
                 self._lost(closed)
                 return
-            for message in messages:
-                self._intake.take(message)
+            self._intake.take(messages)

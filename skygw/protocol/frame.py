@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from json.encoder import encode_basestring
 from math import isfinite
-from typing import Annotated, Any, Generic, TypeVar, get_args
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
 from uuid import UUID
 
 from pydantic import (
@@ -93,8 +92,7 @@ class Frame(BaseModel):
 FrameT = TypeVar("FrameT", bound=Frame)
 
 
-@dataclass(frozen=True, slots=True)
-class Read(Generic[FrameT]):
+class Read(NamedTuple, Generic[FrameT]):
     """One frame and the bytes it came in."""
 
     frame: FrameT

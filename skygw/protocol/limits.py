@@ -10,6 +10,9 @@ MIB: Final = 1024 * KIB
 MAX_TEXT_BYTES: Final = 64 * KIB
 """A text message, frame or array of frames."""
 
+MAX_SNAPSHOT_BYTES: Final = MAX_TEXT_BYTES - 1 * KIB
+"""The `data` of a snapshot: what is around it, as it comes and as other nodes are told of it, fits into a KiB."""
+
 MAX_BINARY_BYTES: Final = 1 * MIB
 """A binary message: one chunk with its 20-byte header."""
 

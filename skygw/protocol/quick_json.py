@@ -48,32 +48,31 @@ class QuickReader(Generic[FrameT]):
         """The frames of a text message, whose UTF-8 is `raw`: one, or an array. None of them is bad."""
         if not _may_be_read(message, raw):
             return None
+        parsed = _parsed(raw)
         if message[-1:] == "}" and message[0] == "{":
-            frame = self._frame(raw)
+            frame = self._frame(parsed, raw)
             return None if frame is None else [Read(frame, message)]
+        if type(parsed) is not list or len(parsed) > MAX_FRAMES_PER_MESSAGE:
+            return None
         try:
             items = _items.decode(raw)
         except ValueError:
             return None
-        if len(items) > MAX_FRAMES_PER_MESSAGE:
-            return None
         found: list[Read[FrameT] | BadFrame] = []
-        for item in items:
+        for members, item in zip(parsed, items, strict=True):
             text = bytes(item)
-            frame = self._frame(text)
+            frame = self._frame(members, text)
             if frame is None:
                 return None
             found.append(Read(frame, text.decode()))
         return found
 
-    def _frame(self, raw: bytes) -> FrameT | None:
-        members = _members_of(raw)
-        if members is None:
+    def _frame(self, members: Any, raw: bytes) -> FrameT | None:
+        if type(members) is not dict:
             return None
         kind = members.get("kind")
-        if not isinstance(kind, str) or kind not in self._kinds:
-            return None
-        return self._kinds[kind].frame(members, raw)
+        of_kind = self._kinds.get(kind) if type(kind) is str else None
+        return None if of_kind is None else of_kind.frame(members, raw)
 
 
 class _Kind(Generic[FrameT]):
@@ -132,7 +131,7 @@ class _Kind(Generic[FrameT]):
                         else:
                             values[name] = time
                     elif is_required:
-                        return None
+                        validate = self._validate_all  # which knows whether it may be null
             validate(values, self_instance=frame)
         except ValueError:
             return None
@@ -145,9 +144,9 @@ def read_body(model: type[ModelT], raw: bytes) -> ModelT | None:
         text = raw.decode()
     except UnicodeDecodeError:
         return None
-    members = _members_of(raw) if _may_be_read(text, raw) else None
+    members = _parsed(raw) if _may_be_read(text, raw) else None
     shape = shape_of(model)
-    values = None if members is None else _in_snake_case(members, shape.names)
+    values = _in_snake_case(members, shape.names) if type(members) is dict else None
     if values is None:
         return None
     texts = _members.decode(raw)
@@ -209,9 +208,9 @@ def _may_be_read(text: str, raw: bytes) -> bool:
     return True
 
 
-def _members_of(raw: bytes) -> dict[str, Any] | None:
+def _parsed(raw: bytes) -> Any:
+    """`None` for what is no JSON, too."""
     try:
-        found = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+        return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None

@@ -67,10 +67,6 @@ class EndReason(StrEnum):
 
     SLOW_CONSUMER = "slow_consumer"
     """More waited for it than it may have; resume from the position."""
-    UNAVAILABLE = "unavailable"
-    """The log could not be read; resume from the position."""
-    FORBIDDEN = "forbidden"
-    """The token no longer lets its holder see this."""
 
 
 def _listed(value: Any) -> Any:

@@ -56,8 +56,8 @@ class LoggedEvent(Frame):
     subscription_id: ShortText
     position: ShortText
     prev: ShortText | None
-    install_id: UUID | None
-    observed_at: Timestamp | None
+    install_id: UUID | None = None
+    observed_at: Timestamp | None = None
     received_at: Timestamp
     data: OpaqueObject
 

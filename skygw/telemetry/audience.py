@@ -27,7 +27,10 @@ class About(Protocol):
 
 
 class Sight(Protocol):
-    """What a listener may see at all, whatever it asks for."""
+    """What a listener may see at all, whatever it asks for: something of one observatory."""
+
+    @property
+    def observatory_uid(self) -> UUID: ...
 
     def may_see(self, about: About) -> bool: ...
 
@@ -41,7 +44,10 @@ class Want:
         self.devices = None if wanted.device_uid is None else frozenset(wanted.device_uid)
         self.installs = None if wanted.install_id is None else frozenset(wanted.install_id)
         self.telescopes = None if wanted.telescope_uid is None else frozenset(wanted.telescope_uid)
-        self.observatories = None if wanted.observatory_uid is None else frozenset(wanted.observatory_uid)
+        observatories = wanted.observatory_uid
+        if observatories is None and sight is not None:  # or who asks for everything would be found by the whole fleet
+            observatories = (sight.observatory_uid,)
+        self.observatories = None if observatories is None else frozenset(observatories)
         self.device_types = None if wanted.device_type is None else frozenset(wanted.device_type)
         self.sight = sight
         self.wanted = wanted

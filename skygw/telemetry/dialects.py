@@ -56,6 +56,8 @@ class TextDialect:
                 "last_observed_at",
             )
         }
+        self._subscription_id = self._names["subscription_id"]
+        self._kinds = {stream: f"event_{stream.value}" for stream in StreamName}
 
     def _framed(self, kind: str, position: str | None, text: str) -> str:  # noqa: ARG002 - for those who frame
         """What leaves the door: here the text itself."""
@@ -66,7 +68,7 @@ class TextDialect:
         return self._framed(
             kind,
             position,
-            f'{{"kind":"{kind}","{self._names["subscription_id"]}":{encode_basestring(subscription)},'
+            f'{{"kind":"{kind}","{self._subscription_id}":{encode_basestring(subscription)},'
             f'"position":"{position}","prev":{before}{rest}',
         )
 
@@ -79,7 +81,7 @@ class TextDialect:
                 rest = value.tails[self] = self._rest(value, value.data)
         else:
             rest = self._rest(value, only_fields(value.data, fields))
-        return self._said(f"event_{value.stream.value}", subscription, position, prev, rest)
+        return self._said(self._kinds[value.stream], subscription, position, prev, rest)
 
     def _rest(self, value: Value, data: str) -> str:
         """What is the same for everybody; `data` verbatim, times in RFC 3339 and UTC."""
@@ -101,7 +103,7 @@ class TextDialect:
             f',"{names["install_id"]}":{install},"{names["observed_at"]}":{observed},'
             f'"{names["received_at"]}":"{utc(event.received_at)}","data":{event.data}}}'
         )
-        return self._said(f"event_{stream.value}", subscription, position, prev, rest)
+        return self._said(self._kinds[stream], subscription, position, prev, rest)
 
     def gap(
         self,

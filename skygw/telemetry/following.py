@@ -30,11 +30,11 @@ class NodeSight:
 
     def __init__(self, *, node_type: NodeType, observatory_uid: UUID, telescopes: Collection[UUID]) -> None:
         self._sees_all = node_type is NodeType.OBSERVATORY
-        self._observatory_uid = observatory_uid
+        self.observatory_uid = observatory_uid
         self._telescopes = frozenset(telescopes)
 
     def may_see(self, about: About) -> bool:
-        return about.observatory_uid == self._observatory_uid and (
+        return about.observatory_uid == self.observatory_uid and (
             self._sees_all or about.telescope_uid is None or about.telescope_uid in self._telescopes
         )
 

@@ -1,11 +1,9 @@
 """Where telemetry meets those who want it: takes subscriptions, and tells each of what concerns it."""
 
-from collections.abc import Iterable
-
 import trio
 
 from skygw.errors import Invalid
-from skygw.protocol.streams import RETAINED_STREAMS, StreamName, SubscribeStream
+from skygw.protocol.streams import EARLIEST, RETAINED_STREAMS, StreamName, SubscribeStream
 from skygw.telemetry.audience import Audience, Sight, Want
 from skygw.telemetry.freshness import Freshness
 from skygw.telemetry.instruments import Instruments
@@ -104,7 +102,7 @@ class StreamHub:
             asked.subscription_id, asked.stream, want, outlet, after=self.feed.head if after is None else after
         )
         logged.metrics = self._metrics
-        if after:
+        if options.after != EARLIEST:
             logged.prev = options.after
         self.feed.listen(logged)
         outlet.add(logged)
@@ -117,18 +115,20 @@ class StreamHub:
     def _changed(self, value: Value) -> None:
         for watcher in self._watchers:
             watcher.changed(value)
-        for listener in self._listeners(value):
+        if value.generation != self._audiences[value.stream].generation:
+            self._find_listeners(value)
+        for listener in value.listeners:
             listener.changed(value)
 
     def _unchanged(self, value: Value) -> None:
         for watcher in self._watchers:
             watcher.unchanged(value)
-        for listener in self._listeners(value):
+        if value.generation != self._audiences[value.stream].generation:
+            self._find_listeners(value)
+        for listener in value.listeners:
             listener.unchanged(value)
 
-    def _listeners(self, value: Value) -> Iterable[Listener]:
+    def _find_listeners(self, value: Value) -> None:
         audience = self._audiences[value.stream]
-        if value.generation != audience.generation:
-            value.listeners = audience.of(value)
-            value.generation = audience.generation
-        return value.listeners
+        value.listeners = audience.of(value)
+        value.generation = audience.generation

@@ -21,8 +21,8 @@ from skygw.telemetry.retained import RetainedValues, Value
 from skygw.telemetry.sessions import Bound
 
 FLUSH_EVERY_S = 1.0
-AT_ONCE = 500
-"""Values in one statement: 500 × about 1 KiB, some milliseconds of the event loop."""
+AT_ONCE = 200
+"""Values in one statement: 200 × about 1 KiB, some milliseconds of the event loop."""
 CHARACTERS_AT_ONCE = 1024 * 1024
 """And about so much, or one value."""
 LAST_FLUSH_S = 2.0

@@ -57,6 +57,10 @@ class EventLog(Protocol):
         """The position of the last committed event, 0 before the first."""
         ...
 
+    async def lift(self, position: int) -> None:
+        """Lets the next event have a position above this one. What a restored log had given is not given again."""
+        ...
+
     async def floor(self) -> int:
         """Everything up to this position is no longer kept (0: all is)."""
         ...
@@ -77,5 +81,6 @@ class EventLog(Protocol):
     ) -> Sequence[LogEvent]:
         """The next events of one stream that fit the filter, and the gaps of the nodes it speaks of, `after` <
         position ≤ `upto`, in order, at most `limit` and about `max_bytes` (at least one). Empty: there are no more.
+        The filter's `device_type` is not looked at.
         """
         ...

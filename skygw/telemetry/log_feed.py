@@ -1,6 +1,7 @@
 """Reads the log behind its head, for everybody who listens: what is told is what was committed."""
 
 import logging
+from math import inf
 
 import trio
 
@@ -8,13 +9,22 @@ from skygw.errors import RoutingUnavailable
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.telemetry.audience import Audience
 from skygw.telemetry.log import PAGE, EventLog, LogEvent, LogKind
-from skygw.telemetry.subscriptions import LoggedSubscription
+from skygw.telemetry.subscriptions import EVENT_OVERHEAD, MAX_WAITING_BYTES, LoggedSubscription, missing_up_to
 
 log = logging.getLogger("skygw.telemetry")
 
 POLL_S = 1.0
-"""How long an event of another process may go unnoticed; this one's own are told of by `poke`."""
+"""How long an event of another process may go unnoticed; this one's own are told of by `poke`. How often at most it is
+asked whether the log went back.
+"""
 RETRY_S = 1.0
+
+FED_BYTES = MAX_WAITING_BYTES // 4
+"""Read at once, with `EVENT_OVERHEAD`: a burst comes to those who listen in pieces that each of them has room for."""
+BREATH_S = 0.25
+"""How long those who have little room left are given before the next piece. Who reads at all has read by then, and who
+does not has no room for the third: so much can one of them hold up the others, once, in a burst.
+"""
 
 LOGGED_STREAMS = tuple(stream for stream in StreamName if stream not in RETAINED_STREAMS)
 
@@ -25,8 +35,9 @@ class LogFeed:
     def __init__(self, source: EventLog) -> None:
         self.head = 0
         self.behind = 0
-        """How many events it found when it last looked, at most a page of them."""
+        """How many events it found when it last looked, at most as many as it reads at once."""
         self._caught_up_at: float | None = None
+        self._sure_until = -inf
         self._source = source
         self._audiences: dict[StreamName, Audience[LoggedSubscription]] = {
             stream: Audience() for stream in LOGGED_STREAMS
@@ -38,7 +49,7 @@ class LogFeed:
         return self.head
 
     def lag_s(self) -> float:
-        """How long ago it last found less than a whole page to tell: about `POLL_S` at most, while it keeps up."""
+        """How long ago it last found less to tell than it reads at once: about `POLL_S` at most, while it keeps up."""
         return 0.0 if self._caught_up_at is None else trio.current_time() - self._caught_up_at
 
     def subscriptions(self) -> dict[str, int]:
@@ -79,9 +90,10 @@ class LogFeed:
     async def _feed(self) -> None:
         self._wake = trio.Event()
         asked_at = trio.current_time()
-        events = await self._source.tail(self.head)
+        events = await self._source.tail(self.head, max_bytes=FED_BYTES)
         self.behind = len(events)
-        if len(events) < PAGE:
+        size = sum(len(event.data) + EVENT_OVERHEAD for event in events)
+        if size < FED_BYTES and len(events) < PAGE:
             self._caught_up_at = asked_at
         for event in events:
             self._tell(event)
@@ -90,9 +102,35 @@ class LogFeed:
             for audience in self._audiences.values():
                 for subscription in audience:
                     subscription.caught_up_to(self.head)
+            if size >= FED_BYTES // 2:
+                await self._let_read()
         else:
+            if asked_at >= self._sure_until:
+                await self._go_on_above_the_head()
+                self._sure_until = asked_at + POLL_S
             with trio.move_on_after(POLL_S):
                 await self._wake.wait()
+
+    async def _let_read(self) -> None:
+        with trio.move_on_after(BREATH_S):
+            for audience in self._audiences.values():
+                for subscription in audience:
+                    await subscription.has_room()
+
+    async def _go_on_above_the_head(self) -> None:
+        """A log that was restored from a backup, under a gateway that runs, would give positions again that listeners
+        have, and nobody would be told of what happens at them. What was committed there already is said to be missing.
+        """
+        head = await self._source.head()
+        if head >= self.head:
+            return
+        log.error("the log went back: it goes on above what was told", extra={"from": self.head, "to": head})
+        above = self.head + 1
+        await self._source.lift(above)
+        self.head = above
+        for audience in self._audiences.values():
+            for subscription in audience:
+                subscription.happened(missing_up_to(above))
 
     def _tell(self, event: LogEvent) -> None:
         if event.kind is LogKind.EVENT:

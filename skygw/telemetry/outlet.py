@@ -75,6 +75,9 @@ class SubscriberOutlet:
             return False
         subscription.drop()
         self._ready.pop(subscription, None)
+        # A timer may be days ahead, and would keep all of the subscription until then.
+        self._timers = [timer for timer in self._timers if timer[2] is not subscription]
+        heapq.heapify(self._timers)
         return True
 
     def close(self) -> None:
@@ -116,22 +119,22 @@ class SubscriberOutlet:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
-            self._look_at_the_clock()
-            batch = self._take(at_most)
+            now = trio.current_time()
+            self._look_at_the_clock(now)
+            batch = self._take(at_most, now)
             if batch:
                 return batch
             self._wake = trio.Event()
             with trio.move_on_at(self._timers[0][0] if self._timers else inf):
                 await self._wake.wait()
 
-    def _look_at_the_clock(self) -> None:
-        now = trio.current_time()
+    def _look_at_the_clock(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             at, _, subscription = heapq.heappop(self._timers)
             if subscription.on_time(at):
                 self.ready(subscription)
 
-    def _take(self, at_most: int) -> list[str]:
+    def _take(self, at_most: int, now: float) -> list[str]:
         batch = list(self._answers)
         size = self._answers_size
         self._answers.clear()
@@ -142,10 +145,10 @@ class SubscriberOutlet:
             del self._ready[subscription]
             taken = len(batch)
             for _ in range(IN_A_ROW):
-                message = subscription.take()
+                message = subscription.take(now)
                 if message is not None:
                     batch.append(message)
-                    size += len(message)
+                    size += max(len(message), subscription.effort)
                 if subscription.is_over:  # these were its last words
                     if self._subscriptions.get(subscription.id) is subscription:
                         del self._subscriptions[subscription.id]

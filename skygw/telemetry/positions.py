@@ -24,6 +24,10 @@ class Versions:
         return self.last
 
 
+def era_of(version: int) -> int:
+    return version >> ERA_SHIFT
+
+
 def retained_position(version: int) -> str:
     return f"s{version:x}"
 

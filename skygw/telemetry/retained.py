@@ -9,6 +9,8 @@ from uuid import UUID
 import trio
 
 from skygw.ids import Epoch, InstallId
+from skygw.protocol.json_text import too_complex
+from skygw.protocol.limits import MAX_JSON_VALUES, MAX_SNAPSHOT_BYTES
 from skygw.protocol.node_frames import PublishSnapshot
 from skygw.protocol.streams import RETAINED_STREAMS, StaleReason, StreamName
 from skygw.resources import Resource, ResourceKind, Unwanted
@@ -22,6 +24,12 @@ MAX_BYTES_PER_INSTALLATION = 8 * 1024 * 1024
 
 MAX_INSTALLATIONS = 10_000
 """× a few dozen KiB. Beyond it the one that has been silent longest is forgotten, as one that left for good is."""
+
+VALUES_BESIDE = 16
+"""More than the members of a frame beside its `data`."""
+
+NEVER_TOO_LARGE = 8_000
+"""Characters that are told to a node in one frame, whatever they are."""
 
 PUBLISHED_BY_NODES: dict[StreamName, frozenset[ResourceKind]] = {
     StreamName.DEVICE_SNAPSHOT: frozenset({ResourceKind.DEVICE}),
@@ -165,6 +173,12 @@ class RetainedValues:
 
     def offer(self, publisher: Publisher, epoch: Epoch, frame: PublishSnapshot) -> Unwanted | None:
         """Keeps what a node publishes unless a newer session has said it, which is no mistake. Says why it does not."""
+        if len(frame.data.text) > NEVER_TOO_LARGE and _is_too_large(frame.data.text):
+            return Unwanted(
+                "invalid",
+                f"`data` may have {MAX_SNAPSHOT_BYTES} bytes and somewhat less than {MAX_JSON_VALUES} values: other "
+                "nodes are told of it in a frame of the largest size.",
+            )
         said = frame.data.value.get("uid")
         install_id = publisher.install_id
         held = self._held.get(install_id)
@@ -173,22 +187,24 @@ class RetainedValues:
             value = held.by_text.get((frame.stream, said))
         resource: Resource | None
         if value is not None:
+            stream = value.stream
             resource = publisher.resources.get(value.resource.uid)
             if resource is None:
-                return _not_yours(frame.stream.value, said)
+                return _not_yours(stream.value, said)
         else:
-            resource, unwanted = _published(publisher, frame.stream.value, said)
+            stream = StreamName(frame.stream.value)
+            resource, unwanted = _published(publisher, stream, said)
             if resource is None:
                 return unwanted
         return self._put(
-            StreamName(frame.stream.value),
+            stream,
             resource,
             data=frame.data.text,
             observed_at=frame.observed_at,
             max_silence_s=frame.max_silence_s,
             order=(epoch, frame.live_seq),
             value=value,
-            spelled=said,
+            spelled=said if value is None else None,
         )
 
     def say(
@@ -261,12 +277,13 @@ class RetainedValues:
         stale: StaleReason | None = None,
     ) -> Unwanted | None:
         held = self._held.get(resource.install_id) or self._new(resource.install_id)
+        is_the_nodes = stream in PUBLISHED_BY_NODES  # the hub's own take nothing of the node's share
         self._heard += 1
         held.heard = self._heard
         if value is None:
             value = held.values.get((stream, resource.uid))
         if value is None:
-            if len(held.values) >= MAX_RESOURCES_PER_INSTALLATION and stream in PUBLISHED_BY_NODES:
+            if len(held.values) >= MAX_RESOURCES_PER_INSTALLATION and is_the_nodes:
                 return Unwanted(
                     "quota_exceeded",
                     f"This installation has {len(held.values)} snapshots here, and {MAX_RESOURCES_PER_INSTALLATION} is "
@@ -274,9 +291,9 @@ class RetainedValues:
                 )
             value = Value(stream, resource)
         elif value.order >= order:
-            return _went_back(value, order)
+            return _went_back(value, order, data)
         size = held.size + len(data) - len(value.data)
-        if size > MAX_BYTES_PER_INSTALLATION and stream in PUBLISHED_BY_NODES:
+        if size > MAX_BYTES_PER_INSTALLATION and is_the_nodes:
             return Unwanted(
                 "quota_exceeded",
                 f"The snapshots of this installation would take {size} bytes, and {MAX_BYTES_PER_INSTALLATION} is the "
@@ -292,14 +309,15 @@ class RetainedValues:
             value.generation = -1
         if spelled is not None and len(held.by_text) < 2 * MAX_RESOURCES_PER_INSTALLATION:
             held.by_text[stream, spelled] = value
-        if stream in PUBLISHED_BY_NODES:  # the hub's own take nothing of the node's share
+        if is_the_nodes:
             held.size = size
         value.order = order
         value.observed_at = observed_at
         value.received_at = received_at or datetime.now(UTC)
         value.heard_at = self._now() if heard_at is None else heard_at
         value.max_silence_s = max_silence_s
-        value.tails.clear()
+        if value.tails:
+            value.tails.clear()
         is_same = data == value.data
         if is_same and value.stale is stale and value.version:
             self._unchanged(value)
@@ -317,6 +335,7 @@ class RetainedValues:
         key = (value.stream, value.uid)
         before = self._owners.get(key)
         if before is not None and before != value.install_id:
+            self.mark_stale(self._held[before].values[key], StaleReason.SILENT)  # for whoever looked for it there
             self._forget(before, key)
         self._owners[key] = value.install_id
         held.values[key] = value
@@ -373,11 +392,11 @@ class RetainedValues:
         return sorted(self._indexes[stream].matching(want), key=lambda value: value.version)
 
 
-def _published(publisher: Publisher, stream: str, said: object) -> tuple[Resource | None, Unwanted]:
+def _published(publisher: Publisher, stream: StreamName, said: object) -> tuple[Resource | None, Unwanted]:
     """What a snapshot is about, or why it is not taken."""
-    kinds = PUBLISHED_BY_NODES.get(StreamName(stream))
+    kinds = PUBLISHED_BY_NODES.get(stream)
     if kinds is None:
-        return None, Unwanted("forbidden", f"The stream {stream} is the hub's own; no node publishes it.")
+        return None, Unwanted("forbidden", f"The stream {stream.value} is the hub's own; no node publishes it.")
     try:
         uid = UUID(said) if isinstance(said, str) and len(said) == 36 else None
     except ValueError:
@@ -386,15 +405,24 @@ def _published(publisher: Publisher, stream: str, said: object) -> tuple[Resourc
         return None, Unwanted("invalid", "A snapshot's `data` needs the `uid` of its resource, a UUID.")
     resource = publisher.resources.get(uid)
     if resource is None or resource.kind not in kinds:
-        return None, _not_yours(stream, str(uid))
+        return None, _not_yours(stream.value, str(uid))
     return resource, Unwanted("", "")
 
 
-def _went_back(value: Value, order: tuple[int, int]) -> Unwanted | None:
-    """An older session, or the same again, is no mistake; but who counts backwards would never be heard again."""
+def _is_too_large(data: str) -> bool:
+    """Whether it came in a frame, and the one that tells a node of it would be too large to be read."""
+    return len(data.encode()) > MAX_SNAPSHOT_BYTES or too_complex(f"[{'0,' * VALUES_BESIDE}{data}]") is not None
+
+
+def _went_back(value: Value, order: tuple[int, int], data: str) -> Unwanted | None:
+    """An older session, or the same again, is no mistake; but who counts backwards, or does not count, would never be
+    heard again.
+    """
     epoch, live_seq = value.order
-    if order[0] < epoch or order[1] == live_seq:
+    if order[0] < epoch or (order[1] == live_seq and data == value.data):
         return None
+    if order[1] == live_seq:
+        return Unwanted("out_of_order", f"The live_seq {live_seq} came twice in this session, with other data.")
     return Unwanted(
         "out_of_order", f"The live_seq {order[1]} came behind {live_seq} of the same resource in the same session."
     )
@@ -406,4 +434,5 @@ def _not_yours(stream: str, uid: object) -> Unwanted:
 
 def utc(moment: datetime) -> str:
     """RFC 3339 with `Z`."""
-    return moment.astimezone(UTC).isoformat()[:-6] + "Z"
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat()[:-6] + "Z"

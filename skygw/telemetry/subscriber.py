@@ -127,7 +127,7 @@ class SubscriberSession:
         try:
             while True:
                 for message in await self._link.receive():
-                    self._take_message(message, nursery)
+                    await self._take_message(message, nursery)
                     await self._outlet.room_for_answers()
         except ProtocolViolation as violation:
             ended.send_nowait((CloseCode.PROTOCOL_VIOLATION, str(violation)))
@@ -136,7 +136,8 @@ class SubscriberSession:
         except LinkClosed as closed:
             ended.send_nowait((0, closed.reason))
 
-    def _take_message(self, message: str | bytes, nursery: trio.Nursery) -> None:
+    async def _take_message(self, message: str | bytes, nursery: trio.Nursery) -> None:
+        """To subscribe to a fleet takes a millisecond or more: others have their turn between such frames."""
         if isinstance(message, bytes):
             raise ProtocolViolation("a binary message: this socket speaks text")
         for item in from_subscriber.decode(message):
@@ -144,6 +145,8 @@ class SubscriberSession:
                 self._refuse(item.id, ErrorCode.INVALID, item.message, "invalid")
             else:
                 self._take(item.frame, nursery)
+                if isinstance(item.frame, SubscribeStream):
+                    await trio.lowlevel.checkpoint()
 
     def _take(self, frame: SubscriberFrame, nursery: trio.Nursery) -> None:
         match frame:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from math import inf
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -22,8 +22,11 @@ from skygw.telemetry.audience import Want
 from skygw.telemetry.dialects import Dialect
 from skygw.telemetry.log import EventLog, LogEvent, LogKind
 from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
-from skygw.telemetry.positions import Versions, logged_position, retained_position
+from skygw.telemetry.positions import Versions, era_of, logged_position, retained_position
 from skygw.telemetry.retained import Value
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 BEAT_S = 10.0
 """How often a subscription that has nothing to say says so: then a loss is noticed in this time."""
@@ -34,7 +37,12 @@ MAX_WAITING_BYTES = 1024 * 1024
 EVENT_OVERHEAD = 256
 """Counted with each event, so that many small ones are bounded too."""
 
+CHARACTERS_PARSED_AS_ONE = 8
+"""A payload has to be parsed for `fields`, 64 KiB of it in some milliseconds: others have their turn in between."""
+
 RETRY_S = 1.0
+
+RESUMED, GATEWAY_RESTARTED = "resumed", "gateway_restarted"
 
 log = logging.getLogger("skygw.telemetry")
 
@@ -60,6 +68,8 @@ class Subscription(ABC):
     """What both kinds share: an id, a last position, beats, an end."""
 
     metrics: StreamMetrics = UNCOUNTED
+    effort = 0
+    """What the last message has cost to make, in characters of messages that are only written."""
 
     def __init__(self, subscription_id: str, stream: StreamName, want: Want, outlet: Outlet) -> None:
         self.id = subscription_id
@@ -81,7 +91,9 @@ class Subscription(ABC):
         if not self.is_over:
             self.drop()
             self.metrics.subscription_ended(reason.value)
-            self._last_words = self._dialect.ended(self.id, position=self.prev, reason=reason, message=message)
+            self._last_words = self._dialect.ended(
+                self.id, position=self._resume_from(), reason=reason, message=message
+            )
             self._outlet.ready(self)
 
     def drop(self) -> None:
@@ -89,16 +101,20 @@ class Subscription(ABC):
         self.is_over = True
         self.left()
 
-    def take(self) -> str | None:
-        """The next message, or nothing for now. What is taken counts as told: if it is not, the socket has ended."""
+    def take(self, now: float) -> str | None:
+        """The next message at this time, on trio's clock, or nothing for now. What is taken counts as told: if it is
+        not, the socket has ended.
+        """
         if self.is_over:
             said, self._last_words = self._last_words, None
             return said
-        said = self._next()
-        if said is None and trio.current_time() >= self._beat_at:
+        said = self._next(now)
+        if said is None:
+            if now < self._beat_at:
+                return None
             said = self._live()
         if said is not None and self._beat_at < inf:
-            self._beat_at = trio.current_time() + BEAT_S
+            self._beat_at = now + BEAT_S
         return said
 
     def on_time(self, at: float) -> bool:
@@ -125,8 +141,12 @@ class Subscription(ABC):
             self.prev = position
         return said
 
+    def _resume_from(self) -> str | None:
+        """`after` for whoever wants to go on."""
+        return self.prev
+
     @abstractmethod
-    def _next(self) -> str | None:
+    def _next(self, now: float) -> str | None:
         """The next message but for beats."""
 
     @abstractmethod
@@ -158,29 +178,33 @@ class RetainedSubscription(Subscription):
         self._every_s = None if options.max_rate_hz is None else 1 / options.max_rate_hz
         self._untold: dict[Value, int] = {}
         """With the version of the oldest change not told, in that order: the first of them bounds what is certain."""
-        self._told: dict[Value, tuple[int, float]] = {}
-        """Which data was told last (by the version it came with), and when."""
+        self._told: dict[UUID, tuple[int, float]] = {}
+        """Which data was told last of a resource (by the version it came with), and when."""
         self._due: deque[Value] = deque()
         self._held: list[tuple[float, int, Value]] = []
-        """Untold, and not due before that time because of `max_rate_hz`."""
+        """Untold, and not due before that time because of `max_rate_hz`; as far as `_held_until` says so too."""
+        self._held_until: dict[Value, float] = {}
         self._tie = count()
         self._certain = 0
         self._passed_over = 0
         self._said_slow = False
-        self._resumes = False
+        self._resumes: str | None = None
+        """Why there is a gap between what an earlier subscription was told and this one."""
         self._live_from: int | None = versions.last
 
     def begin(self, existing: Sequence[Value], *, after: int | None = None) -> None:
         """Takes what there is, in the order it changed, as not told yet. `after` is how far an earlier subscription
         had come: only what changed since is told, after one gap. What nobody here ever said is as good as nothing.
+        A gateway that was restarted may have lost what it told last: the gap is said also where nothing is left of it.
         """
         if after is not None and after <= self._versions.last:
             self.prev = retained_position(after)
             self._certain = after
             existing = [value for value in existing if value.version > after]
-            self._resumes = bool(existing)
-        elif after is not None:
-            self._resumes = True
+        if after is not None and era_of(after) != self._versions.era:
+            self._resumes = GATEWAY_RESTARTED
+        elif after is not None and existing:
+            self._resumes = RESUMED
         for value in existing:
             self._untold[value] = value.version
             self._due.append(value)
@@ -191,6 +215,8 @@ class RetainedSubscription(Subscription):
     def changed(self, value: Value) -> None:
         if value in self._untold:
             self._pass_over()
+            if value.stale is not None and self._held_until.pop(value, None) is not None:
+                self._schedule(value)
             return
         self._untold[value] = value.version
         self._schedule(value)
@@ -210,22 +236,25 @@ class RetainedSubscription(Subscription):
             self._schedule(value)
 
     def _schedule(self, value: Value) -> None:
-        if self._every_s is not None and value in self._told:
-            at = self._told[value][1] + self._every_s
+        """That it is no longer the present waits for no rate: whoever looks seldom needs it most."""
+        if self._every_s is not None and value.stale is None and value.uid in self._told:
+            at = self._told[value.uid][1] + self._every_s
             if at > trio.current_time():
+                self._held_until[value] = at
                 heapq.heappush(self._held, (at, next(self._tie), value))
-                self._outlet.later(self, at)
+                if self._held[0][2] is value:
+                    self._outlet.later(self, at)
                 return
         self._due.append(value)
         self._outlet.ready(self)
 
     # What is told.
 
-    def _next(self) -> str | None:
-        while self._held and self._held[0][0] <= trio.current_time():
-            self._due.append(heapq.heappop(self._held)[2])
-        while self._due:
-            said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft())
+    def _next(self, now: float) -> str | None:
+        if self._held and self._held[0][0] <= now:
+            self._release(now)
+        while self._resumes or self._due:
+            said = self._gap() if self._resumes or self._passed_over else self._tell(self._due.popleft(), now)
             if said is not None:
                 return said
         if self._live_from is not None and (not self._untold or self._oldest() > self._live_from):
@@ -234,26 +263,37 @@ class RetainedSubscription(Subscription):
             return self._live()
         return None
 
+    def _release(self, now: float) -> None:
+        while self._held and self._held[0][0] <= now:
+            at, _, value = heapq.heappop(self._held)
+            if self._held_until.get(value) == at:
+                del self._held_until[value]
+                self._due.append(value)
+        if self._held:
+            self._outlet.later(self, self._held[0][0])
+
     def _gap(self) -> str | None:
-        reason = "resumed" if self._resumes else "conflated"
+        reason = self._resumes or "conflated"
         missing = None if self._resumes else self._passed_over
         self.metrics.conflated(self.stream, self._passed_over)
-        self._resumes, self._passed_over = False, 0
+        self._resumes, self._passed_over = None, 0
         position = self._position()
         said = self._dialect.gap(self.id, position=position, prev=self.prev, missing=missing, reason=reason)
         if said is not None:
             self.prev = position
         return said
 
-    def _tell(self, value: Value) -> str | None:
+    def _tell(self, value: Value, now: float) -> str | None:
         del self._untold[value]
         position = self._position()
-        told = self._told.get(value)
+        told = None if value.stale is None else self._told.get(value.uid)
         if value.stale is not None and told is not None and told[0] == value.data_version:
             said = self._dialect.stale(self.id, value, position=position, prev=self.prev, reason=value.stale)
         else:
             said = self._dialect.value(self.id, value, position=position, prev=self.prev, fields=self._fields)
-        self._told[value] = (value.data_version, trio.current_time())
+            if self._fields is not None:
+                self.effort = len(value.data) // CHARACTERS_PARSED_AS_ONE
+        self._told[value.uid] = (value.data_version, now)
         if said is not None:
             self.prev = position
         return said
@@ -262,7 +302,9 @@ class RetainedSubscription(Subscription):
         return next(iter(self._untold.values()))
 
     def _position(self) -> str:
-        self._certain = max(self._certain, self._oldest() - 1 if self._untold else self._versions.last)
+        upto = self._oldest() - 1 if self._untold else self._versions.last
+        if upto > self._certain:
+            self._certain = upto
         return retained_position(self._certain)
 
 
@@ -298,13 +340,14 @@ class LoggedSubscription(Subscription):
                 await trio.sleep(error.retry_after_s or RETRY_S)
 
     async def _catch_up(self, log: EventLog, head: Callable[[], int]) -> None:
-        floor = await log.floor()
-        if self._after < floor:
-            await self._put(_no_longer_kept(floor))
-            self._after = floor
         while not self.is_over:
             upto = head()
             events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
+            floor = await log.floor()  # asked last: what was dropped meanwhile is not in the page
+            if self._after < floor:
+                await self._put(missing_up_to(floor))
+                self._after = floor
+                continue
             for event in events:
                 if self.want.sight is None or self.want.sight.may_see(event):
                     await self._put(event)
@@ -319,10 +362,18 @@ class LoggedSubscription(Subscription):
 
     async def _put(self, event: LogEvent) -> None:
         """For the replay, which waits for its reader."""
+        await self._has_room()
+        self._append(event)
+
+    async def has_room(self) -> None:
+        """For the feed: returns when half of what may wait has been read, and at once while this is a replay's."""
+        if self._is_fed:
+            await self._has_room()
+
+    async def _has_room(self) -> None:
         while self._bytes > MAX_WAITING_BYTES // 2 and not self.is_over:
             self._room = trio.Event()
             await self._room.wait()
-        self._append(event)
 
     def happened(self, event: LogEvent) -> None:
         """The feed has come to an event that is wanted. Never waits; what is before `event_live` is the replay's."""
@@ -347,6 +398,10 @@ class LoggedSubscription(Subscription):
             return
         self._append(event)
 
+    def _resume_from(self) -> str:
+        """Where it began, if it was told nothing: what has happened since was to come."""
+        return self.prev or self._position()
+
     def drop(self) -> None:
         super().drop()
         self._room.set()
@@ -358,7 +413,7 @@ class LoggedSubscription(Subscription):
         self._bytes += len(event.data) + EVENT_OVERHEAD
         self._outlet.ready(self)
 
-    def _next(self) -> str | None:
+    def _next(self, now: float) -> str | None:  # noqa: ARG002 - nothing here waits for its time
         while self._waiting:
             event = self._waiting.popleft()
             if isinstance(event, int):
@@ -396,8 +451,9 @@ class LoggedSubscription(Subscription):
             self._certain = max(self._certain, position)
 
 
-def _no_longer_kept(floor: int) -> LogEvent:
-    return LogEvent(floor, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
+def missing_up_to(position: int) -> LogEvent:
+    """What the log has lost, of everybody."""
+    return LogEvent(position, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
 
 
 def _why(gap: LogEvent) -> str:

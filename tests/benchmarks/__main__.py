@@ -10,8 +10,8 @@ from pathlib import Path
 import trio
 from rich.console import Console
 
-from tests.benchmarks import echo_figures, gateway_figures
-from tests.benchmarks.plan import FULL, PARTS, QUICK, Plan
+from tests.benchmarks import echo_figures, gateway_figures, telemetry_figures
+from tests.benchmarks.plan import FULL, PARTS, QUICK, TELEMETRY, Plan
 from tests.benchmarks.processes import cores
 from tests.benchmarks.report import Report
 
@@ -24,8 +24,10 @@ async def run(plan: Plan, parts: set[str], data_dir: Path) -> Report:
     for _ in range(plan.repetitions):
         if parts & OF_THE_STACK:
             await echo_figures.repeat(plan, parts, cores(), report)
-        if parts - {"echo", "get"}:
+        if parts - {"echo", "get"} - TELEMETRY:
             await gateway_figures.repeat(plan, parts, cores(), data_dir, report)
+        if parts & TELEMETRY:
+            await telemetry_figures.repeat(plan, parts, cores(), data_dir, report)
     return report
 
 
@@ -36,10 +38,17 @@ def main() -> None:
     printed.add_argument("--json", action="store_true", help="every value of every repetition, for programs")
     printed.add_argument("--markdown", action="store_true", help="tables as docs/performance.md has them")
     parser.add_argument("--repetitions", type=int, help="instead of five, or two with --quick")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part (may be given again)")
+    parser.add_argument(
+        "--only",
+        choices=[*PARTS, "telemetry"],
+        action="append",
+        help="this part (may be given again); `telemetry` is the last six of them",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skygw-benchmarks-") as folder:
         parts = set(arguments.only or PARTS)
+        if "telemetry" in parts:
+            parts |= TELEMETRY
         plan = QUICK if arguments.quick else FULL
         plan = replace(plan, repetitions=arguments.repetitions or plan.repetitions)
         report = trio.run(run, plan, parts, Path(folder, "hub"))

@@ -1,7 +1,8 @@
 """A straightforward FastAPI gateway, to be measured beside ours: nodes on WebSockets, direct requests, snapshots.
 
 Written as a good FastAPI developer would write it from its documentation: pydantic reads the JSON, a future waits for
-each answer, and subscribers are written to in a loop. Two amounts of work, by the first argument:
+each answer, a log line is inserted by asyncpg, and subscribers are written to in a loop (`fastapi_streams.py`). Two
+amounts of work, by the first argument:
 
 - `plain`: one shared secret, and a node answers a request in one frame;
 - `same-duties`: what our contract asks for with every request: an ES256 token is verified, the answer comes as start,
@@ -14,6 +15,8 @@ of calls, epochs and durable reports in PostgreSQL.
 import asyncio
 import hashlib
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,10 +25,11 @@ from uuid import UUID, uuid4
 import jwt
 from fastapi import Depends, FastAPI, HTTPException, Response, WebSocket, WebSocketDisconnect
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AwareDatetime, BaseModel, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 
 from skygw.auth import development
 from tests.benchmarks.echo_figures import FASTEST_WS
+from tests.benchmarks.fastapi_streams import LogAck, PublishLog, PublishSnapshot, Streams, SubscribeStream
 from tests.benchmarks.servers.fastapi_echo import fastest
 from tests.benchmarks.servers.listening import listening, say_ready
 
@@ -61,21 +65,6 @@ class Pong(BaseModel):
     id: str
 
 
-class PublishSnapshot(BaseModel):
-    kind: Literal["publish_snapshot"]
-    stream: Literal["device_snapshot", "telescope_snapshot", "instrument_snapshot"]
-    data: dict[str, JsonValue]
-    observed_at: AwareDatetime
-    max_silence_s: float | None = None
-    live_seq: Annotated[int, Field(ge=0)]
-
-
-class EventSnapshot(BaseModel):
-    kind: Literal["event_device_snapshot"] = "event_device_snapshot"
-    observed_at: AwareDatetime
-    data: dict[str, JsonValue]
-
-
 class DirectRequest(BaseModel):
     kind: Literal["direct_request"] = "direct_request"
     id: UUID
@@ -107,10 +96,14 @@ class DirectResponseEnd(BaseModel):
 
 
 NodeFrame = Annotated[
-    Ping | Pong | PublishSnapshot | DirectResponse | DirectResponseStart | DirectResponseEnd,
+    Ping | Pong | PublishSnapshot | PublishLog | DirectResponse | DirectResponseStart | DirectResponseEnd,
     Field(discriminator="kind"),
 ]
 from_node: TypeAdapter[NodeFrame] = TypeAdapter(NodeFrame)
+many_from_node: TypeAdapter[list[NodeFrame]] = TypeAdapter(list[NodeFrame])
+from_subscriber: TypeAdapter[Ping | SubscribeStream] = TypeAdapter(
+    Annotated[Ping | SubscribeStream, Field(discriminator="kind")]
+)
 
 
 class DirectBody(BaseModel):
@@ -138,8 +131,9 @@ class Call:
 class Node:
     """One connected node."""
 
-    def __init__(self, socket: WebSocket) -> None:
+    def __init__(self, socket: WebSocket, hello: Hello) -> None:
         self.socket = socket
+        self.hello = hello
         self.calls: dict[UUID, Call] = {}
         self.latest: dict[str, PublishSnapshot] = {}
 
@@ -149,7 +143,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.nodes: dict[UUID, Node] = {}
-        self.subscribers: list[WebSocket] = []
+        self.streams = Streams()
         self.epoch = 0
 
     async def take(self, node: Node, frame: NodeFrame) -> None:
@@ -159,7 +153,10 @@ class Gateway:
                 before = node.latest.get(uid)
                 if before is None or before.live_seq < frame.live_seq:
                     node.latest[uid] = frame
-                    await self.broadcast(frame)
+                    await self.streams.publish(node.hello.install_id, frame)
+            case PublishLog():
+                await self.streams.report(node.hello.install_id, node.hello.outbox_uid, frame)
+                await node.socket.send_text(LogAck(seq=frame.seq).model_dump_json())
             case DirectResponse():
                 call = node.calls.get(frame.id)
                 if call is not None:
@@ -183,13 +180,6 @@ class Gateway:
         if call is not None:
             call.chunks.append(chunk[20:])
 
-    async def broadcast(self, frame: PublishSnapshot) -> None:
-        if not self.subscribers:
-            return
-        text = EventSnapshot(observed_at=frame.observed_at, data=frame.data).model_dump_json()
-        for subscriber in self.subscribers:
-            await subscriber.send_text(text)
-
 
 class Tokens:
     """Who may come in: a shared secret, or ES256 tokens of the development key."""
@@ -209,9 +199,16 @@ class Tokens:
             raise HTTPException(401, "Not a valid token.") from error
 
 
-def make_app(tokens: Tokens) -> FastAPI:
-    app = FastAPI()
+def make_app(tokens: Tokens, database_url: str | None) -> FastAPI:
     gateway = Gateway()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if database_url is not None:
+            await gateway.streams.open_log(database_url)
+        yield
+
+    app = FastAPI(lifespan=lifespan)
     bearer = HTTPBearer()
 
     async def service(credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)]) -> None:
@@ -222,7 +219,7 @@ def make_app(tokens: Tokens) -> FastAPI:
         tokens.check(socket.headers.get("authorization", "").removeprefix("Bearer "), "sky-node-gateway")
         await socket.accept(subprotocol="skynet.node.v1")
         hello = Hello.model_validate_json(await socket.receive_text())
-        node = gateway.nodes[hello.install_id] = Node(socket)
+        node = gateway.nodes[hello.install_id] = Node(socket, hello)
         gateway.epoch += 1
         welcome = Welcome(session_uid=uuid4(), epoch=gateway.epoch, heartbeat_s=10, server_time=datetime.now(UTC))
         await socket.send_text(welcome.model_dump_json())
@@ -232,7 +229,9 @@ def make_app(tokens: Tokens) -> FastAPI:
                 if message["type"] == "websocket.disconnect":
                     return
                 if (text := message.get("text")) is not None:
-                    await gateway.take(node, from_node.validate_json(text))
+                    frames = many_from_node.validate_json(text) if text[0] == "[" else [from_node.validate_json(text)]
+                    for frame in frames:
+                        await gateway.take(node, frame)
                 else:
                     gateway.take_chunk(node, message["bytes"])
         except WebSocketDisconnect:
@@ -243,16 +242,19 @@ def make_app(tokens: Tokens) -> FastAPI:
 
     @app.websocket("/internal/ws/stream")
     async def stream(socket: WebSocket) -> None:
-        await socket.accept()
-        gateway.subscribers.append(socket)
+        tokens.check(socket.headers.get("authorization", "").removeprefix("Bearer "), "sky-node-gateway-internal")
+        await socket.accept(subprotocol="skynet.internal.v1")
         try:
             while True:
-                frame = Ping.model_validate_json(await socket.receive_text())
-                await socket.send_text(Pong(id=frame.id).model_dump_json())
+                frame = from_subscriber.validate_json(await socket.receive_text())
+                if isinstance(frame, SubscribeStream):
+                    await gateway.streams.subscribe(socket, frame)
+                else:
+                    await socket.send_text(Pong(id=frame.id).model_dump_json())
         except WebSocketDisconnect:
             return
         finally:
-            gateway.subscribers.remove(socket)
+            gateway.streams.leave(socket)
 
     @app.post("/internal/nodes/{install_id}/direct", dependencies=[Depends(service)])
     async def direct(install_id: UUID, body: DirectBody) -> Response:
@@ -282,11 +284,14 @@ def make_app(tokens: Tokens) -> FastAPI:
 
 
 def main() -> None:
-    """Arguments: the amount of work, and for `same-duties` the folder of the development key."""
-    tokens = Tokens(Path(sys.argv[2]) if sys.argv[1] == SAME_DUTIES else None)
+    """Arguments: the amount of work; and for `same-duties` the folder of the development key, else the database, where
+    log lines are reported.
+    """
+    _, work, where = sys.argv
+    tokens = Tokens(Path(where) if work == SAME_DUTIES else None)
     sock = listening()
     say_ready(sock.getsockname()[1])
-    fastest(make_app(tokens), ws=FASTEST_WS).run(sockets=[sock])
+    fastest(make_app(tokens, where if where.startswith("postgresql:") else None), ws=FASTEST_WS).run(sockets=[sock])
 
 
 if __name__ == "__main__":

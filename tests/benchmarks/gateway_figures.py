@@ -1,4 +1,4 @@
-"""One repetition of the gateway's own work, beside a straightforward FastAPI gateway: requests, snapshots, frames."""
+"""One repetition of the gateway's own work, beside a straightforward FastAPI gateway: nodes, requests, frames."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID
 
-from skygw.ids import DeviceUid, InstallId
+from skygw.ids import InstallId
 from tests.benchmarks import fastapi_gateway
 from tests.benchmarks.echo_figures import FLOORS, SERVING_ALONE, TRIO_AND_H11, WARM_UP_SOCKETS
 from tests.benchmarks.fastapi_gateway import PLAIN, SAME_DUTIES
-from tests.benchmarks.loads.nodes import device_uids
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.processes import Worker, resident_kib, worker
 from tests.benchmarks.report import OURS, Report
@@ -20,7 +18,7 @@ from tests.fakes.gateway_process import GatewayProcess, gateway_process
 from tests.fleet.fleet import LOOPBACK_LIMITS, installations, make_known
 
 SEED = 1
-SUBSCRIBERS = 10
+NODES_SENT_TO = 10
 
 NO_RATES = {"node_frames_per_s": 1_000_000, "node_bytes_per_s": 1_073_741_824}
 """What one installation may send is weighed here as everywhere, and is never too much."""
@@ -51,7 +49,7 @@ class Subject:
 
 @dataclass
 class Fleet:
-    """Installations the gateway knows; each is used once, so that none comes in on a machine it was not seen on."""
+    """Installations the gateway knows; each is used once, so that each is new to it."""
 
     fresh: Iterator[InstallId] = field(repr=False)
 
@@ -59,24 +57,21 @@ class Fleet:
         return [next(self.fresh) for _ in range(count)]
 
 
-async def our_gateway(data_dir: Path, core: int, nodes: int, stack: AsyncExitStack) -> tuple[Subject, Fleet]:
-    """Ours, with limits that no load here comes near, and so many installations that it knows. It runs until `stack` is
-    left.
-    """
+async def our_gateway(data_dir: Path, core: int, stack: AsyncExitStack) -> tuple[Subject, GatewayProcess]:
+    """Ours, with limits that no load here comes near. It runs until `stack` is left."""
     gateway = await stack.enter_async_context(gateway_process(data_dir, core, **LOOPBACK_LIMITS, **NO_RATES))
-    known = installations(SEED, nodes)
-    await make_known(
-        gateway, known, devices=lambda install_id: [DeviceUid(UUID(uid)) for uid in device_uids(str(install_id))]
-    )
     ports = _port(gateway.node_url), _port(gateway.internal_url)
-    return Subject(OURS, gateway.pid, *ports, gateway, in_one_frame=False), Fleet(iter(known))
+    return Subject(OURS, gateway.pid, *ports, gateway, in_one_frame=False), gateway
 
 
 async def repeat(plan: Plan, parts: set[str], cores: tuple[int, int], data_dir: Path, report: Report) -> None:
     """Runs the parts on gateways of their own and adds their figures. Every load is run on each gateway in turn."""
     of_server, of_load = cores
     async with AsyncExitStack() as stack:
-        ours, fleet = await our_gateway(data_dir, of_server, _needed(plan), stack)
+        ours, gateway = await our_gateway(data_dir, of_server, stack)
+        known = installations(SEED, _needed(plan))
+        await make_known(gateway, known)
+        fleet = Fleet(iter(known))
         subjects = [ours]
         for name, work in ((FASTAPI, PLAIN), (FASTAPI_SAME_DUTIES, SAME_DUTIES)):
             process = await stack.enter_async_context(
@@ -93,13 +88,11 @@ async def repeat(plan: Plan, parts: set[str], cores: tuple[int, int], data_dir: 
         if "rpc" in parts:
             floors = [await _floor(name, program, of_server, stack) for name, program in FLOORS.items()]
             await _round_trips(plan, load, [*subjects, *floors], fleet, report)
-        if "snapshots" in parts:
-            await _snapshots(plan, load, subjects, fleet, report)
         if "out" in parts:
             source = await stack.enter_async_context(
-                worker("tests.benchmarks.servers.session_source", str(SUBSCRIBERS), core=of_server)
+                worker("tests.benchmarks.servers.session_source", str(NODES_SENT_TO), core=of_server)
             )
-            await _out(plan, load, source, subjects, fleet, report)
+            await _out(plan, load, source, fleet, report)
 
 
 async def _floor(name: str, program: tuple[str, ...], core: int, stack: AsyncExitStack) -> Subject:
@@ -111,9 +104,7 @@ async def _floor(name: str, program: tuple[str, ...], core: int, stack: AsyncExi
 
 def _needed(plan: Plan) -> int:
     subjects = 3 + len(FLOORS)
-    return subjects * (
-        WARM_UP_SOCKETS + plan.idle_sockets + plan.connects + len(plan.callers) + plan.nodes + 1 + SUBSCRIBERS
-    )
+    return subjects * (WARM_UP_SOCKETS + plan.idle_sockets + plan.connects + len(plan.callers) + NODES_SENT_TO)
 
 
 def _port(url: str) -> int:
@@ -165,21 +156,9 @@ def _add_least(what: str, report: Report) -> None:
     report.add(figure, FASTAPI, took[FASTAPI])
 
 
-async def _snapshots(plan: Plan, load: Worker, subjects: list[Subject], fleet: Fleet, report: Report) -> None:
-    for subject in subjects:
-        if subject.name == FASTAPI_SAME_DUTIES:
-            continue  # a snapshot costs it what it costs the plain one
-        job = subject.job(do="snapshots", nodes=_nodes(subject, fleet.take(plan.nodes)), seconds=plan.load_s)
-        report.add_load(f"snapshots in from {plan.nodes} nodes", subject.name, await load.ask(job))
-
-
-async def _out(plan: Plan, load: Worker, source: Worker, subjects: list[Subject], fleet: Fleet, report: Report) -> None:
-    """Two things that are not the same, and so have no ratio: there are no subscriber streams here yet."""
+async def _out(plan: Plan, load: Worker, source: Worker, fleet: Fleet, report: Report) -> None:
+    """What is written to nodes, without doors and calls: only a part of what others do, and so without a ratio."""
     port = (await source.says())["port"]
-    nodes = [(str(install_id), "") for install_id in fleet.take(SUBSCRIBERS)]
+    nodes = [(str(install_id), "") for install_id in fleet.take(NODES_SENT_TO)]
     answer = await load.ask({"do": "puts", "port": port, "server": source.pid, "nodes": nodes, "seconds": plan.load_s})
-    report.add_load(f"requests put and written to {SUBSCRIBERS} node sessions", OURS, answer)
-    plain = next(subject for subject in subjects if subject.name == FASTAPI)
-    (node,) = _nodes(plain, fleet.take(1))
-    job = plain.job(do="deliveries", node=node, sockets=SUBSCRIBERS, seconds=plan.load_s)
-    report.add_load(f"snapshots of one node delivered to {SUBSCRIBERS} subscribers", FASTAPI, await load.ask(job))
+    report.add_load(f"requests put and written to {NODES_SENT_TO} node sessions", OURS, answer)

@@ -2,7 +2,21 @@
 
 from dataclasses import dataclass
 
-PARTS = ("echo", "get", "connects", "memory", "rpc", "snapshots", "out")
+PARTS = (
+    "echo",
+    "get",
+    "connects",
+    "memory",
+    "rpc",
+    "out",
+    "subscriptions",
+    "snapshots",
+    "deliveries",
+    "latency",
+    "durable",
+    "resume",
+)
+TELEMETRY = frozenset({"subscriptions", "snapshots", "deliveries", "latency", "durable", "resume"})
 
 MESSAGE_BYTES = 200
 """The text of an echoed message."""
@@ -22,6 +36,10 @@ class Plan:
     connects: int
     idle_sockets: int
     nodes: int
+    """Which publish snapshots; half of them report log lines, and a tenth are followed by subscribers."""
+    subscribers: tuple[int, ...]
+    idle_subscriptions: int
+    missed_events: int
 
 
 FULL = Plan(
@@ -31,10 +49,33 @@ FULL = Plan(
     callers=(1, 32),
     connects=400,
     idle_sockets=400,
-    nodes=100,
+    nodes=200,
+    subscribers=(10, 100),
+    idle_subscriptions=2_000,
+    missed_events=10_000,
 )
 QUICK = Plan(
-    repetitions=2, load_s=0.6, sockets=(1, 32, 256), callers=(1, 32), connects=100, idle_sockets=100, nodes=100
+    repetitions=2,
+    load_s=0.6,
+    sockets=(1, 32, 256),
+    callers=(1, 32),
+    connects=100,
+    idle_sockets=100,
+    nodes=200,
+    subscribers=(10, 100),
+    idle_subscriptions=1_000,
+    missed_events=10_000,
 )
-TINY = Plan(repetitions=1, load_s=0.05, sockets=(1, 2), callers=(1,), connects=3, idle_sockets=3, nodes=2)
+TINY = Plan(
+    repetitions=1,
+    load_s=0.05,
+    sockets=(1, 2),
+    callers=(1,),
+    connects=3,
+    idle_sockets=3,
+    nodes=4,
+    subscribers=(5,),
+    idle_subscriptions=20,
+    missed_events=20,
+)
 """For the smoke test: its numbers mean nothing."""

@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.echo_figures import SERVERS
-from tests.benchmarks.gateway_figures import SUBSCRIBERS, our_gateway
+from tests.benchmarks.gateway_figures import NODES_SENT_TO, our_gateway
 from tests.benchmarks.plan import FULL, MESSAGE_BYTES
 from tests.benchmarks.processes import cores, worker
 from tests.benchmarks.report import OURS
+from tests.benchmarks.telemetry_figures import publishing_nodes
 from tests.fleet.fleet import installations
 
 SAMPLES_PER_S = 250
@@ -45,7 +46,9 @@ PARTS = (
     ("tokens: signature and claims", r"\((jwt|cryptography|skygw/auth)/"),
     ("JSON and validation: frames and bodies", r"\((pydantic|pydantic_core|skygw/protocol|skygw/routers/schemas)"),
     ("numbers for /metrics", r"\((prometheus_client|skygw/observability)/"),
-    ("the latest snapshots", r"\(skygw/telemetry/"),
+    ("the log: reports written, events read", r"\((skygw/database|asyncpg|triopg|trio_asyncio|asyncio)/"),
+    ("the latest values: kept and written down", r"\(skygw/telemetry/(retained|kept_values|freshness|instruments|hub)"),
+    ("telling subscribers", r"\(skygw/telemetry/"),
     ("the session: reading, outbox, calls", r"\(skygw/nodes/"),
     ("the call: deadline, digest, record", r"\(skygw/control/"),
     ("the doors", r"\(skygw/routers/"),
@@ -70,17 +73,22 @@ async def busy_server(what: str, callers: int) -> AsyncIterator[tuple[int, Job]]
             yield server.pid, {**job, "server": server.pid}
         elif what == "out":
             server = await stack.enter_async_context(
-                worker("tests.benchmarks.servers.session_source", str(SUBSCRIBERS), core=core)
+                worker("tests.benchmarks.servers.session_source", str(NODES_SENT_TO), core=core)
             )
-            nodes = [(str(install_id), "") for install_id in installations(1, SUBSCRIBERS)]
+            nodes = [(str(install_id), "") for install_id in installations(1, NODES_SENT_TO)]
             port = (await server.says())["port"]
             yield server.pid, {"do": "puts", "port": port, "nodes": nodes, "server": server.pid}
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skygw-profile-")))
-            gateway, fleet = await our_gateway(folder / "hub", core, FULL.nodes, stack)
-            nodes = [gateway.node(install_id) for install_id in fleet.take(FULL.nodes)]
-            if what == "snapshots":
-                yield gateway.pid, gateway.job(do="snapshots", nodes=nodes)
+            gateway, process = await our_gateway(folder / "hub", core, stack)
+            nodes = [gateway.node(install_id) for install_id in await publishing_nodes(process, FULL.nodes)]
+            if what in ("snapshots", "arrays"):
+                yield gateway.pid, gateway.job(do="snapshots", nodes=nodes, in_arrays=what == "arrays")
+            elif what == "deliveries":
+                followed = nodes[: FULL.nodes // 10]
+                yield gateway.pid, gateway.job(do="deliveries", nodes=followed, subscribers=callers)
+            elif what == "durable":
+                yield gateway.pid, gateway.job(do="log lines", nodes=nodes[: FULL.nodes // 2])
             else:
                 yield gateway.pid, gateway.job(do="rpc", node=nodes[0], in_one_frame=False, callers=callers)
 
@@ -125,8 +133,8 @@ def _part(frames: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.profiling", description=__doc__)
-    parser.add_argument("what", choices=["echo", "rpc", "snapshots", "out"])
-    parser.add_argument("--callers", type=int, default=32, help="sockets or callers at once")
+    parser.add_argument("what", choices=["echo", "rpc", "out", "snapshots", "arrays", "deliveries", "durable"])
+    parser.add_argument("--callers", type=int, default=32, help="sockets, callers or subscribers at once")
     parser.add_argument("--raw", type=Path, help="keep the stacks in this file, as flame graphs are made of")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

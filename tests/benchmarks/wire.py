@@ -21,12 +21,12 @@ def message(opcode: int, payload: bytes) -> bytes:
     return head + NO_MASK + payload
 
 
-def upgrade(path: str, *, token: str | None = None) -> bytes:
-    """The handshake; with a token that of a node."""
-    as_node = f"authorization: Bearer {token}\r\nsec-websocket-protocol: skynet.node.v1\r\n" if token else ""
+def upgrade(path: str, *, token: str | None = None, subprotocol: str = "skynet.node.v1") -> bytes:
+    """The handshake; with a token that of a node, or of who speaks another subprotocol."""
+    named = f"authorization: Bearer {token}\r\nsec-websocket-protocol: {subprotocol}\r\n" if token else ""
     return (
         f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-        f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{as_node}\r\n"
+        f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{named}\r\n"
     ).encode()
 
 

@@ -262,6 +262,18 @@ async def test_on_a_terminal_the_latest_values_are_a_table_until_ctrl_c(
     assert ("\x1b[1m" in watching.written) is not bool(environment)
 
 
+async def test_a_table_of_chosen_fields_asks_for_the_name_of_each_resource_too(server: StreamServer) -> None:
+    watching = OnATerminal("device_snapshot", "--fields", "state")
+    served = await (await server.door.accept()).asked()
+    served.event("s1", data={"uid": UID, "name": "North mount", "state": "slewing"})
+    await watching.until("slewing")
+    code = await watching.interrupted()
+
+    assert code == 0
+    assert served.options["fields"] == ["state", "name"]
+    assert "North mount" in watching.written
+
+
 async def test_on_a_terminal_events_are_lines(server: StreamServer) -> None:
     watching = OnATerminal("telescope_log")
     served = await (await server.door.accept()).asked()

@@ -175,7 +175,7 @@ async def test_a_subscription_that_is_refused_or_ends_says_why_and_is_asked_for_
         followings.refused(asked.subscription_id, "Not for you.")
     else:
         ended = EventSubscriptionEnded(
-            subscription_id=asked.subscription_id, reason=EndReason.UNAVAILABLE, message="Not for you."
+            subscription_id=asked.subscription_id, reason=EndReason.SLOW_CONSUMER, message="Not for you."
         )
         followings.ended(ended)
     said = (following.live, following.problem)

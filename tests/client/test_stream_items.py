@@ -90,6 +90,6 @@ def test_events_gaps_and_ends_are_read_as_the_gateway_writes_them() -> None:
         install_id,
     )
 
-    last = WITH_EXTENSIONS.ended("1", position=None, reason=EndReason.FORBIDDEN, message="No “more”.")
+    last = WITH_EXTENSIONS.ended("1", position=None, reason=EndReason.SLOW_CONSUMER, message="No “more”.")
     assert last is not None
     assert Said(last).text("message") == "No “more”."

@@ -471,21 +471,30 @@ async def test_a_refused_subscription_ends_and_is_not_asked_for_again(autojump_c
     assert served.frame.stream is DEVICE
 
 
-@pytest.mark.parametrize("reason", ["slow_consumer", "unavailable"])
-async def test_an_end_that_passes_is_resumed_from_the_position(
-    autojump_clock: Clock, door: StreamDoor, reason: str
-) -> None:
+async def test_an_end_that_passes_is_resumed_from_the_position(autojump_clock: Clock, door: StreamDoor) -> None:
     async with running(door) as client, client.subscribe(LOG) as subscription:
         end = await door.accept()
         served = await end.asked()
         served.event("l1")
-        served.end(reason)
+        served.end("slow_consumer")
         resumed = await end.asked()
         resumed.event("l2")
         told = await items(subscription, 3)
 
     assert resumed.options["after"] == "l1"
     assert [type(item) for item in told] == [Changed, Away, Changed]
+
+
+async def test_an_end_before_anything_was_told_is_resumed_from_where_it_began(
+    autojump_clock: Clock, door: StreamDoor
+) -> None:
+    async with running(door) as client, client.subscribe(LOG):
+        end = await door.accept()
+        served = await end.asked()
+        served.end("slow_consumer", position="l7")
+        resumed = await end.asked()
+
+    assert resumed.options["after"] == "l7"
 
 
 async def test_an_end_that_does_not_pass_is_the_last_item(autojump_clock: Clock, door: StreamDoor) -> None:

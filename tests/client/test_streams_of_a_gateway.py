@@ -7,11 +7,21 @@ import trio
 import trio.testing
 from trio.abc import Clock
 
-from skygw.client.streams import Changed, Gap, LatestValues, Live, StreamClient, StreamName, Subscription
+from skygw.client.streams import (
+    MAX_MESSAGE_BYTES,
+    Changed,
+    Gap,
+    LatestValues,
+    Live,
+    StreamClient,
+    StreamName,
+    Subscription,
+)
 from skygw.errors import Forbidden, GatewayError
 from skygw.ids import Epoch
 from skygw.protocol.node_frames import ErrorCode
 from skygw.telemetry.hub import StreamHub
+from skygw.telemetry.retained import MAX_BYTES_PER_INSTALLATION
 from skygw.telemetry.subscriber import SubscriberSession
 from tests.fakes.memory_log import MemoryLog, an_event
 from tests.fakes.stream_links import StreamDoor
@@ -127,3 +137,7 @@ async def test_what_a_slow_reader_of_values_missed_is_told_as_a_gap(autojump_clo
     assert len(door.tokens) == 1
     assert len(told) < 50
     assert len(told) + missed == 200
+
+
+def test_an_instrument_of_everything_that_one_installation_may_say_can_be_read() -> None:
+    assert MAX_MESSAGE_BYTES > MAX_BYTES_PER_INSTALLATION

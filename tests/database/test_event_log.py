@@ -3,19 +3,23 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+import trio
+import trio.testing
 
-from skygw.database.event_log import PgEventLog
+from skygw.database.event_log import REPLAYS_AT_ONCE, PgEventLog
 from skygw.database.pool import open_loop_and_database
 from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
 from skygw.ids import DeviceUid, InstallId, TelescopeUid
 from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.telemetry.log import EventLog, LogEvent, LogKind
-from tests.fakes.memory_log import Device, MemoryLog, an_event
+from tests.fakes.memory_log import MemoryLog, an_event
+from tests.fakes.memory_log import Place as Where
 from tests.fakes.postgres import PostgresServer
 
 NOW = datetime.now(UTC)
@@ -68,8 +72,8 @@ class InMemory:
     def __init__(self, places: Sequence[Place]) -> None:
         self.log = MemoryLog()
         for place in places:
-            self.log.devices[place.mount_uid] = Device("mount", place.observatory_uid, place.telescope_uid)
-            self.log.devices[place.dome_uid] = Device("enclosure", place.observatory_uid, None)
+            self.log.devices[place.mount_uid] = Where(place.observatory_uid, place.telescope_uid)
+            self.log.devices[place.dome_uid] = Where(place.observatory_uid, None)
 
     async def append(self, *events: LogEvent) -> None:
         self.log.append(*events)
@@ -202,10 +206,7 @@ async def test_a_filter_finds_what_fits_all_its_keys(kept: Kept, places: tuple[P
         (StreamFilter(observatory_uid=(here.observatory_uid,)), ["here", "mount here", "dome here", "unheard of"]),
         (StreamFilter(install_id=(here.dome_install_id, there.install_id)), ["there", "mount there", "dome here"]),
         (StreamFilter(device_uid=(here.mount_uid, stranger)), ["mount here", "unheard of"]),
-        (StreamFilter(device_type=("mount",)), ["mount here", "mount there"]),
-        (StreamFilter(device_type=("mount", "enclosure"), telescope_uid=(here.telescope_uid,)), ["mount here"]),
-        (StreamFilter(device_type=("mount",), device_uid=(here.mount_uid, stranger)), ["mount here"]),
-        (StreamFilter(device_type=("mount",), device_uid=(here.dome_uid,)), []),
+        (StreamFilter(device_uid=(here.mount_uid, here.dome_uid), telescope_uid=(here.telescope_uid,)), ["mount here"]),
         (StreamFilter(device_uid=(here.mount_uid,), telescope_uid=(there.telescope_uid,)), []),
         (
             StreamFilter(telescope_uid=(there.telescope_uid, here.telescope_uid), install_id=(there.install_id,)),
@@ -213,7 +214,7 @@ async def test_a_filter_finds_what_fits_all_its_keys(kept: Kept, places: tuple[P
         ),
         (StreamFilter(telescope_uid=(here.telescope_uid, here.telescope_uid)), ["here", "mount here", "unheard of"]),
         (StreamFilter(telescope_uid=()), []),
-        (StreamFilter(device_type=("no such type",)), []),
+        (StreamFilter(device_uid=()), []),
         (StreamFilter(install_id=(InstallId(uuid4()),)), []),
     ):
         if isinstance(found, int):
@@ -241,8 +242,12 @@ async def test_a_gap_is_told_to_every_stream_that_might_have_lost_something(
         (LOG, StreamFilter(observatory_uid=(here.observatory_uid,)), ["all of here", "log of here", "all of the dome"]),
         (LOG, StreamFilter(device_uid=(here.mount_uid,)), ["all of here", "log of here"]),
         (LOG, StreamFilter(device_uid=(here.dome_uid,)), ["all of the dome"]),
-        (RESULT, StreamFilter(device_type=("mount",)), ["all of here", "all of there"]),
-        (LOG, StreamFilter(device_type=("mount",), install_id=(there.install_id,)), ["all of there"]),
+        (RESULT, StreamFilter(device_uid=(here.mount_uid, there.mount_uid)), ["all of here", "all of there"]),
+        (
+            LOG,
+            StreamFilter(device_uid=(here.mount_uid, there.mount_uid), install_id=(there.install_id,)),
+            ["all of there"],
+        ),
         (LOG, StreamFilter(device_uid=(DeviceUid(uuid4()),)), []),
     ):
         assert await read(kept.log, stream, wanted) == found, wanted
@@ -287,8 +292,11 @@ async def test_a_page_reads_what_fits_and_hardly_more(places: tuple[Place, Place
         mine = here.says(LOG, "mine", device_uid=here.mount_uid)
         rare = there.says(RESULT, "rare", device_uid=there.mount_uid)
         dome = here.says_of_dome(LOG, "dome", device_uid=here.dome_uid)
+        await writer.append(*[crowd] * 9_000)
+        with psycopg.connect(owner_url) as connection:
+            connection.execute("ANALYZE skygw.log")  # plans are made for a log of nothing but the crowd
         for _ in range(3):
-            await writer.append(*[crowd] * 2_000, mine, dome, here.says(None, "gap"), *[crowd] * 2_000, rare)
+            await writer.append(*[crowd] * 1_000, mine, dome, here.says(None, "gap"), rare)
 
         async def tuples() -> int:
             async with database.connection() as connection:
@@ -303,7 +311,7 @@ async def test_a_page_reads_what_fits_and_hardly_more(places: tuple[Place, Place
             ("device", LOG, StreamFilter(device_uid=(here.mount_uid,))),
             ("installation", LOG, StreamFilter(install_id=(here.install_id,))),
             ("observatory", LOG, StreamFilter(observatory_uid=(here.observatory_uid,))),
-            ("type", LOG, StreamFilter(device_type=("enclosure",))),
+            ("dome", LOG, StreamFilter(device_uid=(here.dome_uid,))),
             ("rare one of the crowd", RESULT, StreamFilter(telescope_uid=(there.telescope_uid,))),
             ("nobody", LOG, StreamFilter(telescope_uid=(uuid4(),))),
         ):
@@ -316,8 +324,38 @@ async def test_a_page_reads_what_fits_and_hardly_more(places: tuple[Place, Place
         "device": ["mine", "gap"] * 3,
         "installation": ["mine", "gap"] * 3,
         "observatory": ["mine", "dome", "gap"] * 3,
-        "type": ["dome"] * 3,
+        "dome": ["dome"] * 3,
         "rare one of the crowd": ["rare"] * 3,
         "nobody": [],
     }
     assert max(read_for.values()) < 100, read_for
+
+
+async def test_what_a_log_gave_before_it_was_restored_is_not_given_again(
+    kept: Kept, places: tuple[Place, Place]
+) -> None:
+    place = places[0]
+    await kept.append(place.says(LOG, '"before"'))
+    await kept.log.lift(9)
+    await kept.log.lift(5)
+    await kept.append(place.says(LOG, '"after"'))
+    assert [event.position for event in await kept.log.tail(1)] == [10]
+    assert await kept.log.head() == 10
+
+
+async def test_readers_of_the_past_leave_connections_to_the_others(postgres: PostgresServer) -> None:
+    async with open_loop_and_database(postgres.gateway_url, size=REPLAYS_AT_ONCE + 1) as database:
+        log = PgEventLog(database)
+        held = psycopg.connect(postgres.owner_url)
+        try:
+            held.execute("LOCK TABLE skygw.log IN ACCESS EXCLUSIVE MODE")
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(partial(log.page, LOG, 0, upto=1, wanted=EVERYTHING))
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                with trio.fail_after(3):
+                    await database.ping()
+                nursery.cancel_scope.cancel()
+        finally:
+            held.close()
+        assert database.available

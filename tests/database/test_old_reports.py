@@ -146,14 +146,21 @@ async def test_what_was_reported_is_in_the_log_in_order(old: Old) -> None:
     assert old.asked("SELECT array_agg(seq ORDER BY position) FROM skygw.log") == [([1, 2, 3, 4, 1, 5, 6],)]
 
 
-async def test_old_days_can_be_dropped_like_any_other(old: Old) -> None:
-    for seq, days in enumerate((40, 31, 3), start=1):
-        body = '{"data":{},"observed_at":"2026-07-01T03:00:00Z"}'
+async def test_all_that_is_old_goes_at_once_and_what_came_today_stays(old: Old) -> None:
+    body = '{"data":{},"observed_at":"2026-07-01T03:00:00Z"}'
+    for seq, days in enumerate((400, 31, 3, 0), start=1):
         old.report(seq, "publish_log", body, age=timedelta(days=days))
     await migrate(old.owner_url)
+    assert old.asked("SELECT count(*) FROM skygw.log_days()") == [(9,)]
     assert old.asked("SELECT skygw.keep_log('30 days')") == [(True,)]
-    assert old.asked("SELECT position FROM skygw.log") == [(3,)]
-    assert old.asked("SELECT position, dropped_through FROM skygw.log_head") == [(3, 2)]
+    assert old.asked("SELECT position FROM skygw.log ORDER BY position") == [(1,), (2,), (3,), (4,)]
+    with psycopg.connect(old.owner_url) as connection:
+        # As if a month had gone by since.
+        (name,) = connection.execute("SELECT min(partition::text) FROM skygw.log_days()").fetchone() or ("",)
+        connection.execute(f"ALTER TABLE {name} RENAME TO log_20200101".encode())
+    assert old.asked("SELECT skygw.keep_log('30 days')") == [(True,)]
+    assert old.asked("SELECT position FROM skygw.log") == [(4,)]
+    assert old.asked("SELECT position, dropped_through FROM skygw.log_head") == [(4, 3)]
 
 
 async def test_a_migration_that_was_done_and_not_marked_repeats_nothing(old: Old) -> None:

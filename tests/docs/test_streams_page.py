@@ -34,7 +34,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-
 MODELS = {**from_subscriber.models, **to_subscriber.models}
 DIRECTIONS: dict[str, Any] = {"S": from_subscriber, "G": to_subscriber}
 TRANSCRIPT = re.findall(r"^([SG]) (.+)$", PAGE, re.MULTILINE)
-REASONS_OF_GAPS = {"conflated", "resumed", "declared_by_node", "never_taken", "no_longer_kept"}
+REASONS_OF_GAPS = {"conflated", "resumed", "gateway_restarted", "declared_by_node", "never_taken", "no_longer_kept"}
 
 
 def section(title: str) -> str:

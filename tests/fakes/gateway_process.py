@@ -26,7 +26,7 @@ ENDS_WITHIN_S = 30.0
 """The drain has 10 s and PostgreSQL has 10 s after it."""
 TOKEN_LIFETIME_S = 3_600.0
 
-SERVICE_SCOPES = ("nodes:read", "nodes:call", "nodes:command", "nodes:admin")
+SERVICE_SCOPES = ("nodes:read", "nodes:call", "nodes:command", "nodes:admin", "streams:read")
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.telemetry.log import PAGE, PAGE_BYTES, LogEvent, LogKind
 
 
-class Device(NamedTuple):
-    """What the hub's records say of one."""
+class Place(NamedTuple):
+    """Where a device is by the hub's records; without a telescope it is shared."""
 
-    device_type: str
-    observatory_uid: UUID
+    observatory_uid: UUID | None
     telescope_uid: UUID | None
 
 
@@ -28,24 +27,31 @@ def an_event(stream: StreamName | None, data: str = "{}", **columns: Any) -> Log
 
 
 class MemoryLog:
-    """Rows in order; `devices` are the hub's records."""
+    """Rows in order; `devices` are the hub's records of where each is."""
 
     def __init__(self) -> None:
         self.rows: list[LogEvent] = []
         self.dropped_through = 0
-        self.devices: dict[UUID, Device] = {}
+        self.last = 0
+        self.devices: dict[UUID, Place] = {}
         self.away = False
         """A database that does not answer."""
 
     def append(self, *events: LogEvent) -> None:
         """One commit: each gets the next position."""
         for event in events:
-            self.rows.append(event._replace(position=self.dropped_through + len(self.rows) + 1))
+            self.last += 1
+            self.rows.append(event._replace(position=self.last))
 
     def drop(self, through: int) -> None:
         """What retention does."""
         self.rows = [row for row in self.rows if row.position > through]
         self.dropped_through = max(self.dropped_through, through)
+
+    def go_back(self, to: int) -> None:
+        """What restoring a backup does."""
+        self.rows = [row for row in self.rows if row.position <= to]
+        self.last = to
 
     async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -54,7 +60,11 @@ class MemoryLog:
 
     async def head(self) -> int:
         await self._answer()
-        return self.dropped_through + len(self.rows)
+        return self.last
+
+    async def lift(self, position: int) -> None:
+        await self._answer()
+        self.last = max(self.last, position)
 
     async def floor(self) -> int:
         await self._answer()
@@ -91,22 +101,12 @@ class MemoryLog:
         )
 
     def _device_fits(self, row: LogEvent, wanted: StreamFilter) -> bool:
-        if wanted.device_uid is None and wanted.device_type is None:
+        if wanted.device_uid is None:
             return True
-        asked = {
-            uid: device
-            for uid, device in self.devices.items()
-            if (wanted.device_uid is None or uid in wanted.device_uid)
-            and (wanted.device_type is None or device.device_type in wanted.device_type)
-        }
         if row.device_uid is not None:
-            return row.device_uid in asked or (
-                wanted.device_type is None and row.device_uid in (wanted.device_uid or ())
-            )
-        return row.kind is LogKind.GAP and any(
-            device.telescope_uid == row.telescope_uid and device.observatory_uid == row.observatory_uid
-            for device in asked.values()
-        )
+            return row.device_uid in wanted.device_uid
+        asked = [self.devices[uid] for uid in wanted.device_uid if uid in self.devices]
+        return row.kind is LogKind.GAP and Place(row.observatory_uid, row.telescope_uid) in asked
 
 
 def _within(rows: Sequence[LogEvent], limit: int, max_bytes: int) -> list[LogEvent]:

@@ -148,13 +148,13 @@ class Served:
     def live(self, position: str) -> None:
         self.say("event_live", position)
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, *, position: str | None = None) -> None:
         self.gateway_end.say(
             {
                 "kind": "event_subscription_ended",
                 "subscription_id": self.frame.subscription_id,
                 "reason": reason,
-                "position": self.prev,
+                "position": position or self.prev,
                 "message": "It ended.",
             }
         )

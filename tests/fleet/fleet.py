@@ -10,7 +10,7 @@ from uuid import UUID
 import trio
 
 from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
-from skygw.ids import DeviceUid, InstallId, TelescopeUid
+from skygw.ids import InstallId, TelescopeUid
 from skygw.protocol.gateway_frames import DirectRequest
 from tests.fakes.gateway_process import GatewayProcess
 from tests.fakes.scripted_node import ScriptedNode, answer_together
@@ -52,7 +52,7 @@ async def make_known(
     gateway: GatewayProcess,
     install_ids: list[InstallId],
     *,
-    devices: Callable[[InstallId], Iterable[DeviceUid]] = lambda _: (),
+    devices: Callable[[InstallId], Iterable[NewDevice]] = lambda _: (),
 ) -> list[TelescopeUid]:
     """Writes a telescope for each of them into the hub's tables, ten to an observatory, with these devices."""
     telescopes = [
@@ -60,7 +60,7 @@ async def make_known(
             uid=TelescopeUid(UUID(int=install_id.int ^ 1)),
             name=f"telescope {number}",
             install_id=install_id,
-            devices=tuple(NewDevice(uid, "mount", "Mount") for uid in devices(install_id)),
+            devices=tuple(devices(install_id)),
         )
         for number, install_id in enumerate(install_ids)
     ]

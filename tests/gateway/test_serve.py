@@ -15,7 +15,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from skygw.auth.development import load_or_make, mint
-from skygw.protocol.codec import Read, encode, from_gateway
+from skygw.protocol.codec import BadFrame, encode, from_gateway
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import Goaway, Welcome
 from skygw.protocol.node_frames import Hello, Ping
@@ -96,7 +96,7 @@ class Node:
             return None if closed.reason is None else closed.reason.code
         assert isinstance(message, str)
         [item] = from_gateway.decode(message)
-        assert isinstance(item, Read)
+        assert not isinstance(item, BadFrame)
         return item.frame
 
 

@@ -21,7 +21,7 @@ from skygw.auth.development import DevelopmentKey, load_or_make, mint
 from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
 from skygw.ids import BootId, CallId, DeviceUid, InstallId, InstanceUid, OutboxUid, TelescopeUid
 from skygw.protocol.chunks import Chunk, pack_chunk
-from skygw.protocol.codec import Read, encode, from_gateway
+from skygw.protocol.codec import BadFrame, encode, from_gateway
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import DirectRequest, GatewayFrame, Welcome
 from skygw.protocol.node_frames import DirectResponseEnd, DirectResponseStart, Hello, NodeType, Ping, Pong
@@ -85,7 +85,7 @@ class ScriptedNode:
                 message = await self.socket.get_message()
                 assert isinstance(message, str)
                 [item] = from_gateway.decode(message)
-                assert isinstance(item, Read), item
+                assert not isinstance(item, BadFrame), item
                 if isinstance(item.frame, kinds):
                     return item.frame
                 if isinstance(item.frame, Ping):

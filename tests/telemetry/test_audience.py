@@ -61,6 +61,8 @@ def test_an_instrument_is_found_by_its_parts() -> None:
 
 def test_nobody_sees_what_they_may_not() -> None:
     class OnlyShared:
+        observatory_uid = O
+
         def may_see(self, about: About) -> bool:
             return about.telescope_uid is None
 
@@ -94,6 +96,7 @@ def test_what_was_taken_out_of_an_index_is_not_found() -> None:
 def test_those_who_want_something_else_are_not_even_asked() -> None:
     class Asked:
         def __init__(self) -> None:
+            self.observatory_uid = ELSEWHERE
             self.times = 0
 
         def may_see(self, about: About) -> bool:
@@ -103,6 +106,7 @@ def test_those_who_want_something_else_are_not_even_asked() -> None:
     audience, others = Audience[int](), Asked()
     for number in range(100):
         audience.add(number, Want(StreamFilter(telescope_uid=(uuid4(),)), others))
+        audience.add(-1 - number, Want(StreamFilter(), others))
     audience.add(100, Want(StreamFilter(telescope_uid=(T,))))
     assert audience.of(Thing()) == [100]
     assert others.times == 0

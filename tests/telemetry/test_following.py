@@ -1,6 +1,7 @@
 """What a node is shown of others: what its graph lets it see, each value with its age, the newest first."""
 
 import json
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -60,6 +61,18 @@ async def seen(observatory: Observatory, following: NodeFollowing) -> set[str]:
 async def test_a_telescopes_node_sees_what_is_shared_and_its_own() -> None:
     observatory = Observatory()
     assert await seen(observatory, observatory.following()) == {"shared", "here"}
+
+
+@pytest.mark.parametrize("data", [{"pad": "x" * 64_400}, {"rows": [0] * 9_970}])
+async def test_the_largest_snapshot_is_told_in_a_frame_that_a_node_can_read(data: dict[str, Any]) -> None:
+    observatory = Observatory()
+    (uid,) = observatory.here.resources
+    frame = snapshot(uid, 2, max_silence_s=30.123456789, **data)
+    assert observatory.hub.retained.offer(observatory.here, Epoch(1), frame) is None
+    following = observatory.following()
+    following.subscribe(asks(DEVICE, "s" * 128, device_uid=uid))
+    for text in await following.next():
+        assert not isinstance(from_gateway.decode(text)[0], BadFrame)
 
 
 async def test_the_observatorys_node_sees_the_mounts_under_its_roof() -> None:

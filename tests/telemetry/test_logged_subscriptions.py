@@ -130,6 +130,21 @@ async def test_what_was_never_taken_is_told_as_a_gap_of_its_own_stream(room: Roo
     assert (gap["kind"], gap["count"], gap["reason"]) == ("event_gap", 1, "never_taken")
 
 
+async def test_who_was_told_nothing_yet_resumes_from_where_it_began(
+    room: Room, monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    monkeypatch.setattr(room_of_subscriptions, "MAX_WAITING_BYTES", 1_000)
+    room.write(1, 2)
+    while room.hub.feed.head < 2:
+        await trio.lowlevel.checkpoint()
+    reader = room.reader()
+    await trio.sleep(1)
+    room.write(3, 4, 5, 6, 7)
+    await trio.sleep(1)
+    (ended,) = await reader.read(1)
+    assert (ended["reason"], ended["position"]) == ("slow_consumer", "l2")
+
+
 async def test_resuming_before_what_is_still_kept_begins_with_a_gap(room: Room) -> None:
     room.write(*range(10))
     while room.hub.feed.head < 10:
@@ -139,6 +154,43 @@ async def test_resuming_before_what_is_still_kept_begins_with_a_gap(room: Room) 
     assert (resumed[0]["kind"], resumed[0]["reason"], resumed[0]["to"]) == ("event_gap", "no_longer_kept", "l6")
     assert told(resumed) == [6, 7, 8, 9]
     assert chain_holds(resumed)
+
+
+async def test_what_is_dropped_while_it_is_replayed_is_told_as_a_gap(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_of_subscriptions, "MAX_WAITING_BYTES", 4_000)
+    room.write(*range(1, 1_501))
+    while room.hub.feed.head < 1_500:
+        await trio.lowlevel.checkpoint()
+    reader = room.reader(options={"after": "earliest"})
+    begun = await reader.read(1)
+    room.log.drop(1_400)
+    messages = begun + await reader.until_live()
+    (gap,) = [message for message in messages if message["kind"] == "event_gap"]
+    assert (gap["reason"], gap["position"]) == ("no_longer_kept", "l1400")
+    assert told(messages)[-100:] == list(range(1_401, 1_501))
+    assert told(messages)[:-100] == list(range(1, len(told(messages)) - 99))
+    assert chain_holds(messages)
+
+
+async def test_a_log_that_went_back_to_a_backup_goes_on_behind_a_gap_and_nothing_new_is_lost(
+    room: Room, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    room.write(1, 2, 3, 4)
+    while room.hub.feed.head < 4:
+        await trio.lowlevel.checkpoint()
+    reader = room.reader()
+    (live,) = await reader.until_live()
+    room.log.go_back(2)
+    room.write(10)
+    (gap,) = await reader.read(1)
+    room.write(11, 12)
+    news = await reader.read(2)
+    assert (gap["kind"], gap["reason"], gap["from"], gap["to"]) == ("event_gap", "no_longer_kept", "l4", "l5")
+    assert told(news) == [11, 12]
+    assert chain_holds([live, gap, *news])
+    assert "the log went back" in caplog.text
 
 
 async def test_a_reader_that_does_not_keep_up_ends_with_the_position_to_resume_from(
@@ -166,6 +218,17 @@ async def test_a_reader_that_does_not_keep_up_ends_with_the_position_to_resume_f
     said = [record for record in caplog.records if record.message == "subscriber does not keep up"]
     assert len(said) == 1
     assert len(slow.outlet) == 0
+
+
+async def test_a_burst_larger_than_what_may_wait_ends_nobody_who_reads(room: Room) -> None:
+    quick, stuck = room.reader(), room.reader()
+    for reader in (quick, stuck):
+        await reader.until_live()
+    numbers = list(range(3 * room_of_subscriptions.MAX_WAITING_BYTES // 10_000))
+    room.log.append(*(an_event(LOG, f'{{"n":{number},"x":"{"x" * 10_000}"}}') for number in numbers))
+    room.hub.feed.poke()
+    assert told(await quick.read(len(numbers))) == numbers
+    assert [message["kind"] for message in await stuck.read(1)] == ["event_subscription_ended"]
 
 
 async def test_a_replay_waits_for_its_reader_and_holds_no_more_than_its_share(

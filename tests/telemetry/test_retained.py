@@ -1,12 +1,14 @@
 """The latest value of every resource: which one is latest, whose it is, and how much one node can make us hold."""
 
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import trio
 
 from skygw.ids import Epoch
+from skygw.protocol.codec import BadFrame, encode, from_node
 from skygw.protocol.node_frames import SnapshotStream
 from skygw.protocol.streams import StaleReason, StreamFilter, StreamName
 from skygw.telemetry import retained as room
@@ -38,7 +40,7 @@ async def kept() -> Kept:
     [
         ((1, 1), (1, 2), True, None),
         ((1, 2), (1, 1), False, "out_of_order"),
-        ((1, 2), (1, 2), False, None),
+        ((1, 2), (1, 2), False, "out_of_order"),
         ((1, 900), (2, 1), True, None),
         ((2, 1), (1, 900), False, None),
     ],
@@ -55,6 +57,22 @@ async def test_the_newest_is_told_by_epoch_and_then_by_live_seq_and_who_counts_b
     assert value.order == (offered if is_newer else held)
     assert ("offered" in value.data) is is_newer
     assert len(kept.changed) == 1 + is_newer
+
+
+async def test_a_snapshot_that_comes_twice_is_no_mistake(kept: Kept) -> None:
+    site = Site()
+    twice = snapshot(site.device(), 7)
+    assert [kept.values.offer(site, Epoch(1), twice) for _ in range(2)] == [None, None]
+    assert (len(kept.changed), kept.unchanged) == (1, [])
+
+
+@pytest.mark.parametrize("data", [{"pad": "x" * 65_000}, {"pad": "ü" * 32_300}, {"rows": [0] * 9_990}])
+async def test_what_could_not_be_told_to_another_node_is_refused(kept: Kept, data: dict[str, Any]) -> None:
+    site = Site()
+    frame = snapshot(site.device(), 1, **data)
+    assert not isinstance(from_node.decode(encode(frame))[0], BadFrame)
+    answer = kept.values.offer(site, Epoch(1), frame)
+    assert (answer and answer.reason) == "invalid"
 
 
 async def test_what_is_held_is_the_text_as_it_came(kept: Kept) -> None:

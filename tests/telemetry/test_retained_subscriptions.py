@@ -1,6 +1,9 @@
 """A subscription to values: existing first, then changes; what a slow reader missed is said, never passed over."""
 
+import gc
 import itertools
+import weakref
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +13,7 @@ from trio.abc import Clock
 
 from skygw.ids import Epoch
 from skygw.protocol.streams import StaleReason, StreamName
+from skygw.telemetry import outlet as outlet_room
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.subscriptions import BEAT_S
 from tests.fakes.memory_log import MemoryLog
@@ -184,6 +188,17 @@ async def test_a_position_of_a_later_era_is_answered_with_everything_and_a_gap(r
     assert [message["kind"] for message in resumed] == ["event_gap", "event_device_snapshot", "event_live"]
 
 
+async def test_whoever_resumes_after_a_restart_is_told_so_also_when_nothing_is_left(room: Room) -> None:
+    reader = room.reader(options={"after": "s5"})  # of era 0, and this is 1
+    assert [message["kind"] for message in await reader.until_live()] == ["event_gap", "event_live"]
+    room.say(room.site.device(), n=1)
+    again = await room.reader(options={"after": "s5"}).until_live()
+    assert [message["kind"] for message in again] == ["event_gap", "event_device_snapshot", "event_live"]
+    assert again[0]["reason"] == "gateway_restarted"
+    assert again[0]["prev"] == "s5"
+    assert chain_holds(again)
+
+
 async def test_stale_is_told_once_and_what_is_fresh_again_is_told_whole(room: Room) -> None:
     mount = room.site.device()
     reader = room.reader()
@@ -276,3 +291,73 @@ async def test_an_ended_subscription_is_told_nothing_more(room: Room, autojump_c
     with trio.move_on_after(BEAT_S * 3) as nothing:
         await reader.outlet.next()
     assert nothing.cancelled_caught
+
+
+async def test_that_a_value_is_stale_waits_for_no_rate(room: Room, autojump_clock: Clock) -> None:
+    mount = room.site.device()
+    reader = room.reader(options={"max_rate_hz": 0.01})
+    await reader.until_live()
+    room.say(mount, n=1)
+    room.say(mount, n=2)
+    await reader.read(1)
+    room.say(mount, n=3)
+    held = room.hub.retained.find(DEVICE, mount)
+    assert held is not None
+    began = trio.current_time()
+    room.hub.retained.mark_stale(held, StaleReason.SILENT)
+    gap, stale = await reader.read(2)
+    assert (gap["kind"], stale["data"]["n"], stale["stale"]) == ("event_gap", 3, "silent")
+    room.say(mount, n=3)
+    room.hub.retained.mark_stale(held, StaleReason.SILENT)
+    assert [message["kind"] for message in await reader.read(2)] == ["event_gap", "event_device_snapshot"]
+    assert trio.current_time() == began
+    room.say(mount, n=4)
+    assert told(await reader.read(1)) == []  # a beat: the rate holds for everything else
+    assert trio.current_time() > began
+
+
+async def test_a_subscription_that_was_ended_leaves_no_timer_behind(room: Room) -> None:
+    mount = room.site.device()
+    reader = Reader()
+    gone = []
+    for number in range(3):
+        subscription = room.hub.subscribe(reader.outlet, asks(DEVICE, str(number), options={"max_rate_hz": 1e-6}))
+        gone.append(weakref.ref(subscription))
+        await reader.until_live()
+        for _ in range(2):
+            room.say(mount, n=room.seq)
+            with trio.move_on_after(0.01):
+                await reader.read(1)
+        reader.outlet.remove(str(number))
+        del subscription
+    room.say(mount)  # who listens is remembered until then
+    gc.collect()
+    assert [one() for one in gone] == [None, None, None]
+
+
+async def test_a_resource_that_moves_is_stale_where_it_was_and_told_where_it_is(room: Room) -> None:
+    mount, there = room.site.device(), Site()
+    there.resources[mount] = replace(
+        room.site.resources[mount], install_id=there.install_id, telescope_uid=there.telescope_uid
+    )
+    before = room.reader(telescope_uid=room.site.telescope_uid)
+    after = room.reader(telescope_uid=there.telescope_uid)
+    both = room.reader()
+    for reader in (before, after, both):
+        await reader.until_live()
+    room.say(mount, n=1)
+    await before.read(1)
+    await both.read(1)
+    assert room.hub.retained.offer(there, Epoch(1), snapshot(mount, 1, n=2)) is None
+    (stale,) = await before.read(1)
+    assert (stale["kind"], stale["uid"], stale["reason"]) == ("event_stale", str(mount), "silent")
+    assert told(await after.read(1)) == [2]
+    assert [message["kind"] for message in await both.read(2)] == ["event_stale", "event_device_snapshot"]
+
+
+async def test_what_a_payload_costs_to_parse_counts_with_what_is_written(room: Room) -> None:
+    for _ in range(50):
+        room.say(room.site.device(), rows=[[1, 2]] * 3_000)
+    reader = room.reader(options={"fields": ["state"]})
+    first = await reader.outlet.next(at_most=outlet_room.BATCH_CHARACTERS)
+    assert len(first) < 20

@@ -219,18 +219,22 @@ CREATE CONSTRAINT TRIGGER log_command_transition
     DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (NEW.hop <> 'node') EXECUTE FUNCTION skygw.log_command_transition();
 
--- What nodes had reported before there was a log.
+-- What nodes had reported before there was a log. All the days before today are one partition, which goes when the last
+-- of them does: one for each might be more than can be locked at once.
 DO $$
 DECLARE
-    reported date;
+    today timestamptz := date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC';
 BEGIN
     IF to_regclass('skygw.node_report') IS NULL THEN
         RETURN;
     END IF;
     LOCK TABLE skygw.node_report IN ACCESS EXCLUSIVE MODE;
-    FOR reported IN SELECT DISTINCT (received_at AT TIME ZONE 'UTC')::date FROM skygw.node_report LOOP
-        PERFORM skygw.make_log_day(reported);
-    END LOOP;
+    IF EXISTS (SELECT FROM skygw.node_report WHERE received_at < today) THEN
+        EXECUTE format(
+            'CREATE TABLE skygw.%I PARTITION OF skygw.log FOR VALUES FROM (MINVALUE) TO (%L)',
+            to_char(today AT TIME ZONE 'UTC' - interval '1 day', '"log_"YYYYMMDD'), today
+        );
+    END IF;
     WITH head AS (
         UPDATE skygw.log_head SET position = position + (SELECT count(*) FROM skygw.node_report)
         RETURNING position - (SELECT count(*) FROM skygw.node_report) AS before

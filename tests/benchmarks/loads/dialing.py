@@ -52,20 +52,20 @@ def connect(port: int) -> Link:
 
 
 def dial(port: int, dials: Iterable[Dial]) -> tuple[list[Link], float]:
-    """Opens one WebSocket for each, `AT_ONCE` at a time, until each has had its first answer. Returns them in no
-    particular order, and how long it took in seconds. Raises `LoadBroken`.
+    """Opens one WebSocket for each, `AT_ONCE` at a time, until each has had its first answer. Returns them in this
+    order, and how long it took in seconds. Raises `LoadBroken`.
     """
     poll = select.epoll()
-    under_way: dict[int, tuple[Link, Dial, bool]] = {}
-    links: list[Link] = []
-    waiting = iter(dials)
+    under_way: dict[int, tuple[Link, int, Dial, bool]] = {}
+    links: dict[int, Link] = {}
+    waiting = iter(enumerate(dials))
     began = time.perf_counter()
 
     def start_next() -> None:
-        for next_dial in waiting:
+        for number, next_dial in waiting:
             link = connect(port)
             poll.register(link.fd, select.EPOLLIN)
-            under_way[link.fd] = (link, next_dial, False)
+            under_way[link.fd] = (link, number, next_dial, False)
             link.sock.send(next_dial.upgrade)
             return
 
@@ -76,12 +76,12 @@ def dial(port: int, dials: Iterable[Dial]) -> tuple[list[Link], float]:
         if not events:
             raise LoadBroken(f"{len(under_way)} sockets got no answer to their handshake")
         for fd, _ in events:
-            link, its_dial, is_upgraded = under_way[fd]
+            link, number, its_dial, is_upgraded = under_way[fd]
             link.receive()
             if not is_upgraded:
                 if not _upgraded(link):
                     continue
-                under_way[fd] = (link, its_dial, True)
+                under_way[fd] = (link, number, its_dial, True)
                 link.sock.send(its_dial.first)
             first = next((payload for _, payload in payloads(link.unread)), None)
             if first is None:
@@ -90,10 +90,10 @@ def dial(port: int, dials: Iterable[Dial]) -> tuple[list[Link], float]:
                 raise LoadBroken(f"not the first answer that is measured: {first[:200]!r}")
             del under_way[fd]
             poll.unregister(fd)
-            links.append(link)
+            links[number] = link
             start_next()
     poll.close()
-    return links, time.perf_counter() - began
+    return [links[number] for number in sorted(links)], time.perf_counter() - began
 
 
 def _upgraded(link: Link) -> bool:

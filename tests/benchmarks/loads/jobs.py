@@ -10,8 +10,19 @@ from typing import Any
 from tests.benchmarks.loads.asking import ask, learn
 from tests.benchmarks.loads.cpu import cpu_seconds
 from tests.benchmarks.loads.dialing import Dial, Link, LoadBroken, connect, dial, hang_up
-from tests.benchmarks.loads.nodes import AnsweringNode, node_dial, text
+from tests.benchmarks.loads.nodes import AnsweringNode, node_dial
+from tests.benchmarks.loads.reporting import report
 from tests.benchmarks.loads.streaming import count, publish
+from tests.benchmarks.loads.subscribers import (
+    Want,
+    deliver,
+    different_wants,
+    log_position,
+    resume,
+    subscribe_on,
+    subscriber_dial,
+    time_deliveries,
+)
 from tests.benchmarks.wire import TEXT, message, upgrade
 
 
@@ -96,10 +107,9 @@ def rpc(job: dict[str, Any]) -> dict[str, float]:
 def snapshots(job: dict[str, Any]) -> dict[str, float]:
     """Nodes publish; at the end the gateway must show the last snapshot of one of them as its latest."""
     install_id, _ = job["nodes"][0]
-    with dialled(job["port"], [node_dial(*job["nodes"][0])]) as first:
-        with dialled(job["port"], [node_dial(*node) for node in job["nodes"][1:]]) as others:
-            publishers = [(link, node[0]) for link, node in zip([*first, *others], job["nodes"], strict=True)]
-            figures, last = publish(publishers, seconds=job["seconds"], server=job["server"])
+    with dialled(job["port"], [node_dial(*node) for node in job["nodes"]]) as links:
+        publishers = [(link, node[0]) for link, node in zip(links, job["nodes"], strict=True)]
+        figures, last = publish(publishers, in_arrays=job["in_arrays"], seconds=job["seconds"], server=job["server"])
         with connected(job["http_port"], 1) as (caller,):
             shown = learn(caller, http_request("GET", f"/internal/nodes/{install_id}", job["token"]))
     if last not in shown:
@@ -108,28 +118,73 @@ def snapshots(job: dict[str, Any]) -> dict[str, float]:
 
 
 def deliveries(job: dict[str, Any]) -> dict[str, float]:
-    """One node publishes, and subscribers count what they are delivered."""
-    ping = Dial(upgrade("/internal/ws/stream"), text({"kind": "ping", "id": "1"}), lambda first: b'"pong"' in first)
+    with following(job) as (links, publishers, wants):
+        return deliver(links, publishers, wants, seconds=job["seconds"], server=job["server"])
+
+
+def latency(job: dict[str, Any]) -> dict[str, float]:
+    with following(job) as (links, publishers, wants):
+        timing = {"rate": job["rate"], "seconds": job["seconds"], "server": job["server"]}
+        return time_deliveries(links, publishers, wants, **timing)
+
+
+@contextmanager
+def following(job: dict[str, Any]) -> Iterator[tuple[list[Link], list[tuple[Link, str]], list[Want]]]:
+    """Nodes, and subscribers that want different things of them."""
+    install_ids = [install_id for install_id, _ in job["nodes"]]
     with (
-        dialled(job["port"], [node_dial(*job["node"])]) as (publisher,),
-        dialled(job["port"], [ping] * job["sockets"]) as links,
+        dialled(job["http_port"], [subscriber_dial(job["token"])] * job["subscribers"]) as links,
+        dialled(job["port"], [node_dial(*node) for node in job["nodes"]]) as nodes,
     ):
-        return count(links, (publisher, job["node"][0]), seconds=job["seconds"], server=job["server"])
+        yield links, list(zip(nodes, install_ids, strict=True)), different_wants(job["subscribers"], install_ids)
+
+
+def log_lines(job: dict[str, Any]) -> dict[str, float]:
+    with dialled(job["port"], [node_dial(*node) for node in job["nodes"]]) as links:
+        return report(links, seconds=job["seconds"], server=job["server"])
+
+
+def resumed(job: dict[str, Any]) -> dict[str, float]:
+    """A subscriber leaves, nodes report so many events, and the subscriber comes back."""
+    with dialled(job["http_port"], [subscriber_dial(job["token"])]) as (link,):
+        position = log_position(link)
+    with dialled(job["port"], [node_dial(*node) for node in job["nodes"]]) as links:
+        report(links, each=job["events"] // len(links), server=job["server"])
+    with dialled(job["http_port"], [subscriber_dial(job["token"])]) as (link,):
+        cpu = cpu_seconds(job["server"])
+        took = resume(link, position, job["events"])
+        return {"seconds": took, "cpu_us": (cpu_seconds(job["server"]) - cpu) / job["events"] * 1_000_000}
 
 
 def puts(job: dict[str, Any]) -> dict[str, float]:
     """Nodes that count what the server sends them, and answer nothing. This server has a path for each of them."""
     dials = [replace(node_dial(*node), upgrade=upgrade(f"/node/{node[0]}", token="none")) for node in job["nodes"]]
     with dialled(job["port"], dials) as links:
-        return count(links, None, seconds=job["seconds"], server=job["server"])
+        return count(links, seconds=job["seconds"], server=job["server"])
 
 
-LOADS = {"echo": echo, "get": get, "rpc": rpc, "snapshots": snapshots, "deliveries": deliveries, "puts": puts}
+LOADS = {
+    "echo": echo,
+    "get": get,
+    "rpc": rpc,
+    "snapshots": snapshots,
+    "puts": puts,
+    "deliveries": deliveries,
+    "latency": latency,
+    "log lines": log_lines,
+    "resume": resumed,
+}
 
 
 def done(job: dict[str, Any], held: list[Link]) -> dict[str, float]:
     if job["do"] == "connect":
         return connects(job, held)
+    if job["do"] == "listen":
+        held += dial(job["http_port"], [subscriber_dial(job["token"])] * job["sockets"])[0]
+        return {}
+    if job["do"] == "subscribe":
+        subscribe_on(held[-job["sockets"] :], job["stream"], job["each"], job["install_ids"])
+        return {}
     if job["do"] == "release":
         hang_up(held)
         held.clear()
@@ -138,7 +193,7 @@ def done(job: dict[str, Any], held: list[Link]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Until stdin ends. What `connect` opened is held until `release`."""
+    """Until stdin ends. What `connect` and `listen` opened is held until `release`."""
     held: list[Link] = []
     for line in sys.stdin:
         sys.stdout.write(json.dumps(done(json.loads(line), held)) + "\n")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import socket
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -15,14 +16,30 @@ ANSWER = b"x" * 200
 
 SHA256 = hashlib.sha256(ANSWER).hexdigest()
 
-DEVICES = 10
-BURST = 20
-"""Snapshots in one write, followed by a ping whose pong says that all of them were taken."""
+DEVICE_TYPES = (
+    "mount",
+    "camera",
+    "filter_wheel",
+    "focuser",
+    "rotator",
+    "guider",
+    "cover",
+    "dew_heater",
+    "power_switch",
+    "weather_station",
+    "sky_quality_meter",
+)
+"""A telescope has one of each."""
+
+BURST = 2 * len(DEVICE_TYPES)
+"""Snapshots in one write, each in a message or the devices in an array, followed by a ping whose pong says that all of
+them were taken.
+"""
 
 BURSTS_UNDER_WAY = 2
 SEND_BUFFER_BYTES = 512 * 1024
 
-_FIRST_SEQ = 1_000_000_000
+FIRST_SEQ = 1_000_000_000
 
 
 def text(frame: dict[str, Any]) -> bytes:
@@ -30,8 +47,8 @@ def text(frame: dict[str, Any]) -> bytes:
 
 
 def hello(install_id: str) -> bytes:
-    """A `hello` of a machine and an outbox that were never seen before."""
-    uids = {name: str(uuid4()) for name in ("instance_uid", "boot_id", "outbox_uid")}
+    """A `hello` of this installation's one machine, started anew with an outbox that was never seen before."""
+    uids = {"instance_uid": install_id, "boot_id": str(uuid4()), "outbox_uid": str(uuid4())}
     frame = {"kind": "hello", "install_id": install_id, "node_type": "telescope", "software_version": "1", **uids}
     return text(frame)
 
@@ -77,18 +94,23 @@ def _reply(opcode: int, payload: bytes, answer: Any) -> bytes:
     return b""
 
 
-def device_uids(install_id: str) -> list[str]:
-    """What this installation publishes snapshots of: a hub that keeps records must have these in them."""
-    return [str(uuid5(UUID(install_id), f"device {number}")) for number in range(DEVICES)]
+def telescope_uid(install_id: str) -> str:
+    """The telescope of an installation, as `make_known` has it."""
+    return str(UUID(int=UUID(install_id).int ^ 1))
+
+
+def devices_of(install_id: str) -> list[tuple[str, str]]:
+    """What this installation publishes snapshots of, uids and types: a hub that keeps records must have these."""
+    return [(str(uuid5(UUID(install_id), device_type)), device_type) for device_type in DEVICE_TYPES]
 
 
 class PublishingNode:
     """Publishes bursts of snapshots of its devices, at most `BURSTS_UNDER_WAY` of them not yet taken."""
 
-    def __init__(self, link: Link, install_id: str) -> None:
+    def __init__(self, link: Link, install_id: str, *, in_arrays: bool = False) -> None:
         self._link = link
-        self._burst = _burst_template(device_uids(install_id))
-        self._seq = _FIRST_SEQ
+        self._burst = _burst_template(install_id, in_arrays=in_arrays)
+        self._seq = FIRST_SEQ
         self.under_way = 0
         self.bursts_taken = 0
         link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
@@ -102,7 +124,7 @@ class PublishingNode:
         while self.under_way < BURSTS_UNDER_WAY:
             seqs = range(self._seq, self._seq + BURST)
             self._seq += BURST
-            data = self._burst % tuple(chain.from_iterable((seq % 1_000_000, seq) for seq in seqs))
+            data = self._burst % numbers(seqs)
             if self._link.sock.send(data) != len(data):
                 raise LoadBroken("the kernel did not take a whole burst")
             self.under_way += 1
@@ -119,30 +141,49 @@ class PublishingNode:
                 raise LoadBroken(f"not what is said to snapshots: {payload[:200]!r}")
 
 
-def _burst_template(uids: list[str]) -> bytes:
-    """`BURST` messages, each with places for two numbers that keep their width, and a ping."""
-    frames = [snapshot_template(uids[number % DEVICES]) for number in range(BURST)]
-    return b"".join(_message_of(frame) for frame in frames) + text({"kind": "ping", "id": "burst"})
+def numbers(seqs: Iterable[int]) -> tuple[int, ...]:
+    """What snapshots lack, for as many of them in a row."""
+    return tuple(chain.from_iterable((seq, seq % 1_000_000, seq) for seq in seqs))
 
 
-def snapshot_template(uid: str) -> bytes:
-    """A mount's state, in about 350 bytes; what it lacks are the microseconds of its time and its number."""
+def _burst_template(install_id: str, *, in_arrays: bool) -> bytes:
+    """`BURST` snapshots in messages with places for three numbers each, and a ping."""
+    once = snapshots_of(install_id)
+    messages = [message_of(array_of(once), len(once))] if in_arrays else [message_of(frame) for frame in once]
+    return b"".join(messages) * (BURST // len(once)) + text({"kind": "ping", "id": "burst"})
+
+
+def snapshots_of(install_id: str) -> list[bytes]:
+    """One of each device."""
+    telescope = telescope_uid(install_id)
+    return [snapshot_template(uid, device_type, telescope) for uid, device_type in devices_of(install_id)]
+
+
+def snapshot_template(uid: str, device_type: str, telescope: str) -> bytes:
+    """A device's state, in about 430 bytes; what it lacks are a number that makes it another than the one before, the
+    microseconds of its time, and its number among all; `numbers` has them, in numbers that keep their width.
+    """
     data = {
         "uid": uid,
-        "device_type": "mount",
+        "device_type": device_type,
+        "telescope_uid": telescope,
         "is_connected": True,
         "status": "tracking",
         "ra_hours": 16.694911,
         "dec_degs": 36.461316,
         "altitude_degs": 61.284,
         "azimuth_degs": 274.017,
-        "is_parked": False,
     }
-    frame = {"kind": "publish_snapshot", "stream": "device_snapshot", "data": data, "max_silence_s": 30.0}
-    head = json.dumps(frame, separators=(",", ":")).removesuffix("}").encode()
-    return head + b',"observed_at":"2026-11-22T06:00:00.%06dZ","live_seq":%10d}'
+    frame = {"kind": "publish_snapshot", "stream": "device_snapshot", "max_silence_s": 3_600.0, "data": data}
+    head = json.dumps(frame, separators=(",", ":")).removesuffix("}}").encode()
+    return head + b',"sequence":%10d},"observed_at":"2026-11-22T06:00:00.%06dZ","live_seq":%10d}'
 
 
-def _message_of(template: bytes) -> bytes:
-    size = len(template % (0, _FIRST_SEQ))
+def array_of(frames: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(frames) + b"]"
+
+
+def message_of(template: bytes, snapshots: int = 1) -> bytes:
+    """A message of so many snapshots, with the places for their numbers."""
+    size = len(template % numbers([FIRST_SEQ] * snapshots))
     return message(TEXT, bytes(size))[:-size] + template

@@ -45,11 +45,13 @@ Publisher = tuple[Link, str]
 """A node's link, and which installation it is."""
 
 
-def publish(publishers: Sequence[Publisher], *, seconds: float, server: int) -> tuple[dict[str, float], bytes]:
+def publish(
+    publishers: Sequence[Publisher], *, in_arrays: bool, seconds: float, server: int
+) -> tuple[dict[str, float], bytes]:
     """Every one is a node that publishes, for `seconds` and then until everything that was sent has been taken.
     Returns what `run` does, of all these snapshots and all this time; and how the time of the first node's last ends.
     """
-    nodes = {link.fd: PublishingNode(link, install_id) for link, install_id in publishers}
+    nodes = {link.fd: PublishingNode(link, install_id, in_arrays=in_arrays) for link, install_id in publishers}
     poll = select.epoll()
     for fd in nodes:
         poll.register(fd, select.EPOLLIN)
@@ -90,20 +92,8 @@ class Counted:
         self.messages += sum(1 for _ in payloads(self._link.unread))
 
 
-def count(links: Sequence[Link], publisher: Publisher | None, *, seconds: float, server: int) -> dict[str, float]:
-    """What comes on these links, while `publisher`, if there is one, publishes snapshots."""
+def count(links: Sequence[Link], *, seconds: float, server: int) -> dict[str, float]:
+    """What comes on these links."""
     counters = {link.fd: Counted(link) for link in links}
     readers = {fd: counter.read for fd, counter in counters.items()}
-    if publisher is not None:
-        link, install_id = publisher
-        readers[link.fd] = _published_on(PublishingNode(link, install_id))
     return run(readers, lambda: sum(counter.messages for counter in counters.values()), seconds=seconds, server=server)
-
-
-def _published_on(node: PublishingNode) -> Callable[[], None]:
-    def read() -> None:
-        node.read()
-        node.publish()
-
-    node.publish()
-    return read
