@@ -291,9 +291,9 @@ def test_steps_of_before_the_audit_are_sealed_once(postgres: PostgresServer) -> 
     owner_url, gateway_url = postgres.new_database(empty=True)
     create_platform(owner_url)
     migrate_up_to(owner_url, "0005_retained_values")
-    install_id, command_ids = uuid4(), [uuid4(), uuid4()]
+    install_ids, command_ids = [uuid4(), uuid4()], [uuid4(), uuid4(), uuid4()]
     with psycopg.connect(gateway_url) as connection:
-        for command_id in command_ids:
+        for command_id, install_id in zip(command_ids, (*install_ids, install_ids[0]), strict=True):
             connection.execute(
                 "INSERT INTO skygw.command (command_id, install_id, telescope_uid, command, command_sha256, service, "
                 "actor, state, created_at, updated_at) "
@@ -318,9 +318,11 @@ def test_steps_of_before_the_audit_are_sealed_once(postgres: PostgresServer) -> 
             checker.take(item)
         checker.end()
         audit.compare_with_commands()
-    assert (checker.found.steps, checker.found.unsigned) == (6, 6)
+    assert (checker.found.steps, checker.found.installations, checker.found.unsigned) == (9, 2, 9)
     with psycopg.connect(owner_url) as connection:
-        rows = connection.execute("SELECT entry FROM skygw.command_audit ORDER BY position").fetchall()
+        rows = connection.execute(
+            "SELECT entry FROM skygw.command_audit WHERE install_id = %s ORDER BY position", install_ids[:1]
+        ).fetchall()
     entries = [json.loads(row[0]) for row in rows]
     assert [entry["state"] for entry in entries] == ["received"] * 2 + ["written"] * 2 + ["completed"] * 2
     assert {(entry["service"], entry["actor"]["uid"]) for entry in entries} == {("scheduler", "7")}

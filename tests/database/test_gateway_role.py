@@ -51,8 +51,8 @@ MAY_NOT = {
     "keep steps out of the audit": "ALTER TABLE skygw.command_transition DISABLE TRIGGER seal_command_transition",
     "keep all triggers from acting": "SET session_replication_role = replica",
     "drop the trigger of the audit": "DROP TRIGGER seal_command_transition ON skygw.command_transition",
-    "seal with the owner's rights": "SELECT skygw.seal_step(NULL)",
-    "replace what seals": "CREATE OR REPLACE FUNCTION skygw.seal_step(step skygw.command_transition) RETURNS void LANGUAGE sql AS ''",  # noqa: E501
+    "seal with the owner's rights": "SELECT skygw.sealed_step(NULL, NULL, 1)",
+    "replace what seals": "CREATE OR REPLACE FUNCTION skygw.seal_command_transition() RETURNS trigger LANGUAGE plpgsql AS ''",  # noqa: E501
     "delete a command": "DELETE FROM skygw.command",
     "change what a command was": "UPDATE skygw.command SET command = '{}'",
     "change who sent a command": "UPDATE skygw.command SET actor = NULL",

@@ -41,21 +41,17 @@ CREATE TABLE IF NOT EXISTS skygw.audit_checkpoint (
     PRIMARY KEY (install_id, position)
 );
 
--- Appends a step to the chain of its installation. The head of the log is locked first, as by everybody who appends to
--- both: so there is one order of locks, and whoever holds a chain waits for nobody.
-CREATE OR REPLACE FUNCTION skygw.seal_step(step skygw.command_transition) RETURNS void
+-- The text that is sealed of a step.
+CREATE OR REPLACE FUNCTION skygw.sealed_step(
+    step skygw.command_transition, about skygw.command, at_position bigint
+) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 DECLARE
-    about skygw.command;
-    head skygw.audit_head;
     asked record;
-    sealed text;
 BEGIN
-    PERFORM FROM skygw.log_head FOR UPDATE;
-    SELECT * INTO STRICT about FROM skygw.command WHERE command_id = step.command_id;
     -- On whose behalf: of whom the step names, else of whoever began this life of the command.
     SELECT life.service, life.actor INTO asked
     FROM skygw.command_transition AS life
@@ -66,11 +62,9 @@ BEGIN
     IF NOT FOUND THEN
         SELECT about.service, about.actor INTO asked;
     END IF;
-    INSERT INTO skygw.audit_head (install_id) VALUES (about.install_id) ON CONFLICT DO NOTHING;
-    UPDATE skygw.audit_head SET position = position + 1 WHERE install_id = about.install_id RETURNING * INTO head;
-    sealed := json_build_object(
+    RETURN json_build_object(
         'install_id', about.install_id,
-        'position', head.position,
+        'position', at_position,
         'command_id', step.command_id,
         -- Of the target and the bytes of the command: what makes it this command.
         'command_sha256', encode(about.command_sha256, 'hex'),
@@ -86,21 +80,32 @@ BEGIN
         'recorded_late', about.recorded_late,
         'sealed_at', clock_timestamp()
     )::text;
-    UPDATE skygw.audit_head
-    SET hash = sha256(head.hash || convert_to(sealed, 'UTF8'))
-    WHERE install_id = about.install_id
-    RETURNING * INTO head;
-    INSERT INTO skygw.command_audit (install_id, position, command_id, ordinal, entry, hash)
-    VALUES (head.install_id, head.position, step.command_id, step.ordinal, sealed, head.hash);
 END
 $$;
 
+-- Appends a step to the chain of its installation. The head of the log is locked first, as by everybody who appends to
+-- both: so there is one order of locks, and whoever holds a chain waits for nobody.
 CREATE OR REPLACE FUNCTION skygw.seal_command_transition() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    about skygw.command;
+    head skygw.audit_head;
+    sealed text;
 BEGIN
-    PERFORM skygw.seal_step(NEW);
+    PERFORM FROM skygw.log_head FOR UPDATE;
+    SELECT * INTO STRICT about FROM skygw.command WHERE command_id = NEW.command_id;
+    SELECT * INTO head FROM skygw.audit_head WHERE install_id = about.install_id FOR UPDATE;
+    IF NOT FOUND THEN
+        INSERT INTO skygw.audit_head (install_id) VALUES (about.install_id) RETURNING * INTO head;
+    END IF;
+    head.position := head.position + 1;
+    sealed := skygw.sealed_step(NEW, about, head.position);
+    head.hash := sha256(head.hash || convert_to(sealed, 'UTF8'));
+    UPDATE skygw.audit_head SET position = head.position, hash = head.hash WHERE install_id = head.install_id;
+    INSERT INTO skygw.command_audit (install_id, position, command_id, ordinal, entry, hash)
+    VALUES (head.install_id, head.position, NEW.command_id, NEW.ordinal, sealed, head.hash);
     RETURN NULL;
 END
 $$;
@@ -113,22 +118,36 @@ CREATE CONSTRAINT TRIGGER seal_command_transition
     FOR EACH ROW EXECUTE FUNCTION skygw.seal_command_transition();
 
 -- What had happened before there was an audit; `sealed_at` says that it was sealed now. Creating the trigger has locked
--- the table against new steps until the commit.
+-- the table against new steps until the commit. Each head is written once: a row that is written again and again in one
+-- transaction is slower to find each time.
 DO $$
 DECLARE
-    step skygw.command_transition;
+    head skygw.audit_head;
+    past record;
+    sealed text;
 BEGIN
-    FOR step IN
-        SELECT transition.*
+    FOR past IN
+        SELECT transition AS step, sent AS about
         FROM skygw.command_transition AS transition
+        JOIN skygw.command AS sent ON sent.command_id = transition.command_id
         WHERE NOT EXISTS (
             SELECT FROM skygw.command_audit AS audit
             WHERE audit.command_id = transition.command_id AND audit.ordinal = transition.ordinal
         )
-        ORDER BY transition.ordinal
+        ORDER BY sent.install_id, transition.ordinal
     LOOP
-        PERFORM skygw.seal_step(step);
+        IF head.install_id IS DISTINCT FROM (past.about).install_id THEN
+            UPDATE skygw.audit_head SET position = head.position, hash = head.hash WHERE install_id = head.install_id;
+            INSERT INTO skygw.audit_head (install_id) VALUES ((past.about).install_id) ON CONFLICT DO NOTHING;
+            SELECT * INTO STRICT head FROM skygw.audit_head WHERE install_id = (past.about).install_id FOR UPDATE;
+        END IF;
+        head.position := head.position + 1;
+        sealed := skygw.sealed_step(past.step, past.about, head.position);
+        head.hash := sha256(head.hash || convert_to(sealed, 'UTF8'));
+        INSERT INTO skygw.command_audit (install_id, position, command_id, ordinal, entry, hash)
+        VALUES (head.install_id, head.position, (past.step).command_id, (past.step).ordinal, sealed, head.hash);
     END LOOP;
+    UPDATE skygw.audit_head SET position = head.position, hash = head.hash WHERE install_id = head.install_id;
 END
 $$;
 
@@ -158,6 +177,6 @@ $$;
 GRANT SELECT ON skygw.command_audit, skygw.audit_head TO skynet_gateway;
 GRANT SELECT, INSERT ON skygw.audit_checkpoint TO skynet_gateway;
 REVOKE ALL ON FUNCTION
-    skygw.seal_step(skygw.command_transition),
+    skygw.sealed_step(skygw.command_transition, skygw.command, bigint),
     skygw.seal_command_transition()
     FROM PUBLIC;
