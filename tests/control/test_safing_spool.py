@@ -14,7 +14,8 @@ from skygw.control.ledger import CommandRecord, CommandState, Transition
 from skygw.control.safing_spool import ENDED, ENDED_UNWRITTEN, SafingSpool
 from skygw.errors import Hop
 from skygw.ids import Epoch
-from tests.fakes.rooms import Site, command_order
+from skygw.protocol.gateway_frames import EventCommand, QueryCommand
+from tests.fakes.rooms import Gateway, Site, command_order
 
 S = CommandState
 STOP = {"command_type": "mount.stop", "note": "Höhe\n"}
@@ -172,6 +173,44 @@ async def test_a_disk_that_fails_is_said_once_and_has_everything_when_it_is_back
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line.message for line in caplog.records if line.levelno == logging.WARNING]
+
+
+async def test_a_disk_that_hangs_delays_neither_a_stop_nor_its_record(tmp_path: Path, nursery: trio.Nursery) -> None:
+    spool = SafingSpool(tmp_path)
+    hung = spool._path.with_suffix(".new")
+    os.mkfifo(hung)  # which nobody reads: whoever opens it to write waits
+    gateway, site = Gateway(nursery, spool=spool), Site()
+    await nursery.start(gateway.commands.run)
+    link = await gateway.connect(site)
+    for _ in range(3):
+        order = command_order(site, STOP)
+        with trio.fail_after(10):
+            record, _ = await gateway.commands.submit(order)
+            assert (await link.hear_next(EventCommand)).command_id == order.command_id
+            await gateway.commands.flush()
+        assert gateway.ledger.rows[order.command_id].state is S.WRITTEN
+        assert not record.recorded_late
+    os.close(os.open(hung, os.O_RDONLY | os.O_NONBLOCK))
+
+
+async def test_stops_of_before_are_recorded_late_before_nodes_may_come(tmp_path: Path, nursery: trio.Nursery) -> None:
+    site, dead = Site(), SafingSpool(tmp_path)
+    nursery.start_soon(dead.run)
+    stop = a_stop(site)
+    dead.keep(stop)
+    dead.step(stop.command_id, said(S.WRITTEN))
+    await until(lambda: "step" in written(tmp_path))
+    crash(dead)
+
+    gateway = Gateway(nursery, spool=SafingSpool(tmp_path))
+    await nursery.start(gateway.commands.run)
+    row = gateway.ledger.rows[stop.command_id]
+    assert (row.state, row.recorded_late) == (S.UNKNOWN, True)
+    assert files(tmp_path) == []
+    link = await gateway.connect(site, last_epoch=3)
+    assert (await link.hear_next(QueryCommand)).command_ids == (stop.command_id,)
+    again = await gateway.commands.submit(command_order(site, STOP, command_id=stop.command_id))
+    assert again[1], "it is a duplicate"
 
 
 async def test_a_spool_that_is_full_says_so_once_and_keeps_what_it_has(

@@ -9,6 +9,7 @@ import trio
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
 from skygw.control.order import CommandOrder
+from skygw.control.safing_spool import SafingSpool
 from skygw.ids import (
     BootId,
     CommandId,
@@ -111,7 +112,9 @@ class PlayedLink(MemoryLink):
 class Gateway:
     """One process, its sessions in `nursery`."""
 
-    def __init__(self, nursery: trio.Nursery, rules: SessionRules | None = None) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, rules: SessionRules | None = None, spool: SafingSpool | None = None
+    ) -> None:
         self.database = Switch()
         self.registry = ConnectionRegistry()
         self.epochs = MemoryEpochs(self.database)
@@ -129,6 +132,7 @@ class Gateway:
             ledger=self.ledger,
             controllers=self.controllers,
             finished=self.command_outcomes.append,
+            spool=spool,
         )
         self.rpc = DirectRpc(self.registry, metrics=self.metrics)
         self.rules = rules or SessionRules()
