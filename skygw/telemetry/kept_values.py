@@ -29,6 +29,9 @@ LAST_FLUSH_S = 2.0
 RETRY_S = 1.0
 TRY_AGAIN_S = 60.0
 """A value that the database cannot hold is tried again after this: it may be another by then."""
+CLOCKS_DIFFER_S = 5.0
+"""What was heard more than this later than now was written by another clock, and may be of any age."""
+OF_ANY_AGE_S = 10 * 365 * 86_400.0
 INSTALLATIONS_AT_ONCE = 20
 """× dozens of values of 1 KiB, and 160 MiB if each had all it may."""
 
@@ -79,7 +82,7 @@ async def restore(
 
     `known` is told of each installation before its values are there. Raises `RoutingUnavailable`.
     """
-    taken = 0
+    taken = unknown_ages = 0
     everybody = list(await store.installations())
     for first in range(0, len(everybody), INSTALLATIONS_AT_ONCE):
         bindings = await directory.bindings(everybody[first : first + INSTALLATIONS_AT_ONCE])
@@ -91,6 +94,8 @@ async def restore(
             if kept.stream is StreamName.NODE_PRESENCE:
                 resource = installation_resource(binding)
             if resource is not None:
+                is_of_any_age = kept.age_s < -CLOCKS_DIFFER_S
+                unknown_ages += is_of_any_age
                 retained.restore(
                     kept.stream,
                     resource,
@@ -99,9 +104,13 @@ async def restore(
                     received_at=kept.received_at,
                     max_silence_s=kept.max_silence_s,
                     order=kept.order,
-                    age_s=kept.age_s,
+                    age_s=OF_ANY_AGE_S if is_of_any_age else max(0.0, kept.age_s),
                 )
                 taken += 1
+    if unknown_ages:
+        log.warning(
+            "the database's clock went back: how old some values are is not known", extra={"values": unknown_ages}
+        )
     return taken
 
 

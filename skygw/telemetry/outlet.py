@@ -38,6 +38,8 @@ class SubscriberOutlet:
         self.dialect = dialect
         self.owner = owner
         """Who reads here, for the log."""
+        self.replays = trio.Semaphore(1)
+        """So that a socket that resumes hundreds of subscriptions does not keep another from resuming one."""
         self._max_subscriptions = max_subscriptions
         self._subscriptions: dict[str, Subscription] = {}
         self._answers: deque[str] = deque()

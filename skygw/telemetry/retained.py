@@ -55,6 +55,7 @@ class Value:
         "data_version",
         "generation",
         "heard_at",
+        "is_gone",
         "listeners",
         "looked_at_by",
         "max_silence_s",
@@ -78,6 +79,8 @@ class Value:
         self.order: tuple[int, int] = (-1, -1)
         self.version = self.data_version = 0
         self.stale: StaleReason | None = None
+        self.is_gone = False
+        """It is held no more: its resource is another installation's, or its installation was silent for very long."""
         self.looked_at_by: float | None = None
         """When freshness looks at it next, on trio's clock; nobody does while it is null."""
         self.generation = -1
@@ -335,7 +338,6 @@ class RetainedValues:
         key = (value.stream, value.uid)
         before = self._owners.get(key)
         if before is not None and before != value.install_id:
-            self.mark_stale(self._held[before].values[key], StaleReason.SILENT)  # for whoever looked for it there
             self._forget(before, key)
         self._owners[key] = value.install_id
         held.values[key] = value
@@ -352,8 +354,12 @@ class RetainedValues:
         return held
 
     def _forget(self, install_id: InstallId, key: tuple[StreamName, UUID]) -> None:
+        """Whoever has it hears that it is not the present, the last time that anything is heard of it."""
         held = self._held[install_id]
         value = held.values.pop(key)
+        value.is_gone = True
+        value.stale = None
+        self.mark_stale(value, StaleReason.SILENT)
         if value.stream in PUBLISHED_BY_NODES:
             held.size -= len(value.data)
         held.by_text = {said: one for said, one in held.by_text.items() if one is not value}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 
@@ -24,9 +24,6 @@ from skygw.telemetry.log import EventLog, LogEvent, LogKind
 from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
 from skygw.telemetry.positions import Versions, era_of, logged_position, retained_position
 from skygw.telemetry.retained import Value
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 BEAT_S = 10.0
 """How often a subscription that has nothing to say says so: then a loss is noticed in this time."""
@@ -54,6 +51,10 @@ class Outlet(Protocol):
     def dialect(self) -> Dialect: ...
     @property
     def owner(self) -> str: ...
+    @property
+    def replays(self) -> trio.Semaphore:
+        """Taken for each look into the past."""
+        ...
 
     def ready(self, subscription: "Subscription") -> None:
         """It has something to say now."""
@@ -178,8 +179,10 @@ class RetainedSubscription(Subscription):
         self._every_s = None if options.max_rate_hz is None else 1 / options.max_rate_hz
         self._untold: dict[Value, int] = {}
         """With the version of the oldest change not told, in that order: the first of them bounds what is certain."""
-        self._told: dict[UUID, tuple[int, float]] = {}
-        """Which data was told last of a resource (by the version it came with), and when."""
+        self._told: dict[Value, int] = {}
+        """Which data was told last, by the version it came with."""
+        self._told_at: dict[Value, float] = {}
+        """And when, where there is a rate."""
         self._due: deque[Value] = deque()
         self._held: list[tuple[float, int, Value]] = []
         """Untold, and not due before that time because of `max_rate_hz`; as far as `_held_until` says so too."""
@@ -237,8 +240,8 @@ class RetainedSubscription(Subscription):
 
     def _schedule(self, value: Value) -> None:
         """That it is no longer the present waits for no rate: whoever looks seldom needs it most."""
-        if self._every_s is not None and value.stale is None and value.uid in self._told:
-            at = self._told[value.uid][1] + self._every_s
+        if self._every_s is not None and value.stale is None and value in self._told_at:
+            at = self._told_at[value] + self._every_s
             if at > trio.current_time():
                 self._held_until[value] = at
                 heapq.heappush(self._held, (at, next(self._tie), value))
@@ -286,14 +289,19 @@ class RetainedSubscription(Subscription):
     def _tell(self, value: Value, now: float) -> str | None:
         del self._untold[value]
         position = self._position()
-        told = None if value.stale is None else self._told.get(value.uid)
-        if value.stale is not None and told is not None and told[0] == value.data_version:
+        if value.stale is not None and self._told.get(value) == value.data_version:
             said = self._dialect.stale(self.id, value, position=position, prev=self.prev, reason=value.stale)
         else:
             said = self._dialect.value(self.id, value, position=position, prev=self.prev, fields=self._fields)
             if self._fields is not None:
                 self.effort = len(value.data) // CHARACTERS_PARSED_AS_ONE
-        self._told[value.uid] = (value.data_version, now)
+        if value.is_gone:  # nothing will come of it, and nothing of it is kept
+            self._told.pop(value, None)
+            self._told_at.pop(value, None)
+        else:
+            self._told[value] = value.data_version
+            if self._every_s is not None:
+                self._told_at[value] = now
         if said is not None:
             self.prev = position
         return said
@@ -319,6 +327,7 @@ class LoggedSubscription(Subscription):
         self._bytes = 0
         self._waiting_since = 0.0
         self._is_fed = False
+        self._replay = trio.CancelScope()
         self._room = trio.Event()
         self._certain = after
 
@@ -331,34 +340,36 @@ class LoggedSubscription(Subscription):
         """Reads what has happened since `after`, until it has caught up with the feed, whose position is `head`.
 
         Returns when it is fed, or over. A database that is away is waited for: until `event_live` nobody takes
-        this for the present. Cancelling leaves it as far as it had come.
+        this for the present. The subscriptions of an outlet read in turn. Cancelling leaves it as far as it had come.
         """
-        while not self.is_over and not self._is_fed:
-            try:
-                await self._catch_up(log, head)
-            except RoutingUnavailable as error:
-                await trio.sleep(error.retry_after_s or RETRY_S)
+        with self._replay:
+            while not self._is_fed:
+                try:
+                    await self._read_page(log, upto=head())
+                except RoutingUnavailable as error:
+                    await trio.sleep(error.retry_after_s or RETRY_S)
+                else:
+                    if head() <= self._after:  # nothing came in between, and nothing can: the feed speaks from here on
+                        self._is_fed = True
+                        self._waiting.append(self._after)
+                        self._outlet.ready(self)
 
-    async def _catch_up(self, log: EventLog, head: Callable[[], int]) -> None:
-        while not self.is_over:
-            upto = head()
-            events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
+    async def _read_page(self, log: EventLog, *, upto: int) -> None:
+        async with self._outlet.replays:
+            events: Sequence[LogEvent] = ()
+            if self._after < upto:
+                events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
             floor = await log.floor()  # asked last: what was dropped meanwhile is not in the page
-            if self._after < floor:
-                await self._put(missing_up_to(floor))
-                self._after = floor
-                continue
-            for event in events:
-                if self.want.sight is None or self.want.sight.may_see(event):
-                    await self._put(event)
-                self._after = event.position
-            if not events:
-                self._after = max(self._after, upto)
-                if head() <= self._after:  # nothing came in between, and nothing can: the feed speaks from here on
-                    self._is_fed = True
-                    self._waiting.append(self._after)
-                    self._outlet.ready(self)
-                    return
+        if self._after < floor:
+            await self._put(_missing_up_to(floor))
+            self._after = floor
+            return
+        for event in events:
+            if self.want.sight is None or self.want.sight.may_see(event):
+                await self._put(event)
+            self._after = event.position
+        if not events:
+            self._after = max(self._after, upto)
 
     async def _put(self, event: LogEvent) -> None:
         """For the replay, which waits for its reader."""
@@ -404,6 +415,7 @@ class LoggedSubscription(Subscription):
 
     def drop(self) -> None:
         super().drop()
+        self._replay.cancel()
         self._room.set()
 
     def _append(self, event: LogEvent) -> None:
@@ -451,7 +463,7 @@ class LoggedSubscription(Subscription):
             self._certain = max(self._certain, position)
 
 
-def missing_up_to(position: int) -> LogEvent:
+def _missing_up_to(position: int) -> LogEvent:
     """What the log has lost, of everybody."""
     return LogEvent(position, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
 

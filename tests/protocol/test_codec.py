@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skygw.protocol.codec import BadFrame, ProtocolViolation, encode, from_gateway, from_node
+from skygw.protocol.codec import BadFrame, ProtocolViolation, Read, encode, from_gateway, from_node
 from skygw.protocol.gateway_frames import EventCommand
 from skygw.protocol.limits import MAX_FRAMES_PER_MESSAGE, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import Error, ErrorCode, NodeFrame, Ping, PublishLog

@@ -264,3 +264,22 @@ async def test_restored_values_are_as_old_as_they_are(gateway: Room, autojump_cl
     assert value is not None
     assert trio.current_time() - value.heard_at == pytest.approx(500.0)
     assert (value.received_at, value.stale) == (NOW, StaleReason.GATEWAY_RESTARTED)
+
+
+async def test_a_value_of_an_age_that_nobody_knows_is_not_taken_for_a_young_one(
+    gateway: Room, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    mount, camera = gateway.site.device(), gateway.site.device("camera")
+    gateway.say(mount)
+    gateway.say(camera)
+    await gateway.kept.flush()
+    for uid, age_s in ((mount, -3_600.0), (camera, -0.5)):
+        key = (str(DEVICE), str(uid))
+        gateway.store.rows[key] = gateway.store.rows[key]._replace(age_s=age_s)
+    following = await gateway.after_a_restart()
+    of_any_age, young = following.held(mount), following.held(camera)
+    assert of_any_age is not None
+    assert young is not None
+    assert trio.current_time() - of_any_age.heard_at > 86_400
+    assert young.heard_at == trio.current_time()
+    assert "the database's clock went back" in caplog.text

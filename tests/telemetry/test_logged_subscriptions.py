@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.abc import Clock
 
 from skygw.errors import Busy, Invalid
@@ -305,6 +306,31 @@ async def test_a_socket_has_so_many_subscriptions_and_no_more(room: Room, monkey
         room.hub.subscribe(reader.outlet, asks(StreamName.DEVICE_SNAPSHOT, "7"))
     reader.outlet.close()
     assert len(reader.outlet) == 0
+
+
+async def test_nothing_is_read_any_more_for_who_has_left(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.write(1)
+    while room.hub.feed.head < 1:
+        await trio.lowlevel.checkpoint()
+    asked: list[object] = []
+
+    async def hang(*about: object, **also: object) -> list[Any]:
+        asked.append(about)
+        await trio.sleep_forever()
+        return []
+
+    monkeypatch.setattr(room.log, "page", hang)
+    reader = Reader()
+    with trio.fail_after(30):
+        async with trio.open_nursery() as replays:
+            for name in ("one", "other"):
+                subscription = room.hub.subscribe(reader.outlet, asks(LOG, name, options={"after": "earliest"}))
+                assert isinstance(subscription, LoggedSubscription)
+                replays.start_soon(subscription.run, room.hub.log, room.hub.feed.position)
+            await trio.testing.wait_all_tasks_blocked()
+            reader.outlet.remove("other")
+            reader.outlet.remove("one")
+    assert len(asked) == 1
 
 
 async def test_who_left_is_not_fed(room: Room) -> None:

@@ -15,6 +15,7 @@ from skygw.ids import Epoch
 from skygw.protocol.streams import StaleReason, StreamName
 from skygw.telemetry import outlet as outlet_room
 from skygw.telemetry.hub import StreamHub
+from skygw.telemetry.retained import Value
 from skygw.telemetry.subscriptions import BEAT_S
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.telemetry_rooms import Reader, Site, asks, snapshot
@@ -353,6 +354,27 @@ async def test_a_resource_that_moves_is_stale_where_it_was_and_told_where_it_is(
     assert (stale["kind"], stale["uid"], stale["reason"]) == ("event_stale", str(mount), "silent")
     assert told(await after.read(1)) == [2]
     assert [message["kind"] for message in await both.read(2)] == ["event_stale", "event_device_snapshot"]
+
+
+async def test_a_resource_that_goes_to_and_fro_leaves_nothing_behind(room: Room) -> None:
+    mount, there = room.site.device(), Site()
+    there.resources[mount] = replace(room.site.resources[mount], install_id=there.install_id)
+    there_id = str(there.install_id)
+    reader = room.reader()
+    await reader.until_live()
+
+    async def move() -> int:
+        """To the other and back; how many values there are then."""
+        room.say(mount, n=room.seq)
+        assert room.hub.retained.offer(there, Epoch(1), snapshot(mount, room.seq)) is None
+        messages: list[dict[str, Any]] = []
+        while not messages or messages[-1].get("install_id") != there_id:
+            messages += await reader.read(1)
+        gc.collect()
+        return sum(isinstance(one, Value) for one in gc.get_objects())
+
+    first = await move()
+    assert [await move() for _ in range(5)] == [first] * 5
 
 
 async def test_what_a_payload_costs_to_parse_counts_with_what_is_written(room: Room) -> None:
