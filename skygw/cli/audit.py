@@ -71,9 +71,11 @@ def _trusted(settings: Settings, keys: Sequence[Path]) -> TrustedKeys:
 def _read(url: str, trusted: TrustedKeys, export: Path | None) -> tuple[Found, str | None]:
     from skygw.database.audit import open_audit
 
-    with open_audit(url) as audit:
+    told: list[str] = []
+    found = Found()
+    with _noting(told), open_audit(url) as audit:
         checker = AuditChecker(audit.registry_uid, trusted.verify)
-        told: list[str] = []
+        found = checker.found
         items = _checked(audit.items(), checker, told)
         if export is None:
             for _ in items:
@@ -81,9 +83,8 @@ def _read(url: str, trusted: TrustedKeys, export: Path | None) -> tuple[Found, s
         else:
             _write(export, audit.registry_uid, items)
         if not told:
-            with _noting(told):
-                audit.compare_with_commands()
-    return checker.found, told[0] if told else None
+            audit.compare_with_commands()
+    return found, told[0] if told else None
 
 
 def _checked(items: Iterator[Item], checker: AuditChecker, told: list[str]) -> Iterator[Item]:

@@ -112,9 +112,15 @@ class AuditSigner:
 class AuditReader:
     """All of the audit as it was at one moment. Blocking."""
 
+    registry_uid: UUID
+
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        """Raises `AuditBroken` for a database that has lost its name, which is in what was signed."""
         self._connection = connection
-        [self.registry_uid] = connection.execute(REGISTRY).fetchone() or [UUID(int=0)]
+        row = connection.execute(REGISTRY).fetchone()
+        if row is None:
+            raise AuditBroken("The database has lost its name: the table skygw.registry is empty.")
+        [self.registry_uid] = row
 
     def items(self) -> Iterator[Item]:
         """Chain by chain, as `AuditChecker` takes them; memory holds a few of them."""

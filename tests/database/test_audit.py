@@ -215,6 +215,7 @@ HARM: dict[str, tuple[str, str]] = {
         "UPDATE skygw.registry SET registry_uid = gen_random_uuid()",
         "is forged: its signature is not of the key {key}",
     ),
+    "the database has no name": ("DELETE FROM skygw.registry", "The database has lost its name"),
     "the head is gone": ("DELETE FROM skygw.audit_head", "The head of installation {one} is missing"),
 }
 
