@@ -11,7 +11,7 @@ from math import inf
 import trio
 
 from skygw import __version__
-from skygw.auth import development
+from skygw.auth import audit_key, development
 from skygw.auth.authenticator import Authenticator
 from skygw.auth.introspection import Introspection
 from skygw.auth.issuer_http import open_issuer_client
@@ -21,6 +21,8 @@ from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
+from skygw.control.safing_spool import SafingSpool
+from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
 from skygw.database.event_log import PgEventLog
@@ -68,6 +70,11 @@ from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.kept_values import KeptValues, restore
 
 log = logging.getLogger("skygw.app")
+
+SPOOL_FOLDER = "unrecorded-stops"
+"""In the data directory."""
+SIGN_AT_LEAST_S = 0.5
+"""What one statement behind the drain may take when there is no time left."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,12 @@ async def run(
             controllers=installations,
             guard=LeaseGuard(lease_ledger, is_required=settings.leases_required),
             finished=metrics.command_ended,
+            spool=SafingSpool(settings.data_dir / SPOOL_FOLDER),
         )
+        signing_key = await trio.to_thread.run_sync(
+            audit_key.load_or_make, settings.audit_key or settings.data_dir / audit_key.KEY_FILE
+        )
+        signer = AuditSigner(database, key_id=signing_key.key_id, sign=signing_key.sign)
         rpc = DirectRpc(registry, metrics=metrics)
 
         # Doors.
@@ -208,10 +220,11 @@ async def run(
                 await nursery.start(_watch_signals, draining, nursery.cancel_scope)
             for refresh in refreshing:
                 await nursery.start(refresh)
-            nursery.start_soon(commands.run)
+            await nursery.start(commands.run)
             nursery.start_soon(leases.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
+            nursery.start_soon(signer.run)
             nursery.start_soon(kept_values.run)
             nursery.start_soon(watch_revocations, registry, installations)
             nursery.start_soon(_run_loopback, registry, rules, ports)
@@ -228,7 +241,9 @@ async def run(
             )
             await draining.wait()
             everything = Drained(door, rpc, commands, registry, node_listener, internal_listener)
+            end_by = trio.current_time() + settings.drain_s
             await drain(everything, within_s=settings.drain_s)
+            await _sign_at_the_end(signer, deadline=max(end_by, trio.current_time() + SIGN_AT_LEAST_S))
             nursery.cancel_scope.cancel()
 
 
@@ -416,6 +431,15 @@ async def _watch_signals(
                 return
             log.info("told to end", extra={"signal": signal.Signals(number).name})
             draining.set()
+
+
+async def _sign_at_the_end(signer: AuditSigner, *, deadline: float) -> None:
+    """What this gateway did last is under a signature too, if the database is quick."""
+    try:
+        with trio.fail_at(deadline):
+            await signer.sign_heads()
+    except (trio.TooSlowError, RoutingUnavailable):
+        log.warning("the end of the audit is not signed; the next gateway on this database does it")
 
 
 async def _run_loopback(registry: ConnectionRegistry, rules: SessionRules, ports: SessionPorts) -> None:

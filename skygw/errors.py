@@ -179,6 +179,12 @@ class NodeFailed(GatewayError):
         super().__init__(message, **{"hop": Hop.NODE, **kwargs})
 
 
+class IllegalTransition(GatewayError):
+    """What was asked for cannot become of it in the state it is in."""
+
+    reason = "illegal_transition"
+
+
 class RateLimited(GatewayError):
     """Too many requests in a time window."""
 

@@ -160,6 +160,9 @@ class Settings(BaseSettings):
     database_url: PostgresUrl | None = _is("PostgreSQL the gateway works on; without it an embedded one is run")
     database_owner_url: PostgresUrl | None = _is("PostgreSQL as the owner of the tables; `skygw migrate` uses it")
 
+    audit_key: Location | None = _is(
+        "Ed25519 key (PEM) that checkpoints of the audit are signed with; without it one is made in the data directory"
+    )
     log_keep_days: Annotated[int, Field(ge=1, le=90)] = _is("Days the log of events is kept", 30)
 
     token_issuer: str | None = _is("The `iss` every token must carry")

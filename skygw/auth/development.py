@@ -1,8 +1,5 @@
 """A key of the gateway's own, for one developer's machine: `skygw token` signs with it, `serve` verifies."""
 
-import os
-import secrets
-import stat
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -20,13 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from skygw.auth.key_files import make_once, read_private
 from skygw.auth.key_sources import FixedKeys
 from skygw.auth.keys import KeySet, VerificationKey
 from skygw.errors import StartupError
 
 ISSUER = "skygw-development"
 KEY_FILE = "development-key.pem"
-MODE = 0o600
 
 _ALGORITHM = "ES256"
 
@@ -84,35 +81,14 @@ def mint(
 
 
 def _make(path: Path) -> None:
-    """Write a whole file under a name of its own first: whoever sees `path` sees a finished key."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, MODE)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            # Unlike a rename, a link does not replace the key another process has just made.
-            os.link(draft, path)
-        except FileExistsError:
-            return
-    finally:
-        draft.unlink()
+    make_once(
+        path,
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
 
 
 def _load(path: Path) -> DevelopmentKey:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if mode & 0o077:
-            raise StartupError(
-                f"The development key {path} can be read by other users (mode {mode:04o}): remove it, "
-                "a new one is made at the next start."
-            )
-        pem = file.read(16 * 1024)
+    pem = read_private(path, "The development key", remedy="remove it, a new one is made at the next start")
     try:
         private = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -2,11 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import trio
 
+from skygw.control.ledger import Caller
 from skygw.control.order import CommandOrder
 from skygw.ids import CommandId
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Why a command is not written to its node any more, and who saw to that."""
+
+    why: str
+    by: Caller
 
 
 class Admission:
@@ -16,17 +26,17 @@ class Admission:
         self.order = order
         self.command_type = order.command_type
         self.deadline = trio.current_time() + order.timeout_s
-        self.revoked: str | None = None
+        self.revoked: Revocation | None = None
         self.looked_up = trio.Event()
         """Set when it is known whether the ledger has it, or when that is not going to be known."""
         self.is_new = False
         self._earlier = earlier
         self.over = trio.Event()
 
-    def revoke(self, why: str) -> None:
+    def revoke(self, revocation: Revocation) -> None:
         """It will not be written to the node. The first reason wins."""
         if self.revoked is None:
-            self.revoked = why
+            self.revoked = revocation
 
     def found(self, *, is_new: bool) -> None:
         self.is_new = is_new

@@ -4,19 +4,21 @@ Safing (contract §0.1) is routed by what live sessions are bound to and sent be
 if the ledger is away it is recorded when it comes back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 import trio
 
-from skygw.control.admissions import Admission, Admissions
+from skygw.control.admissions import Admission, Admissions, Revocation
 from skygw.control.command_frames import event_of, send_cancel
 from skygw.control.lease_guard import Fence
 from skygw.control.ledger import (
     ENDS,
     NEVER_WRITTEN,
+    Caller,
     CommandLedger,
     CommandQuery,
     CommandRecord,
@@ -27,6 +29,7 @@ from skygw.control.ledger import (
 from skygw.control.live_command import LiveCommand, overtakes
 from skygw.control.live_commands import LiveCommands
 from skygw.control.order import CommandOrder
+from skygw.control.safing_spool import SafingSpool
 from skygw.errors import (
     Busy,
     DeadlineExceeded,
@@ -34,6 +37,7 @@ from skygw.errors import (
     GatewayError,
     Hop,
     IdReused,
+    IllegalTransition,
     LinkLost,
     NodeOffline,
     NotFound,
@@ -95,12 +99,14 @@ class CommandService:
         controllers: Controllers,
         guard: Guard,
         finished: Callable[[str], None],
+        spool: SafingSpool | None = None,
     ) -> None:
+        """With a `spool`, a stop that the ledger has not heard of is known to the next process, too."""
         self._registry = registry
         self._ledger = ledger
         self._controllers = controllers
         self._guard = guard
-        self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished)
+        self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished, spool=spool)
         self._admissions = Admissions()
         self._draining = False
 
@@ -124,10 +130,33 @@ class CommandService:
         if is_safing(order.command_type):
             return await self._submit_safing(order)
         if self._draining:
-            raise Draining("This gateway is draining; only safing passes.", retry_after_s=DRAINING_RETRY_S)
+            raise _draining()
         with self._admissions.enter(order) as admission:
             await admission.turn()
             return await self._submit(order, admission)
+
+    async def validate(self, order: CommandOrder) -> tuple[list[GatewayError], bool]:
+        """All that would refuse this command now, and whether it is a repeat. Sends and stores nothing."""
+        found: list[GatewayError] = [_draining()] if self._draining else []
+        install_id: InstallId | None = None
+        duplicate = False
+        try:
+            install_id = await self._installation_of(order)
+        except (NotFound, RoutingUnavailable) as error:
+            found.append(error)
+        try:
+            stored = await self._stored(order)
+            duplicate = stored is not None and not self._begins_anew(stored)
+        except (IdReused, RoutingUnavailable) as error:
+            if all(other.reason != error.reason for other in found):
+                found.append(error)
+        if install_id is not None and not duplicate:
+            try:
+                await self._guard.admit(order)
+            except GatewayError as error:
+                found.append(error)
+            found += self._refusals(order, self._registry.current(install_id))
+        return found, duplicate
 
     async def wait(self, command_id: CommandId, wait_s: float) -> CommandRecord:
         """The record when the command has ended, or as it stands after `wait_s`. Raises `NotFound`."""
@@ -153,17 +182,20 @@ class CommandService:
     async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
         return await self._ledger.page(query)
 
-    async def cancel(self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None) -> Cancellation:
+    async def cancel(
+        self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None, by: Caller
+    ) -> Cancellation:
         """Asks the node to cancel; safing. Needs no ledger for a command this process sent; for another one, with the
         ledger away, every connected node is asked. Raises `NodeOffline`, `NotFound`.
 
         A command that is being admitted, or waits here, is taken back instead: a cancel would overtake it.
         """
+        canceled = Revocation("canceled before it was written", by)
         admissions = self._admissions.of(command_id)
         for admission in admissions:
-            admission.revoke("canceled before it was written")
+            admission.revoke(canceled)
         live = self._live.find(command_id)
-        if live is not None and self._live.take_back(live, "canceled before it was written"):
+        if live is not None and self._live.take_back(live, canceled):
             return Cancellation("before_start", live.record)
         if live is not None and not live.ended:
             return await self._cancel_live(live, mode, grace_s)
@@ -213,16 +245,47 @@ class CommandService:
             self._live.add_again(record)
         return Cancellation("asked", record)
 
+    async def resolve(self, command_id: CommandId, end: CommandState, *, reason: str, by: Caller) -> CommandRecord:
+        """Closes what is unknown by an administrator's word: its node cannot tell any more. Raises `NotFound`,
+        `IllegalTransition` if it is not unknown, `RoutingUnavailable`.
+        """
+        record = await self.get(command_id)
+        if record.state is CommandState.UNKNOWN:
+            with trio.move_on_after(CATCH_UP_S):
+                await self._live.writer.caught_up()  # that it is unknown may not be written yet
+            step = Transition(datetime.now(UTC), end, Hop.GATEWAY, reason, by)
+            if await self._ledger.resolve(command_id, step):
+                return await self.get(command_id)
+            record = await self.get(command_id)
+        raise IllegalTransition(f"This command is {record.state}: only what is unknown can be resolved.")
+
     # Admission.
 
-    async def _submit(self, order: CommandOrder, admission: Admission) -> tuple[CommandRecord, bool]:
+    async def _installation_of(self, order: CommandOrder) -> InstallId:
+        """Raises `NotFound`, `RoutingUnavailable`."""
         install_id = await self._controllers.controller_of(
             telescope_uid=order.telescope_uid, device_uid=order.device_uid
         )
         if install_id is None:
             raise NotFound("No installation controls this telescope or device.")
+        return install_id
+
+    def _refusals(self, order: CommandOrder, session: NodeSession | None) -> Iterator[GatewayError]:
+        """What at this session refuses the command, the first first."""
+        if session is None or session.ending is not None:
+            yield _not_connected()
+            return
+        try:
+            session.require_more_than_safing()
+        except GatewayError as error:
+            yield error
+        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
+            yield Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
+
+    async def _submit(self, order: CommandOrder, admission: Admission) -> tuple[CommandRecord, bool]:
+        install_id = await self._installation_of(order)
         stored = await self._stored(order)
-        again = stored is not None and stored.state in NEVER_WRITTEN and not self._is_followed(order.command_id)
+        again = stored is not None and self._begins_anew(stored)
         admission.found(is_new=stored is None or again)
         if stored is not None and not again:
             return stored, True
@@ -240,11 +303,10 @@ class CommandService:
             self._live.writer.record(live)
             self._live.end_before_start(live, admission.revoked)
             return record, False
-        if session is None or session.ending is not None:
-            raise NodeOffline("The installation that controls this is not connected.", retry_after_s=5.0)
-        session.require_more_than_safing()
-        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
-            raise Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
+        if session is None:
+            raise _not_connected()
+        for refusal in self._refusals(order, session):
+            raise refusal
         stored, duplicate = await self._admit(record, stored, admission)
         if duplicate:
             return stored, True
@@ -268,7 +330,9 @@ class CommandService:
         except RoutingUnavailable:
             if admission.revoked is not None:  # it may be stored all the same
                 record.canceled = CanceledHow.BEFORE_START
-                step = Transition(record.created_at, CommandState.CANCELED, Hop.GATEWAY, admission.revoked)
+                step = Transition(
+                    record.created_at, CommandState.CANCELED, Hop.GATEWAY, admission.revoked.why, admission.revoked.by
+                )
                 self._live.writer.note(Move(record.command_id, step, record.canceled))
             raise
 
@@ -285,9 +349,11 @@ class CommandService:
             raise IdReused(f"The command id {order.command_id} belongs to another command.")
         return record
 
-    def _is_followed(self, command_id: CommandId) -> bool:
-        live = self._live.find(command_id)
-        return live is not None and live.record.state is not CommandState.EXPIRED
+    def _begins_anew(self, stored: CommandRecord) -> bool:
+        """Whether it was never written, and nobody here is about to write it."""
+        live = self._live.find(stored.command_id)
+        is_followed = live is not None and live.record.state is not CommandState.EXPIRED
+        return stored.state in NEVER_WRITTEN and not is_followed
 
     # Safing.
 
@@ -327,13 +393,13 @@ class CommandService:
 
     def _overtake(self, order: CommandOrder) -> None:
         """What would undo the stop and is not on the wire yet does not get there (docs/adr/0007)."""
-        why = f"{order.command_type} came before it was written"
+        stopped = Revocation(f"{order.command_type} came before it was written", Caller(order.service, order.actor))
         for admission in self._admissions:
             if overtakes(order, admission):
-                admission.revoke(why)
+                admission.revoke(stopped)
         for live in self._live:
             if overtakes(order, live):
-                self._live.take_back(live, why)
+                self._live.take_back(live, stopped)
 
     async def _session_by_the_records(self, order: CommandOrder) -> NodeSession:
         """Raises `NodeOffline`."""
@@ -381,9 +447,17 @@ class CommandService:
     def session_ended(self, session: NodeSession, ending: Ending) -> None:  # noqa: ARG002 - how it ended is no matter
         self._live.session_ended(session.binding.install_id, session.epoch)
 
-    async def run(self) -> None:
-        """Writes to the ledger, and forgets what it holds, until cancelled."""
-        await self._live.run()
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Writes to the ledger, and forgets what it holds, until cancelled. Started when nodes may come."""
+        await self._live.run(task_status=task_status)
+
+
+def _draining() -> Draining:
+    return Draining("This gateway is draining; only safing passes.", retry_after_s=DRAINING_RETRY_S)
+
+
+def _not_connected() -> NodeOffline:
+    return NodeOffline("The installation that controls this is not connected.", retry_after_s=5.0)
 
 
 def _offline() -> NodeOffline:

@@ -79,13 +79,24 @@ OUTCOMES: dict[CommandState, Outcome] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the service, and the person behind it where it named one."""
+
+    service: str
+    actor: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
-    """One step of a command. `hop` says who said so."""
+    """One step of a command. `hop` says who said so; `by` who asked for it, where that is not whoever asked for the
+    step before.
+    """
 
     at: datetime
     state: CommandState
     hop: Hop
     detail: str | None = None
+    by: Caller | None = None
 
 
 @dataclass(slots=True)
@@ -171,6 +182,10 @@ class CommandLedger(Protocol):
 
     async def move(self, moves: Sequence[Move]) -> None:
         """Moves states as far as `may_move` lets them; what it does not let is passed over."""
+        ...
+
+    async def resolve(self, command_id: CommandId, step: Transition) -> bool:
+        """Moves what is unknown to the end `step` says; `False` and nothing else if it is not unknown now."""
         ...
 
     async def lose_before(self, install_id: InstallId, epoch: Epoch) -> Sequence[CommandId]:

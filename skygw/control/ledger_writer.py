@@ -9,6 +9,7 @@ import trio
 
 from skygw.control.ledger import CommandLedger, Move
 from skygw.control.live_command import LiveCommand
+from skygw.control.safing_spool import SafingSpool
 from skygw.errors import RoutingUnavailable, StoreFailed
 from skygw.ids import CommandId, Epoch, InstallId
 
@@ -31,8 +32,11 @@ class LedgerWriter:
         *,
         settled: Callable[[CommandId], None],
         lost: Callable[[InstallId, Epoch, Sequence[CommandId]], None],
+        spool: SafingSpool | None,
     ) -> None:
+        """With a `spool`, stops are on the disk until they are written."""
         self._ledger = ledger
+        self._spool = spool
         self._settled = settled
         self._lost = lost
         self._queue: deque[LiveCommand | Move] = deque()
@@ -45,12 +49,20 @@ class LedgerWriter:
 
     def record(self, live: LiveCommand) -> None:
         """A command that the ledger was not asked about before. Not bounded: a stop is never refused for it."""
+        if live.safing and self._spool is not None:
+            self._spool.keep(live.record)
+        self._append(live)
+
+    def record_again(self, live: LiveCommand) -> None:
+        """…that was sent by a process that has ended, and is on the disk already."""
         self._append(live)
 
     def note(self, move: Move) -> None:
         """A step; also of a command not recorded yet, if `record` was called for it. What the ledger has is passed
         over.
         """
+        if self._spool is not None:
+            self._spool.step(move.command_id, move.transition)
         self._append(move)
 
     def lose_before(self, install_id: InstallId, epoch: Epoch) -> None:
@@ -113,6 +125,8 @@ class LedgerWriter:
         if len(live.results) == told:  # else the node said more while the ledger wrote: tell it that too
             live.in_ledger = True
             live.results.clear()
+            if self._spool is not None:
+                self._spool.done(live.record)
             self._done(1)
 
     async def _write_moves(self) -> None:

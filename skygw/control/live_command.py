@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from skygw.control.ledger import ENDS, CommandRecord, CommandState, Transition, may_move
+from skygw.control.ledger import ENDS, Caller, CommandRecord, CommandState, Transition, may_move
 from skygw.errors import Hop
 
 if TYPE_CHECKING:
@@ -49,11 +49,13 @@ class LiveCommand:
         """Whether the ledger alone may answer for it from now on."""
         return self.in_ledger and self.forget_at <= trio.current_time()
 
-    def move(self, state: CommandState, hop: Hop, detail: str | None = None) -> Transition | None:
+    def move(
+        self, state: CommandState, hop: Hop, detail: str | None = None, by: Caller | None = None
+    ) -> Transition | None:
         """Moves the state if the table lets it."""
         if not may_move(self.record.state, state):
             return None
-        step = Transition(datetime.now(UTC), state, hop, detail)
+        step = Transition(datetime.now(UTC), state, hop, detail, by)
         self.record.state = state
         self.record.transitions.append(step)
         if state in ENDS:

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 
 import trio
 
-from skygw.control.ledger import CommandLedger, CommandRecord, CommandState, Move, may_move
+from skygw.control.admissions import Revocation
+from skygw.control.ledger import Caller, CommandLedger, CommandRecord, CommandState, Move, may_move
 from skygw.control.ledger_writer import LedgerWriter
 from skygw.control.live_command import LiveCommand
+from skygw.control.safing_spool import SafingSpool
 from skygw.errors import Hop, RoutingUnavailable
 from skygw.ids import CommandId, Epoch, InstallId
 from skygw.nodes.connection_registry import ConnectionRegistry
@@ -20,17 +22,27 @@ from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 log = logging.getLogger("skygw.control")
 
 FORGET_EVERY_S = 60.0
+TAKE_OVER_S = 5.0
+"""What a start waits for the ledger to hear of stops that are on the disk."""
 
 
 class LiveCommands:
     """By id. Nothing here waits but `resolve` and `run`, which writes to the ledger what the gateway learns."""
 
-    def __init__(self, *, registry: ConnectionRegistry, ledger: CommandLedger, finished: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        registry: ConnectionRegistry,
+        ledger: CommandLedger,
+        finished: Callable[[str], None],
+        spool: SafingSpool | None,
+    ) -> None:
         self._registry = registry
+        self._spool = spool
         self._ledger = ledger
         self._finished = finished
         self._live: dict[CommandId, LiveCommand] = {}
-        self.writer = LedgerWriter(ledger, settled=self._settled_in_ledger, lost=self._ask)
+        self.writer = LedgerWriter(ledger, settled=self._settled_in_ledger, lost=self._ask, spool=spool)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -62,22 +74,24 @@ class LiveCommands:
         live.parcel = parcel
         parcel.on_settled = lambda parcel: self._written(live, parcel)
 
-    def take_back(self, live: LiveCommand, why: str) -> bool:
+    def take_back(self, live: LiveCommand, revocation: Revocation) -> bool:
         """Ends a command of which not a byte was handed over. Returns whether that is certain."""
         if live.ended or live.parcel is None or live.parcel.state is not ParcelState.WAITING:
             return False
-        self.end_before_start(live, why)
+        self.end_before_start(live, revocation)
         live.parcel.withdraw()
         return True
 
-    def end_before_start(self, live: LiveCommand, why: str) -> None:
+    def end_before_start(self, live: LiveCommand, revocation: Revocation) -> None:
         """It is canceled, and the node has not heard of it."""
         live.record.canceled = CanceledHow.BEFORE_START
-        self.moved(live, CommandState.CANCELED, Hop.GATEWAY, why)
+        self.moved(live, CommandState.CANCELED, Hop.GATEWAY, revocation.why, revocation.by)
 
-    def moved(self, live: LiveCommand, state: CommandState, hop: Hop, detail: str | None = None) -> None:
+    def moved(
+        self, live: LiveCommand, state: CommandState, hop: Hop, detail: str | None = None, by: Caller | None = None
+    ) -> None:
         """A step the gateway itself knows of, as far as the table lets it."""
-        step = live.move(state, hop, detail)
+        step = live.move(state, hop, detail, by)
         if step is None:
             return
         if live.ended:
@@ -166,15 +180,41 @@ class LiveCommands:
 
     # Its own tasks.
 
-    async def run(self) -> None:
-        """Writes to the ledger, and forgets what it holds, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.writer.run)
-            while True:
-                await trio.sleep(FORGET_EVERY_S)
-                for live in self:
-                    if live.may_be_forgotten:
-                        self.drop(live)
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Writes to the ledger, and forgets what it holds, until cancelled. Started when the ledger has what gateways
+        before this one left on the disk, or is slow: results that a node reports then find their stop.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.writer.run)
+                if self._spool is not None:
+                    nursery.start_soon(self._spool.run)
+                    await self._take_over(self._spool)
+                task_status.started()
+                await self._forget()
+        finally:
+            if self._spool is not None:
+                self._spool.close()
+
+    async def _take_over(self, spool: SafingSpool) -> None:
+        left = await trio.to_thread.run_sync(spool.take_over)
+        if not left:
+            return
+        log.warning("stops of a gateway that ended are recorded now", extra={"commands": len(left)})
+        for record in left:
+            kind = read_value(record.command).get("command_type", "")
+            live = LiveCommand(record, command_type=kind, safing=True, in_ledger=False, deadline=trio.current_time())
+            self.add(live)
+            self.writer.record_again(live)
+        with trio.move_on_after(TAKE_OVER_S):
+            await self.writer.caught_up()
+
+    async def _forget(self) -> None:
+        while True:
+            await trio.sleep(FORGET_EVERY_S)
+            for live in self:
+                if live.may_be_forgotten:
+                    self.drop(live)
 
     def _settled_in_ledger(self, command_id: CommandId) -> None:
         live = self._live.get(command_id)

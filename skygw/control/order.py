@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from skygw.control.ledger import CommandRecord, CommandState, Transition, command_identity
+from skygw.control.ledger import Caller, CommandRecord, CommandState, Transition, command_identity
 from skygw.control.trace_context import trace_id_of
 from skygw.errors import Hop, Invalid
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, LeaseUid, TelescopeUid
@@ -55,5 +55,5 @@ class CommandOrder:
             deadline_at=now + timedelta(seconds=left_s),
             trace_id=trace_id_of(self.traceparent),
             epoch=epoch,
-            transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY)],
+            transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY, by=Caller(self.service, self.actor))],
         )

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import asyncpg
 
-from skygw.control.ledger import MAX_ASKED, CommandQuery, CommandRecord, CommandState, Move, Transition
+from skygw.control.ledger import MAX_ASKED, Caller, CommandQuery, CommandRecord, CommandState, Move, Transition
 from skygw.database.node_reports import apply_results
 from skygw.database.pool import Connection, Database
 from skygw.errors import Hop, IdReused
@@ -25,11 +25,11 @@ INSERT = """
         ON CONFLICT (command_id) DO NOTHING
         RETURNING command_id
     ), transitions AS (
-        INSERT INTO skygw.command_transition (command_id, at, state, hop, detail)
-        SELECT stored.command_id, step.at, step.state, step.hop, step.detail
+        INSERT INTO skygw.command_transition (command_id, at, state, hop, detail, service, actor)
+        SELECT stored.command_id, step.at, step.state, step.hop, step.detail, step.service, step.actor::jsonb
         FROM stored,
-             unnest($22::timestamptz[], $23::text[], $24::text[], $25::text[])
-                 WITH ORDINALITY AS step (at, state, hop, detail, ordinal)
+             unnest($22::timestamptz[], $23::text[], $24::text[], $25::text[], $26::text[], $27::text[])
+                 WITH ORDINALITY AS step (at, state, hop, detail, service, actor, ordinal)
         ORDER BY step.ordinal
     )
     SELECT command_id FROM stored
@@ -47,11 +47,11 @@ READMIT = """
           AND state IN ('received', 'expired')
         RETURNING command_id
     ), transitions AS (
-        INSERT INTO skygw.command_transition (command_id, at, state, hop, detail)
-        SELECT reopened.command_id, step.at, step.state, step.hop, step.detail
+        INSERT INTO skygw.command_transition (command_id, at, state, hop, detail, service, actor)
+        SELECT reopened.command_id, step.at, step.state, step.hop, step.detail, step.service, step.actor::jsonb
         FROM reopened,
-             unnest($13::timestamptz[], $14::text[], $15::text[], $16::text[])
-                 WITH ORDINALITY AS step (at, state, hop, detail, ordinal)
+             unnest($13::timestamptz[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[])
+                 WITH ORDINALITY AS step (at, state, hop, detail, service, actor, ordinal)
         ORDER BY step.ordinal
     )
     SELECT command_id FROM reopened
@@ -93,14 +93,30 @@ MOVE = """
           AND (state, $2) IN (SELECT from_state, to_state FROM skygw.command_step)
         RETURNING command_id
     )
-    INSERT INTO skygw.command_transition (command_id, at, state, hop, detail)
-    SELECT command_id, $3, $2, $4, $5 FROM moved
+    INSERT INTO skygw.command_transition (command_id, at, state, hop, detail, service, actor)
+    SELECT command_id, $3, $2, $4, $5, $7, $8::jsonb FROM moved
+"""
+
+# As MOVE, from `unknown` alone: an administrator's word never stands above the node's.
+RESOLVE = """
+    WITH moved AS (
+        UPDATE skygw.command
+        SET state = $2, updated_at = now(), ended_at = $3::timestamptz
+        WHERE command_id = $1
+          AND state = 'unknown'
+          AND (state, $2) IN (SELECT from_state, to_state FROM skygw.command_step)
+        RETURNING command_id
+    ), transition AS (
+        INSERT INTO skygw.command_transition (command_id, at, state, hop, detail, service, actor)
+        SELECT command_id, $3, $2, $4, $5, $6, $7::jsonb FROM moved
+    )
+    SELECT command_id FROM moved
 """
 
 FIND = "SELECT * FROM skygw.command WHERE command_id = $1"
 
 FIND_TRANSITIONS = """
-    SELECT command_id, at, state, hop, detail
+    SELECT command_id, at, state, hop, detail, service, actor
     FROM skygw.command_transition
     WHERE command_id = ANY ($1::uuid[])
     ORDER BY command_id, ordinal
@@ -175,13 +191,22 @@ class Commands:
         """Move states, all in one transaction; what the table does not let, and unknown ids, are passed over."""
         # By command, so that two writers take their rows in one order; within a command the order stays.
         rows = [
-            (move.command_id, step.state.value, step.at, step.hop.value, step.detail, move.canceled)
+            (move.command_id, step.state.value, step.at, step.hop.value, step.detail, move.canceled, *_who(step.by))
             for move in sorted(moves, key=lambda move: move.command_id)
             for step in [move.transition]
         ]
         async with self._database.connection() as connection:
             await connection.executemany(MOVE, rows)
         self._tell()
+
+    async def resolve(self, command_id: CommandId, step: Transition) -> bool:
+        """Move what is unknown to an end; `False` if it is not unknown."""
+        async with self._database.connection() as connection:
+            moved = await connection.fetchval(
+                RESOLVE, command_id, step.state.value, step.at, step.hop.value, step.detail, *_who(step.by)
+            )
+        self._tell()
+        return moved is not None
 
     async def get(self, command_id: CommandId) -> CommandRecord | None:
         """The command with all its transitions."""
@@ -252,13 +277,25 @@ async def _readmit(connection: Connection, record: CommandRecord, *, seen: Comma
     return reopened is not None
 
 
-def _columns(steps: Sequence[Transition]) -> tuple[list[datetime], list[str], list[str], list[str | None]]:
+def _who(by: Caller | None) -> tuple[str | None, str | None]:
+    """The columns `service` and `actor`."""
+    if by is None:
+        return None, None
+    return by.service, None if by.actor is None else json.dumps(by.actor)
+
+
+def _columns(
+    steps: Sequence[Transition],
+) -> tuple[list[datetime], list[str], list[str], list[str | None], list[str | None], list[str | None]]:
     """One list per column, as `unnest` takes them."""
+    who = [_who(step.by) for step in steps]
     return (
         [step.at for step in steps],
         [step.state.value for step in steps],
         [step.hop.value for step in steps],
         [step.detail for step in steps],
+        [service for service, _ in who],
+        [actor for _, actor in who],
     )
 
 
@@ -270,7 +307,10 @@ async def _get(connection: Connection, command_id: CommandId) -> CommandRecord |
 async def _with_transitions(connection: Connection, rows: Iterable[asyncpg.Record]) -> list[CommandRecord]:
     records = {row["command_id"]: _record(row) for row in rows}
     for row in await connection.fetch(FIND_TRANSITIONS, list(records)):
-        step = Transition(row["at"], CommandState(row["state"]), Hop(row["hop"]), row["detail"])
+        by = None
+        if row["service"] is not None:
+            by = Caller(row["service"], None if row["actor"] is None else json.loads(row["actor"]))
+        step = Transition(row["at"], CommandState(row["state"]), Hop(row["hop"]), row["detail"], by)
         records[row["command_id"]].transitions.append(step)
     return list(records.values())
 

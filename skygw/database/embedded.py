@@ -80,6 +80,20 @@ SERVER_OPTIONS = {
 log = logging.getLogger(__name__)
 
 
+def url_of_running(data_dir: Path) -> str | None:
+    """The gateway's URL of the cluster that another process runs on this directory now, or `None`."""
+    files = ClusterFiles(data_dir.resolve() / "postgres")
+    pid = noted_pid(files)
+    if pid is None or not is_server_of(files, pid):
+        return None
+    run = Path(files.short_run_note.read_text()) if files.short_run_note.exists() else files.root / "run"
+    return _url(GATEWAY, run)
+
+
+def _url(role: str, run: Path) -> str:
+    return f"postgresql://{role}@/{DATABASE}?host={quote(str(run), safe='')}"
+
+
 class EmbeddedCluster:
     """A running server. Made by `embedded_postgres`; its URLs hold as long as that context."""
 
@@ -91,9 +105,8 @@ class EmbeddedCluster:
         self._process: trio.Process | None = None
         self._turn = trio.Lock()
         self._held: trio.Event | None = None
-        host = quote(str(run), safe="")
-        self.owner_url = f"postgresql://{OWNER}@/{DATABASE}?host={host}"
-        self.gateway_url = f"postgresql://{GATEWAY}@/{DATABASE}?host={host}"
+        self.owner_url = _url(OWNER, run)
+        self.gateway_url = _url(GATEWAY, run)
 
     @property
     def pid(self) -> int | None:

@@ -84,7 +84,7 @@ async def pending(url: str) -> list[str]:
 
 async def prepare_development(owner_url: str) -> list[str]:
     """The platform's tables as assumed, then the migrations: what an embedded database needs to begin."""
-    with _said_as_a_sentence(owner_url):
+    with said_as_a_sentence(owner_url):
         await trio.to_thread.run_sync(create_platform, owner_url)
     return await migrate(owner_url)
 
@@ -96,7 +96,7 @@ def known_migrations() -> list[str]:
 
 
 def _migrate(owner_url: str) -> list[str]:
-    with _said_as_a_sentence(owner_url), _connect(owner_url) as connection:
+    with said_as_a_sentence(owner_url), _connect(owner_url) as connection:
         server_version = connection.info.server_version // 10000
         if server_version < LOWEST_SERVER_VERSION:
             raise StartupError(
@@ -120,7 +120,7 @@ def _migrate(owner_url: str) -> list[str]:
 
 
 def _pending(url: str) -> list[str]:
-    with _said_as_a_sentence(url), _connect(url) as connection:
+    with said_as_a_sentence(url), _connect(url) as connection:
         books = connection.execute(FIND_BOOKS).fetchone()
         if books is None or books[0] is None:
             return known_migrations()
@@ -133,7 +133,8 @@ def _connect(url: str) -> psycopg.Connection:
 
 
 @contextmanager
-def _said_as_a_sentence(url: str) -> Iterator[None]:
+def said_as_a_sentence(url: str) -> Iterator[None]:
+    """What the database refuses in the block becomes a `StartupError` that names it, without its password."""
     try:
         yield
     except psycopg.OperationalError as error:

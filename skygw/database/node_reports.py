@@ -11,7 +11,7 @@ from skygw.database.pool import Connection, Database
 from skygw.database.together import Together
 from skygw.errors import Invalid, StoreFailed
 from skygw.ids import InstallId, OutboxUid
-from skygw.nodes.ports import DurableReport
+from skygw.nodes.ports import NOT_HELD, NOT_ITS, DurableReport
 from skygw.protocol.node_frames import PublishCommandResult
 
 FIND_CURSOR = "SELECT acked_seq FROM skygw.node_outbox WHERE install_id = $1 AND outbox_uid = $2"
@@ -106,6 +106,14 @@ APPLY_RESULT = """
     SELECT command_id, now(), to_state, 'node' FROM before WHERE to_state IS NOT NULL
 """
 
+# Of the results in a run, one that is not its node's to report.
+FIND_FOREIGN = """
+    SELECT told.command_id
+    FROM unnest($1::uuid[], $2::uuid[]) AS told (command_id, install_id)
+    JOIN skygw.command ON command.command_id = told.command_id AND command.install_id <> told.install_id
+    LIMIT 1
+"""
+
 SESSIONS = 32
 """Sessions in one transaction: with a full batch of each committer 8,192 rows and 16 MiB of text."""
 
@@ -126,6 +134,10 @@ class _Run:
             if report.seq != due:
                 raise Invalid(f"report {report.seq} came where {due} was due")
         return _Run(self.outbox, new)
+
+
+class NotItsToSay(StoreFailed):
+    """A result of another installation's command: whoever follows the command must never be told it."""
 
 
 class NodeReports:
@@ -155,18 +167,22 @@ class NodeReports:
         run = _Run((install_id, outbox_uid), reports)
         return await self._commits.ask(run.outbox, run, partial(self._commit_alone, run))
 
-    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
-        """Whether the database cannot hold what is in these. Nothing is kept."""
+    async def refuses(
+        self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]
+    ) -> str | None:
+        """Why one of these will never be taken. Nothing is kept."""
         try:
             async with self._database.connection() as connection:
                 await connection.execute("BEGIN")
                 await _append(connection, [_Run((install_id, outbox_uid), reports)])
                 await connection.execute("ROLLBACK")
+        except NotItsToSay as refused:
+            return refused.message
         except StoreFailed as refused:
             if not refused.about_the_data:
                 raise
-            return True
-        return False
+            return NOT_HELD
+        return None
 
     async def _find_cursors(self, outboxes: Sequence[_Outbox]) -> dict[_Outbox, int]:
         async with self._database.connection() as connection:
@@ -211,7 +227,12 @@ async def _append(connection: Connection, runs: Sequence[_Run]) -> None:
     if not runs:
         return
     reports = [(*run.outbox, report) for run in runs for report in run.reports]
-    await apply_results(connection, [(install_id, report.result) for install_id, _, report in reports if report.result])
+    results = [(install_id, report.result) for install_id, _, report in reports if report.result]
+    if results and await connection.fetchval(
+        FIND_FOREIGN, [result.command_id for _, result in results], [install_id for install_id, _ in results]
+    ):
+        raise NotItsToSay(NOT_ITS, about_the_data=True)
+    await apply_results(connection, results)
     await connection.execute(
         APPEND,
         *_columns([run.outbox for run in runs]),

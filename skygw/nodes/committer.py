@@ -23,8 +23,6 @@ BATCH_BYTES = 512 * 1024
 
 RETRY_S = 1.0
 
-NOT_HELD = "The hub's database cannot hold what is in this report."
-
 
 class TooManyUnacked(Exception):
     """The node sent more durable frames than it may have unacknowledged."""
@@ -148,8 +146,9 @@ class Committer:
         return batch
 
     async def _without_refused(self, reports: Sequence[DurableReport]) -> list[DurableReport]:
-        """The same run with those nacked, and empty, that the store cannot hold: found by halves."""
-        if not await self._store.refuses(self._install_id, self._outbox_uid, reports):
+        """The same run with those nacked, and empty, that the store will never take: found by halves."""
+        why = await self._store.refuses(self._install_id, self._outbox_uid, reports)
+        if why is None:
             return list(reports)
         if len(reports) > 1:
             middle = len(reports) // 2
@@ -157,8 +156,8 @@ class Committer:
         report = reports[0]
         if report.nacked is not None:
             return [report]
-        log.warning("a report cannot be held and is nacked", extra={"seq": report.seq, "frame": report.kind})
-        return [DurableReport(seq=report.seq, kind=report.kind, text="", nacked=NOT_HELD, stream=report.stream)]
+        log.warning("a report is nacked", extra={"seq": report.seq, "frame": report.kind, "why": why})
+        return [DurableReport(seq=report.seq, kind=report.kind, text="", nacked=why, stream=report.stream)]
 
     def _answer(self, batch: Sequence[DurableReport]) -> None:
         self.acked_seq = batch[-1].seq

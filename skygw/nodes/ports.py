@@ -84,6 +84,10 @@ class DurableReport:
     """Of a gap: how many are missing, where the node says so."""
 
 
+NOT_HELD = "The hub's database cannot hold what is in this report."
+NOT_ITS = "This command is another installation's: what became of it is not this one's to say."
+
+
 class EpochLedger(Protocol):
     """Where epochs and fences are kept. Raises `RoutingUnavailable` when it cannot be asked."""
 
@@ -108,12 +112,15 @@ class ReportStore(Protocol):
 
     async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
         """Commits a contiguous run in one transaction; what is there already is passed over. Returns the cursor.
-        Raises `StoreFailed` about the data if one of these cannot be held: then none is committed.
+        Raises `StoreFailed` about the data if one of these cannot be held, or is a result of another installation's
+        command: then none is committed.
         """
         ...
 
-    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
-        """Whether what is in these cannot be held. Commits nothing."""
+    async def refuses(
+        self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]
+    ) -> str | None:
+        """Why one of these will never be taken, as a sentence for its node; `None` if all may be. Commits nothing."""
         ...
 
 

@@ -14,7 +14,9 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from skygw.errors import Invalid
 from skygw.ids import CommandId, DeviceUid, LeaseUid, TelescopeUid
+from skygw.protocol.command_catalogue import misfits
 from skygw.protocol.frame import Counter, OpaqueObject
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.json_text import JsonObject
@@ -39,9 +41,12 @@ class CommandBody(Body):
     wait_s: Wait = 0.0
     graph_revision: Counter | None = None
     lease_uid: Annotated[LeaseUid | None, Field(description="The caller's lease of what is moved.")] = None
-    validate_only: Annotated[bool, Field(strict=True, description="`true` is refused for now, but for safing.")] = False
+    validate_only: Annotated[
+        bool, Field(strict=True, description="Say all that would refuse it; send and store nothing. Not for safing.")
+    ] = False
     on_caller_gone: Annotated[
-        Literal["continue", "cancel"], Field(description="`cancel` is refused for now, but for safing.")
+        Literal["continue", "cancel"],
+        Field(description="`cancel`: if the caller leaves during `waitS`, which must be given. Not for safing."),
     ] = "continue"
 
     @model_validator(mode="after")
@@ -99,6 +104,20 @@ class CancelBody(Body):
     ] = CancelMode.GRACEFUL
     grace_s: Annotated[Wait | None, OrUnsaid] = None
     wait_s: ClampedWait = 0.0
+    actor: Annotated[ActorBody | None, OrUnsaid] = None
+
+
+class ResolveBody(Body):
+    """An administrator's word on a command whose node cannot tell any more what became of it."""
+
+    outcome: Annotated[
+        Literal["succeeded", "failed", "refused", "canceled"],
+        Field(description="What is known to have become of it; `failed` also closes what nobody will ever know."),
+    ]
+    reason: Annotated[
+        str, Field(min_length=1, max_length=500, pattern=r"\S", description="How that is known; kept in the audit.")
+    ]
+    actor: ActorBody | None = None
 
 
 def read_command(raw: bytes) -> CommandBody:
@@ -109,15 +128,33 @@ def read_command(raw: bytes) -> CommandBody:
     if isinstance(said, str) and is_safing(said):
         return validated(SafingBody, _options_once(source))
     body = validated(CommandBody, source)
-    if body.validate_only:
-        raise invalid("A dry run is not served by this gateway yet: nothing was sent.", "body", "validateOnly")
-    if body.on_caller_gone == "cancel":
+    if body.on_caller_gone == "cancel" and body.wait_s == 0 and not body.validate_only:
         raise invalid(
-            "This gateway cannot cancel for a caller that is gone yet: only `continue` is served.",
+            "Whoever does not wait cannot be seen to leave: give waitS, or leave onCallerGone out.",
             "body",
             "onCallerGone",
         )
     return body
+
+
+def misfit(body: CommandBody) -> Invalid | None:
+    """What of a known command cannot be right. A stop always fits."""
+    command = body.command.value
+    command_type = command.get("command_type")
+    if not isinstance(command_type, str) or is_safing(command_type):
+        return None
+    found = misfits(command_type, command)
+    if not found:
+        return None
+    fields = [{**field, "loc": ["body", "command", *field["loc"]]} for field in found]
+    first = found[0]
+    where = ".".join(str(step) for step in first["loc"])
+    return Invalid(f"This is no {command_type}: {where}: {first['msg']}.", fields=fields)
+
+
+def read_resolve(raw: bytes) -> ResolveBody:
+    """Raises `Invalid`, which names the fields."""
+    return validated(ResolveBody, read_json(raw))
 
 
 def read_cancel(raw: bytes) -> CancelBody:

@@ -10,25 +10,29 @@ from quart_trio import QuartTrio
 from skygw.auth.principals import Actor, Scope, ServicePrincipal, actor_for
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
-from skygw.control.ledger import ENDS, CommandQuery, CommandRecord, CommandState
+from skygw.control.ledger import ENDS, OUTCOMES, Caller, CommandQuery, CommandRecord, CommandState
 from skygw.control.order import CommandOrder
-from skygw.errors import NodeOffline, NotFound, RoutingUnavailable
+from skygw.errors import Forbidden, GatewayError, NodeOffline, NotFound, RoutingUnavailable
 from skygw.ids import CommandId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_ID
 from skygw.nodes.ports import EpochLedger, InstallationDirectory
 from skygw.observability.tracing import Trace
 from skygw.protocol.close_codes import CloseCode
+from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.safing import is_safing
-from skygw.routers.command_bodies import read_cancel, read_command
+from skygw.routers.command_bodies import misfit, read_cancel, read_command, read_resolve
 from skygw.routers.gates import InternalGate
 from skygw.routers.json_answers import asked_flag, asked_page, body_bytes, json_answer, page_answer
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
-from skygw.routers.quart_http import outlive_the_caller
-from skygw.routers.schemas import Receipt, TransferBody, invalid, read_body
-from skygw.routers.views import call_view, command_view, node_view, receipt
+from skygw.routers.quart_http import outlive_the_caller, until_the_caller_leaves
+from skygw.routers.schemas import ActorBody, Receipt, TransferBody, invalid, read_body
+from skygw.routers.views import call_view, command_view, node_view, receipt, validation_view
 from skygw.telemetry.retained import RetainedValues
+
+ENDS_BY_WORD: dict[str, CommandState] = {OUTCOMES[end].value: end for end in ENDS}
+"""What an administrator may say became of a command, as the state it then has."""
 
 
 class InternalRouter:
@@ -70,6 +74,7 @@ class InternalRouter:
         add("/internal/commands", "command_page", self.command_page)
         add("/internal/commands/<command_id>", "command", self.command)
         add("/internal/commands/<command_id>/cancel", "command_cancel", self.command_cancel, methods=["POST"])
+        add("/internal/commands/<command_id>/resolve", "command_resolve", self.command_resolve, methods=["POST"])
         add("/internal/drain", "drain", self.drain, methods=["POST"])
 
     async def _service(self, scope: Scope) -> ServicePrincipal:
@@ -177,12 +182,14 @@ class InternalRouter:
     # Commands.
 
     async def command_submit(self) -> Response:
-        """`POST /internal/commands` (`nodes:command`). Goes on when its caller leaves (contract §6, `onCallerGone`)."""
+        """`POST /internal/commands` (`nodes:command`). Goes on when its caller leaves, unless `onCallerGone` says
+        otherwise.
+        """
         outlive_the_caller()
         principal = await self._gate.service(request.scope)
         principal.require_for_safing(Scope.NODES_COMMAND)
         body = read_command(await body_bytes())
-        actor = actor_for(principal, None if body.actor is None else Actor(body.actor.uid, body.actor.kind))
+        caller = _caller(principal, body.actor)
         order = CommandOrder(
             command_id=body.command_id,
             telescope_uid=body.telescope_uid,
@@ -190,7 +197,7 @@ class InternalRouter:
             command=body.command,
             origin=body.origin,
             service=principal.service,
-            actor=None if actor is None else {"uid": actor.uid, "kind": actor.kind},
+            actor=caller.actor,
             timeout_s=min(body.timeout_s or self._default_timeout_s, self._max_timeout_s),
             graph_revision=body.graph_revision,
             lease_uid=body.lease_uid,
@@ -198,8 +205,22 @@ class InternalRouter:
         )
         if not is_safing(order.command_type):
             principal.require(Scope.NODES_COMMAND)
+        wrong = misfit(body)
+        if body.validate_only:
+            refusals, duplicate = await self._commands.validate(order)
+            found = [*([] if wrong is None else [wrong]), *refusals]
+            return json_answer(validation_view(order.command_id, found, duplicate=duplicate))
+        if wrong is not None:
+            raise wrong
         record, duplicate = await self._commands.submit(order)
-        record = await self._waited(record, body.wait_s)
+        if body.on_caller_gone == "cancel":
+            with until_the_caller_leaves() as wait:
+                record = await self._waited(record, body.wait_s)
+            if wait.cancelled_caught:
+                with suppress(GatewayError):  # then the node runs its link-loss policy
+                    await self._commands.cancel(order.command_id, mode=CancelMode.GRACEFUL, grace_s=None, by=caller)
+        else:
+            record = await self._waited(record, body.wait_s)
         return json_answer(command_view(record, duplicate=duplicate), 200 if record.state in ENDS else 202)
 
     async def command_page(self) -> Response:
@@ -229,10 +250,11 @@ class InternalRouter:
     async def command_cancel(self, command_id: str) -> Response:
         """`POST /internal/commands/{id}/cancel` (`nodes:command`): safing; answers with a receipt."""
         outlive_the_caller()
-        (await self._gate.service(request.scope)).require_for_safing(Scope.NODES_COMMAND)
+        principal = await self._gate.service(request.scope)
+        principal.require_for_safing(Scope.NODES_COMMAND)
         body = read_cancel(await body_bytes())
-        wanted = _command_id(command_id)
-        cancellation = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s)
+        wanted, by = _command_id(command_id), _canceler(principal, body.actor)
+        cancellation = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s, by=by)
         if cancellation.met == "before_start":
             state = CommandState.CANCELED
             return json_answer(Receipt(command_id=wanted, receipt="canceled_before_start", state=state, proof=None))
@@ -240,6 +262,16 @@ class InternalRouter:
             return json_answer(Receipt(command_id=wanted, receipt="unknown", state=CommandState.UNKNOWN, proof=None))
         record = await self._waited(cancellation.record, body.wait_s)
         return json_answer(receipt(record, had_ended=cancellation.met == "ended"))
+
+    async def command_resolve(self, command_id: str) -> Response:
+        """`POST /internal/commands/{id}/resolve` (`nodes:admin`): closes what is unknown; answers with the record."""
+        outlive_the_caller()
+        principal = await self._service(Scope.NODES_ADMIN)
+        body = read_resolve(await body_bytes())
+        record = await self._commands.resolve(
+            _command_id(command_id), ENDS_BY_WORD[body.outcome], reason=body.reason, by=_caller(principal, body.actor)
+        )
+        return json_answer(command_view(record))
 
     async def _waited(self, record: CommandRecord, wait_s: float) -> CommandRecord:
         """The record after a wait for its end. What was sent stays sent: a ledger that is away meanwhile makes the
@@ -255,6 +287,20 @@ class InternalRouter:
         await self._service(Scope.NODES_ADMIN)
         self._start_drain()
         return Response('{"draining":true}', 202, {"content-type": JSON_TYPE})
+
+
+def _caller(principal: ServicePrincipal, said: ActorBody | None) -> Caller:
+    """Who asks, and for whom. Raises `Forbidden` without `act_as`."""
+    actor = actor_for(principal, None if said is None else Actor(said.uid, said.kind))
+    return Caller(principal.service, None if actor is None else {"uid": actor.uid, "kind": actor.kind})
+
+
+def _canceler(principal: ServicePrincipal, said: ActorBody | None) -> Caller:
+    """As `_caller`; whoever may not name a person is not refused for it: a cancel gets through."""
+    try:
+        return _caller(principal, said)
+    except Forbidden:
+        return _caller(principal, None)
 
 
 def _command_id(text: str) -> CommandId:

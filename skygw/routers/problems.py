@@ -12,6 +12,7 @@ from skygw.errors import (
     Forbidden,
     GatewayError,
     IdReused,
+    IllegalTransition,
     Internal,
     Invalid,
     LeaseExpired,
@@ -51,6 +52,7 @@ STATUS: dict[type[GatewayError], int] = {
     LeaseHeld: 409,
     LeaseExpired: 409,
     StaleFence: 409,
+    IllegalTransition: 409,
     NodeRefused: 409,
     NodeFailed: 502,
     RateLimited: 429,
@@ -79,6 +81,7 @@ WS_CODE: dict[type[GatewayError], ErrorCode] = {
     LeaseHeld: ErrorCode.CONFLICT,
     LeaseExpired: ErrorCode.CONFLICT,
     StaleFence: ErrorCode.CONFLICT,
+    IllegalTransition: ErrorCode.CONFLICT,
     RateLimited: ErrorCode.CONFLICT,
     StaleEpoch: ErrorCode.CONFLICT,
 }

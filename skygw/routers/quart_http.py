@@ -76,6 +76,16 @@ def outlive_the_caller() -> None:
     handle.cancel_when_peer_leaves = None
 
 
+def until_the_caller_leaves() -> trio.CancelScope:
+    """Around what a handler that outlives its caller does for him alone: cancelled when he leaves, or has left."""
+    handle: ConnectionHandle = cast("Any", request.scope)["extensions"][EXTENSION]
+    scope = trio.CancelScope()
+    handle.cancel_when_peer_leaves = scope
+    if handle.peer_has_left:
+        scope.cancel()
+    return scope
+
+
 def use_direct_requests(app: QuartTrio) -> None:
     """From now on the app's HTTP requests are of these classes."""
     app.asgi_http_class = DirectHttpConnection

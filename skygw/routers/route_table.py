@@ -12,13 +12,14 @@ from skygw.auth.principals import Scope
 from skygw.control.ledger import CommandState
 from skygw.protocol.schemas import STREAM_SOCKET_PATH
 from skygw.protocol.streams import MAX_RATE_HZ
-from skygw.routers.command_bodies import CancelBody, CommandBody
+from skygw.routers.command_bodies import CancelBody, CommandBody, ResolveBody
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.event_streams import EVENT_STREAM_ROUTE
 from skygw.routers.lease_bodies import AcquireBody, BreakBody, LeasePage, LeaseView, ProofBody, RenewBody
 from skygw.routers.schemas import (
     MAX_PAGE_SIZE,
     CallView,
+    CommandOrValidation,
     CommandPage,
     CommandView,
     DirectBody,
@@ -247,7 +248,11 @@ INTERNAL_ROUTES = (
         "/internal/commands",
         "submitCommand",
         "Send a command to the installation that controls a telescope or device. Safing passes whatever is away",
-        Answer(200, "It has ended within `waitS`, or is a repeat that had", CommandView),
+        Answer(
+            200,
+            "It has ended within `waitS`, or is a repeat that had; of `validateOnly` what it found",
+            CommandOrValidation,
+        ),
         Answer(202, "It is under way", CommandView),
         scope=Scope.NODES_COMMAND,
         body=CommandBody,
@@ -353,6 +358,16 @@ INTERNAL_ROUTES = (
         scope=Scope.NODES_ADMIN,
         body=BreakBody,
         refusals=(404,),
+    ),
+    _internal(
+        "POST",
+        "/internal/commands/<command_id>/resolve",
+        "resolveCommand",
+        "Close an `unknown` one whose node cannot tell any more, by an administrator's word, which the audit keeps",
+        Answer(200, "The command as it stands now", CommandView),
+        scope=Scope.NODES_ADMIN,
+        body=ResolveBody,
+        refusals=(404, 409),
     ),
     _internal(
         "GET",

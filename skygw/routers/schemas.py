@@ -8,6 +8,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    RootModel,
 )
 from pydantic.alias_generators import to_camel
 
@@ -74,11 +75,21 @@ class TransferBody(Body):
     instance_uid: InstanceUid
 
 
+class CallerView(View):
+    """Who asked: the service, and the person behind it."""
+
+    service: str
+    actor: dict[str, str] | None
+
+
 class TransitionView(View):
+    """One step. `by` is there where somebody asked for this step, not only for those before it."""
+
     at: datetime
     state: CommandState
     hop: Hop
     detail: str | None
+    by: CallerView | None
 
 
 class CommandView(View):
@@ -118,6 +129,37 @@ class Receipt(View):
     ]
     state: CommandState
     proof: Opaque | None
+
+
+class FieldProblem(View):
+    """One thing wrong with a request: `loc` leads to it, from `body` or `query` on."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class RefusalProblem(View):
+    """One thing that would refuse a command, with the members of the error it would be."""
+
+    detail: str | list[FieldProblem]
+    code: str
+    outcome: Outcome
+    retry: str
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class ValidationView(View):
+    """What a command would meet now. With `duplicate` the stored record would be the answer, and nothing be sent."""
+
+    command_id: CommandId
+    valid: bool
+    duplicate: bool
+    refusals: list[RefusalProblem]
+
+
+class CommandOrValidation(RootModel[CommandView | ValidationView]):
+    """A command, or with `validateOnly` what it would meet."""
 
 
 class CallView(View):
@@ -217,14 +259,6 @@ class InstallationView(View):
     telescopes: list[TelescopeUid]
     devices: list[DeviceUid]
     may: list[str]
-
-
-class FieldProblem(View):
-    """One thing wrong with a request: `loc` leads to it, from `body` or `query` on."""
-
-    type: str
-    loc: list[str | int]
-    msg: str
 
 
 class ProblemView(View):

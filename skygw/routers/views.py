@@ -1,17 +1,22 @@
 """How records of the services look on the wire."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import trio
 
 from skygw.control.direct_rpc import CallRecord
 from skygw.control.ledger import ENDS, CommandRecord, CommandState
+from skygw.errors import GatewayError
+from skygw.ids import CommandId
 from skygw.nodes.connection_registry import Memory
 from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Binding
 from skygw.nodes.session import NodeSession
 from skygw.protocol.json_text import Opaque, read_value
+from skygw.routers.problems import problem_body
 from skygw.routers.schemas import (
+    CallerView,
     CallView,
     CloseView,
     CommandView,
@@ -20,6 +25,7 @@ from skygw.routers.schemas import (
     RefusalView,
     StreamView,
     TransitionView,
+    ValidationView,
 )
 from skygw.telemetry.retained import PUBLISHED_BY_NODES, RetainedValues
 
@@ -107,9 +113,28 @@ def command_view(record: CommandRecord, *, duplicate: bool = False) -> CommandVi
         recorded_late=record.recorded_late,
         duplicate=duplicate,
         transitions=[
-            TransitionView(at=step.at, state=step.state, hop=step.hop, detail=step.detail)
+            TransitionView(
+                at=step.at,
+                state=step.state,
+                hop=step.hop,
+                detail=step.detail,
+                by=None if step.by is None else CallerView(service=step.by.service, actor=step.by.actor),
+            )
             for step in record.transitions
         ],
+    )
+
+
+def validation_view(command_id: CommandId, refusals: Sequence[GatewayError], *, duplicate: bool) -> ValidationView:
+    """A dry run's answer."""
+    problems = [problem_body(refusal, None) for refusal in refusals]
+    return ValidationView.model_validate(
+        {
+            "command_id": command_id,
+            "valid": not refusals,
+            "duplicate": duplicate,
+            "refusals": [{**problem, "details": problem.get("details", {})} for problem in problems],
+        }
     )
 
 

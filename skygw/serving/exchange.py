@@ -37,6 +37,7 @@ class Exchanges:
         """Start the app on a request; returns where the messages of its body are put."""
         scope["extensions"][EXTENSION] = self._handle
         self._handle.cancel_when_peer_leaves = None
+        self._handle.peer_has_left = False
         inbox = Inbox()
         receive = partial(self._receive_body, inbox)
         self._nursery.start_soon(self._run, app, scope, receive, partial(_send_while_open, inbox, send), send)
@@ -44,6 +45,7 @@ class Exchanges:
 
     def peer_has_left(self) -> None:
         """The running exchange will not be completed: whoever wanted to know is told, in whatever it does."""
+        self._handle.peer_has_left = True
         if self._handle.cancel_when_peer_leaves is not None:
             self._handle.cancel_when_peer_leaves.cancel()
 

@@ -29,6 +29,8 @@ class ConnectionHandle:
         """The socket's peer: what a proxy says about others is not looked at here."""
         self.cancel_when_peer_leaves: trio.CancelScope | None = None
         """Set by the app, for the request it is working on: needs no task that waits for `http.disconnect`."""
+        self.peer_has_left = False
+        """Of the request that is being worked on: whether nobody waits for its answer any more."""
         self.websocket: WebSocket | None = None
         """The link itself, once an upgrade was accepted: for what ASGI has no words for."""
         self._abort = abort

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from skygw.control.commands import LEDGER_PATIENCE_S, ROUTE_PATIENCE_S, Cancellation
-from skygw.control.ledger import CommandRecord, CommandState, Transition
+from skygw.control.ledger import Caller, CommandRecord, CommandState, Transition
 from skygw.control.order import CommandOrder
 from skygw.errors import DeadlineExceeded, Hop, LinkLost, NodeOffline, Outcome, RoutingUnavailable
 from skygw.ids import DeviceUid, Epoch
@@ -22,6 +22,7 @@ from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 Clock = trio.testing.MockClock
 S = CommandState
 STOP = {"command_type": "mount.stop"}
+PERSON = Caller("console", {"uid": "9", "kind": "user"})
 STAGES = {"who controls it is asked": 1, "whether it is known is asked": 3, "it is stored": 5, "it is in the ledger": 7}
 """Seconds, where each question to the database takes 2."""
 
@@ -33,7 +34,7 @@ async def running(nursery: trio.Nursery) -> tuple[Gateway, Site, PlayedLink]:
 
 
 async def cancel(gateway: Gateway, order: CommandOrder) -> Cancellation:
-    return await gateway.commands.cancel(order.command_id, mode=CancelMode.GRACEFUL, grace_s=None)
+    return await gateway.commands.cancel(order.command_id, mode=CancelMode.GRACEFUL, grace_s=None, by=PERSON)
 
 
 async def flushed(gateway: Gateway) -> None:

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from skygw.control.commands import Cancellation
-from skygw.control.ledger import CommandQuery, CommandRecord, CommandState
+from skygw.control.ledger import Caller, CommandQuery, CommandRecord, CommandState
 from skygw.control.live_command import REMEMBER_SAFING_S
 from skygw.control.order import CommandOrder
 from skygw.errors import (
@@ -18,6 +18,7 @@ from skygw.errors import (
     Forbidden,
     GatewayError,
     IdReused,
+    IllegalTransition,
     Invalid,
     LinkLost,
     NodeOffline,
@@ -28,9 +29,10 @@ from skygw.errors import (
 from skygw.ids import CommandId, TelescopeUid
 from skygw.nodes.link import LAST_WORDS_S
 from skygw.nodes.outbox import Lane
+from skygw.nodes.ports import NOT_ITS
 from skygw.nodes.session import SessionRules
 from skygw.protocol.close_codes import CloseCode
-from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, EventToken
+from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, EventToken, Nack
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, Ping, PublishCommandResult
 from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
@@ -38,6 +40,7 @@ from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 Clock = trio.testing.MockClock
 S = CommandState
 STOP = {"command_type": "mount.stop"}
+PERSON = Caller("console", {"uid": "9", "kind": "user"})
 
 
 async def running(nursery: trio.Nursery, **hello: Any) -> tuple[Gateway, Site, PlayedLink]:
@@ -327,7 +330,9 @@ async def test_results_of_another_installation_move_nothing(autojump_clock: Cloc
     record, _ = await gateway.commands.submit(order)
     await link.hear_next(EventCommand)
     stranger.say(result(order, 1, CommandStatus.COMPLETED))
-    await stranger.hear_next(Ack)
+    nack = await stranger.hear_next(Nack)
+    assert (nack.seq, nack.reason) == (1, NOT_ITS)
+    assert (await stranger.hear_next(Ack)).seq == 1
     assert record.state is S.WRITTEN
     assert (await gateway.commands.get(order.command_id)).state is S.WRITTEN
 
@@ -411,11 +416,12 @@ async def test_a_stop_takes_back_what_waits_and_would_undo_it(
     await stuck(gateway, site, link)
     move = command_order(site, {"command_type": waiting})
     await gateway.commands.submit(move)
-    await gateway.commands.submit(command_order(site, {"command_type": stop}))
+    await gateway.commands.submit(command_order(site, {"command_type": stop}, service="console"))
     link.flow()
     assert (await link.hear_next(EventCommand)).command.value == {"command_type": stop}
     record = await gateway.commands.wait(move.command_id, 1)
     assert record.state is (S.CANCELED if taken_back else S.WRITTEN)
+    assert record.transitions[-1].by == (Caller("console") if taken_back else None)
     assert len(link.heard_so_far()) == (0 if taken_back else 1)
 
 
@@ -491,7 +497,7 @@ async def test_a_repeated_stop_is_sent_once(autojump_clock: Clock, nursery: trio
 
 
 async def cancel(gateway: Gateway, order: CommandOrder) -> CommandRecord:
-    cancellation = await gateway.commands.cancel(order.command_id, mode=CancelMode.IMMEDIATE, grace_s=1.5)
+    cancellation = await gateway.commands.cancel(order.command_id, mode=CancelMode.IMMEDIATE, grace_s=1.5, by=PERSON)
     assert cancellation.record is not None
     return cancellation.record
 
@@ -503,7 +509,7 @@ async def test_a_cancel_of_what_only_the_absent_ledger_knows_goes_to_every_node_
     other = await gateway.connect(Site())
     command_id = CommandId(uuid4())
     gateway.database.away = True
-    cancellation = await gateway.commands.cancel(command_id, mode=CancelMode.GRACEFUL, grace_s=None)
+    cancellation = await gateway.commands.cancel(command_id, mode=CancelMode.GRACEFUL, grace_s=None, by=PERSON)
     assert cancellation == Cancellation("asked", None)
     assert (await link.hear_next(CancelCommand)).command_id == command_id
     assert (await other.hear_next(CancelCommand)).command_id == command_id
@@ -539,6 +545,7 @@ async def test_a_cancel_of_what_still_waits_takes_it_back_instead_of_overtaking_
     await trio.testing.wait_all_tasks_blocked()
     assert not any("command" in str(message) for message in link.heard_so_far())
     assert await in_ledger(gateway, order, S.CANCELED) == [S.RECEIVED, S.CANCELED]
+    assert [step.by for step in gateway.ledger.rows[order.command_id].transitions] == [Caller("tests"), PERSON]
 
 
 async def test_a_cancel_of_what_has_ended_changes_nothing(autojump_clock: Clock, nursery: trio.Nursery) -> None:
@@ -565,6 +572,74 @@ async def test_a_cancel_for_a_node_that_is_away_says_so(autojump_clock: Clock, n
 
 
 # Memory.
+
+
+# By an administrator's word.
+
+
+async def test_only_what_is_unknown_is_resolved_and_the_word_stays(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await running(nursery)
+    order = command_order(site)
+    with pytest.raises(NotFound):
+        await gateway.commands.resolve(order.command_id, S.FAILED, reason="x", by=PERSON)
+    await gateway.commands.submit(order)
+    await link.hear_next(EventCommand)
+    with pytest.raises(IllegalTransition, match="written"):
+        await gateway.commands.resolve(order.command_id, S.FAILED, reason="x", by=PERSON)
+    link.hang_up()
+    assert (await gateway.commands.wait(order.command_id, 30)).state is S.UNKNOWN
+
+    record = await gateway.commands.resolve(order.command_id, S.FAILED, reason="the disk was lost", by=PERSON)
+    assert (record.state, record.transitions[-1].detail, record.transitions[-1].by) == (
+        S.FAILED,
+        "the disk was lost",
+        PERSON,
+    )
+    assert gateway.command_outcomes == ["failed"]
+    again = await gateway.connect(site)
+    again.say(result(order, 1, CommandStatus.COMPLETED))
+    await again.hear_next(Ack)
+    assert (await gateway.commands.get(order.command_id)).state is S.FAILED
+    with pytest.raises(IllegalTransition, match="failed"):
+        await gateway.commands.resolve(order.command_id, S.COMPLETED, reason="x", by=PERSON)
+
+
+async def test_a_word_waits_for_the_ledger_and_is_not_taken_without_it(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await running(nursery)
+    order = command_order(site)
+    await gateway.commands.submit(order)
+    await link.hear_next(EventCommand)
+    await in_ledger(gateway, order, S.WRITTEN)
+    gateway.database.away = True
+    link.hang_up()
+    await gateway.commands.wait(order.command_id, 30)
+    with pytest.raises(RoutingUnavailable):
+        await gateway.commands.resolve(order.command_id, S.FAILED, reason="x", by=PERSON)
+    assert (await gateway.commands.get(order.command_id)).state is S.UNKNOWN
+
+
+# What would refuse.
+
+
+async def test_a_dry_run_lists_everything_at_once_and_leaves_no_trace(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await running(nursery)
+    order = command_order(site)
+    assert await gateway.commands.validate(order) == ([], False)
+    await in_grace(gateway, site, link)
+    gateway.commands.drain()
+    found, duplicate = await gateway.commands.validate(order)
+    assert ([error.reason for error in found], duplicate) == (["draining", "forbidden"], False)
+    gateway.database.away = True
+    found, _ = await gateway.commands.validate(order)
+    assert [error.reason for error in found] == ["draining", "routing_unavailable"]
+    assert gateway.ledger.rows == {}
+    assert gateway.commands.followed == 0
 
 
 async def test_what_has_ended_is_forgotten_here_and_stays_in_the_ledger(

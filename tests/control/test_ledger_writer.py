@@ -61,7 +61,7 @@ def a_move() -> Move:
 
 
 def writer_of(ledger: PickyLedger) -> LedgerWriter:
-    return LedgerWriter(cast("CommandLedger", ledger), settled=lambda _: None, lost=lambda *_: None)
+    return LedgerWriter(cast("CommandLedger", ledger), settled=lambda _: None, lost=lambda *_: None, spool=None)
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:

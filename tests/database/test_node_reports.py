@@ -18,7 +18,7 @@ from skygw.database.pool import Database
 from skygw.database.provision import NewObservatory, NewTelescope, provision
 from skygw.errors import Hop, Invalid, StoreFailed
 from skygw.ids import CommandId, InstallId, OutboxUid, TelescopeUid
-from skygw.nodes.ports import DurableReport
+from skygw.nodes.ports import NOT_ITS, DurableReport
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import PublishCommandResult
 from skygw.protocol.streams import StreamName
@@ -206,11 +206,18 @@ async def test_a_command_that_has_ended_stays_as_it_is(
     assert await now_of(commands, sent) == before
 
 
-async def test_a_command_of_another_installation_is_not_moved(
-    reports: NodeReports, commands: Commands, outbox: OutboxUid, sent: CommandRecord
+async def test_a_result_of_another_installations_command_is_refused_and_moves_nothing(
+    reports: NodeReports, commands: Commands, outbox: OutboxUid, sent: CommandRecord, postgres: PostgresServer
 ) -> None:
-    assert await reports.commit(InstallId(uuid4()), outbox, [a_result(1, sent.command_id, "completed")]) == 1
+    stranger = InstallId(uuid4())
+    foreign = a_result(2, sent.command_id, "completed")
+    with pytest.raises(StoreFailed) as refused:
+        await reports.commit(stranger, outbox, [a_log(1), foreign])
+    assert refused.value.about_the_data
+    assert await reports.refuses(stranger, outbox, [foreign]) == NOT_ITS
+    assert await reports.refuses(NODE, outbox, [foreign]) is None
     assert await now_of(commands, sent) == sent
+    assert kept(postgres, outbox) == []
 
 
 async def test_a_result_of_a_command_nobody_knows_is_kept(

@@ -21,7 +21,7 @@ from skygw.control.ledger import (
 )
 from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable, StoreFailed
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
-from skygw.nodes.ports import Claim, Direction, DurableReport
+from skygw.nodes.ports import NOT_HELD, NOT_ITS, Claim, Direction, DurableReport
 from skygw.protocol.node_frames import PublishCommandResult
 
 
@@ -134,6 +134,14 @@ class MemoryCommands:
                 self.step(row, move.transition)
                 row.canceled = move.canceled or row.canceled
 
+    async def resolve(self, command_id: CommandId, step: Transition) -> bool:
+        await self._switch.asked()
+        row = self.rows.get(command_id)
+        if row is None or row.state is not CommandState.UNKNOWN:
+            return False
+        self.step(row, step)
+        return True
+
     @staticmethod
     def step(row: CommandRecord, step: Transition) -> None:
         if may_move(row.state, step.state):
@@ -179,7 +187,7 @@ class MemoryReports:
         return len(self.rows.get(outbox_uid, []))
 
     async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
-        if await self.refuses(install_id, outbox_uid, reports):
+        if await self.refuses(install_id, outbox_uid, reports) is not None:
             raise StoreFailed("The data is refused.", about_the_data=True)
         rows = self.rows.setdefault(outbox_uid, [])
         for report in reports:
@@ -192,9 +200,16 @@ class MemoryReports:
         self.commits += 1
         return len(rows)
 
-    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
+    async def refuses(
+        self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]
+    ) -> str | None:
         await self._switch.asked()
-        return any(report.seq in self.cannot_hold and report.nacked is None for report in reports)
+        for report in reports:
+            row = None if report.result is None else self._commands.rows.get(report.result.command_id)
+            if row is not None and row.install_id != install_id:
+                return NOT_ITS
+        refused = any(report.seq in self.cannot_hold and report.nacked is None for report in reports)
+        return NOT_HELD if refused else None
 
 
 class MemoryTokens:

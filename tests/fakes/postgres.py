@@ -22,7 +22,7 @@ class PostgresServer:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
+        self.data_dir = data_dir
         self._token: trio.lowlevel.TrioToken | None = None
         self._enough: trio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="postgres for tests")
@@ -68,7 +68,7 @@ class PostgresServer:
     async def _serve(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._enough = trio.Event()
-        async with embedded_postgres(self._data_dir) as cluster:
+        async with embedded_postgres(self.data_dir) as cluster:
             await prepare_development(cluster.owner_url)
             await trio.to_thread.run_sync(self._keep_a_template, cluster.owner_url)
             self._news.put(cluster)

@@ -12,6 +12,7 @@ from skygw.control.lease import Place
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
 from skygw.control.order import CommandOrder
+from skygw.control.safing_spool import SafingSpool
 from skygw.ids import (
     BootId,
     CommandId,
@@ -116,7 +117,12 @@ class Gateway:
     """One process, its sessions in `nursery`."""
 
     def __init__(
-        self, nursery: trio.Nursery, rules: SessionRules | None = None, *, leases_required: bool = False
+        self,
+        nursery: trio.Nursery,
+        rules: SessionRules | None = None,
+        *,
+        leases_required: bool = False,
+        spool: SafingSpool | None = None,
     ) -> None:
         self.database = Switch()
         self.registry = ConnectionRegistry()
@@ -140,6 +146,7 @@ class Gateway:
             controllers=self.controllers,
             guard=LeaseGuard(self.lease_ledger, is_required=leases_required),
             finished=self.command_outcomes.append,
+            spool=spool,
         )
         self.rpc = DirectRpc(self.registry, metrics=self.metrics)
         self.rules = rules or SessionRules()

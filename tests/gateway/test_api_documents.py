@@ -42,7 +42,7 @@ async def test_real_answers_hold_against_the_document(postgres: PostgresServer, 
         command = {
             "telescopeUid": str(world.site.telescope_uid),
             "commandId": command_id,
-            "command": {"command_type": "mount.track", "someKey": [1, None]},
+            "command": {"command_type": "mount.track", "target": {}, "someKey": [1, None]},
             "origin": {"kind": "test"},
             "actor": {"uid": "7", "kind": "user"},
             "waitS": 10,

@@ -1,27 +1,48 @@
 """Commands through the whole gateway: what accompanies a stop, and what a gateway that died leaves to the next one."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-import pytest
+import psycopg
 import trio
 
-from skygw.protocol.gateway_frames import EventCommand, QueryCommand
+from skygw.ids import CommandId
+from skygw.nodes.ports import NOT_ITS
+from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, Nack, QueryCommand
 from skygw.protocol.node_frames import CommandStatus, PublishCommandResult
 from tests.fakes.postgres import PostgresServer
-from tests.gateway.world import PATIENCE_S, World, gateway
+from tests.gateway.world import PATIENCE_S, Site, World, gateway
 
 
 def a_command(world: World, command_type: str, **members: Any) -> dict[str, Any]:
+    """A mount's moves have a target."""
+    target = {"target": {"ra_deg": 83.82, "dec_deg": -5.39}} if command_type in ("mount.point", "mount.track") else {}
     return {
         "telescopeUid": str(world.site.telescope_uid),
         "commandId": str(uuid4()),
-        "command": {"command_type": command_type},
+        "command": {"command_type": command_type, **target},
         **members,
     }
+
+
+@asynccontextmanager
+async def posted(world: World, order: dict[str, Any]) -> AsyncIterator[None]:
+    """A caller who sends the order, and leaves at the end of the block without an answer."""
+    body = json.dumps(order)
+    head = (
+        f"POST /internal/commands HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {world.service_token()}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    stream = await trio.open_tcp_stream("127.0.0.1", world.internal_port)
+    await stream.send_all((head + body).encode())
+    try:
+        yield
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 async def recorded(world: World, command_id: str, state: str) -> dict[str, Any]:
@@ -51,36 +72,167 @@ async def test_a_stop_goes_out_though_its_caller_hangs_up(postgres: PostgresServ
     """Many at once, so that they are met by it in every step of their way."""
     async with gateway(postgres, tmp_path) as world, world.node() as node:
         stops = [a_command(world, "mount.stop") for _ in range(20)]
-        internal = urlsplit(world.running.internal_url)
-        assert internal.hostname is not None
-        assert internal.port is not None
         for stop in stops:
-            body = json.dumps(stop)
-            head = (
-                f"POST /internal/commands HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
-                f"authorization: Bearer {world.service_token()}\r\ncontent-length: {len(body)}\r\n\r\n"
-            )
-            stream = await trio.open_tcp_stream(internal.hostname, internal.port)
-            await stream.send_all((head + body).encode())
-            await stream.aclose()
+            async with posted(world, stop):
+                pass
         heard = {str((await node.hear(EventCommand)).command_id) for _ in stops}
         assert heard == {stop["commandId"] for stop in stops}
 
 
-@pytest.mark.parametrize(
-    "option",
-    [{"validateOnly": True}, {"onCallerGone": "cancel"}],
-    ids=lambda it: next(iter(it)),
-)
-async def test_an_option_that_is_not_served_refuses_a_command_that_moves(
-    option: dict[str, Any], postgres: PostgresServer, tmp_path: Path
+async def test_what_is_not_served_or_cannot_be_right_refuses_a_command_that_moves(
+    postgres: PostgresServer, tmp_path: Path
 ) -> None:
     async with gateway(postgres, tmp_path) as world, world.node():
-        move = a_command(world, "mount.point", **option)
-        answer = await world.ask("POST", "/internal/commands", move)
-        assert (answer.status_code, answer.json()["outcome"]) == (422, "not_sent")
-        assert answer.json()["detail"][0]["loc"] == ["body", *option]
-        assert (await world.ask("GET", f"/internal/commands/{move['commandId']}")).status_code == 404
+        for wrong, where in (
+            ({"onCallerGone": "cancel"}, ["body", "onCallerGone"]),
+            ({"commandId": "7"}, ["body", "commandId"]),
+            ({"command": {"command_type": "mount.point", "target": 7}}, ["body", "command", "target"]),
+        ):
+            move = a_command(world, "mount.point", **wrong)
+            answer = await world.ask("POST", "/internal/commands", move)
+            assert (answer.status_code, answer.json()["outcome"]) == (422, "not_sent")
+            assert answer.json()["detail"][0]["loc"] == where
+            assert (await world.ask("GET", f"/internal/commands/{move['commandId']}")).status_code == 404
+
+
+async def test_a_dry_run_says_all_that_would_refuse_and_sends_and_stores_nothing(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with gateway(postgres, tmp_path) as world:
+        wrong = {"command_type": "camera.exposure.start", "duration_s": -1}
+        dry = a_command(world, "mount.point", command=wrong, validateOnly=True)
+        answer = await world.ask("POST", "/internal/commands", dry)
+        assert (answer.status_code, answer.json()["valid"]) == (200, False)
+        unfit, offline = answer.json()["refusals"]
+        assert (unfit["code"], unfit["detail"][0]["loc"]) == ("invalid", ["body", "command", "duration_s"])
+        assert (offline["code"], offline["retry"]) == ("node_offline", "after")
+        stranger = a_command(world, "mount.park", telescopeUid=str(uuid4()), validateOnly=True)
+        answer = await world.ask("POST", "/internal/commands", stranger)
+        assert [refusal["code"] for refusal in answer.json()["refusals"]] == ["not_found"]
+
+        async with world.node() as node:
+            dry = a_command(world, "mount.park", validateOnly=True, onCallerGone="cancel")
+            answer = await world.ask("POST", "/internal/commands", dry)
+            expected = {"commandId": dry["commandId"], "valid": True, "duplicate": False, "refusals": []}
+            assert (answer.status_code, answer.json()) == (200, expected)
+            assert (await world.ask("GET", f"/internal/commands/{dry['commandId']}")).status_code == 404
+            real = a_command(world, "mount.unpark")
+            await world.ask("POST", "/internal/commands", real)
+            assert str((await node.hear(EventCommand)).command_id) == real["commandId"]
+            again = await world.ask("POST", "/internal/commands", {**real, "validateOnly": True})
+            assert (again.json()["valid"], again.json()["duplicate"]) == (True, True)
+            other = await world.ask("POST", "/internal/commands", {**dry, "commandId": real["commandId"]})
+            assert [refusal["code"] for refusal in other.json()["refusals"]] == ["id_reused"]
+
+
+async def test_a_command_is_canceled_when_its_caller_leaves_if_he_said_so(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with gateway(postgres, tmp_path) as world, world.node() as node:
+        kept = a_command(world, "mount.point", waitS=60)
+        left = a_command(world, "mount.point", waitS=60, onCallerGone="cancel")
+        for order in (kept, left):
+            async with posted(world, order):
+                assert str((await node.hear(EventCommand)).command_id) == order["commandId"]
+        canceled = await node.hear(CancelCommand)
+        assert (str(canceled.command_id), canceled.mode) == (left["commandId"], CancelMode.GRACEFUL)
+        for seq, order in enumerate((kept, left), start=1):
+            status = CommandStatus.COMPLETED if order is kept else CommandStatus.CANCELED
+            await node.say(PublishCommandResult(seq=seq, command_id=CommandId(UUID(order["commandId"])), status=status))
+        assert await recorded(world, kept["commandId"], "completed")
+        assert await recorded(world, left["commandId"], "canceled")
+
+        # Who waits to the end loses nothing.
+        stays = a_command(world, "mount.point", waitS=60, onCallerGone="cancel")
+        async with trio.open_nursery() as nursery:
+            answers = []
+
+            async def wait() -> None:
+                answers.append(await world.ask("POST", "/internal/commands", stays))
+
+            nursery.start_soon(wait)
+            event = await node.hear(EventCommand)
+            await node.say(PublishCommandResult(seq=3, command_id=event.command_id, status=CommandStatus.COMPLETED))
+        assert (answers[0].status_code, answers[0].json()["state"]) == (200, "completed")
+
+
+async def test_an_unknown_command_is_closed_by_a_word_that_names_who_gave_it(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with gateway(postgres, tmp_path) as world:
+        move = a_command(world, "mount.point")
+        async with world.node() as node:
+            await world.ask("POST", "/internal/commands", move)
+            await node.hear(EventCommand)
+            path = f"/internal/commands/{move['commandId']}/resolve"
+            person = {"uid": "9", "kind": "user"}
+            word = {"outcome": "failed", "reason": "the disk was lost; seen parked", "actor": person}
+            early = await world.ask("POST", path, word)
+            assert (early.status_code, early.json()["code"]) == (409, "illegal_transition")
+        await recorded(world, move["commandId"], "unknown")
+
+        token = {"authorization": f"Bearer {world.service_token('nodes:command', 'nodes:read')}"}
+        assert (await world.ask("POST", path, word, headers=token)).status_code == 403
+        assert (await world.ask("POST", path, {"outcome": "failed"})).status_code == 422
+        for stranger in ("7", str(uuid4()), "%00", "0f8fad5b"):
+            for verb in ("", "/cancel", "/resolve"):
+                method = "POST" if verb else "GET"
+                answer = await world.ask(method, f"/internal/commands/{stranger}{verb}", word if verb else None)
+                assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+        answer = await world.ask("POST", path, word)
+        assert (answer.status_code, answer.json()["state"], answer.json()["outcome"]) == (200, "failed", "failed")
+        last = answer.json()["transitions"][-1]
+        assert (last["hop"], last["detail"]) == ("gateway", word["reason"])
+        assert last["by"] == {"service": "tests", "actor": person}
+        assert (await world.ask("POST", path, word)).status_code == 409
+
+        async with world.node() as late:  # which turns out to remember
+            said = PublishCommandResult(
+                seq=1, command_id=CommandId(UUID(move["commandId"])), status=CommandStatus.COMPLETED
+            )
+            await late.say(said)
+            await late.hear(Ack)
+        stands = (await world.ask("GET", f"/internal/commands/{move['commandId']}")).json()
+        assert (stands["state"], len(stands["transitions"])) == ("failed", len(answer.json()["transitions"]))
+
+    with psycopg.connect(postgres.owner_url) as connection:
+        audit = connection.execute(
+            "SELECT entry FROM skygw.command_audit WHERE command_id = %s ORDER BY position", [move["commandId"]]
+        ).fetchall()
+        told = connection.execute(
+            "SELECT data FROM skygw.log WHERE stream = 'command_result' AND data LIKE %s", [f"%{word['reason']}%"]
+        ).fetchall()
+    sealed = json.loads(audit[-1][0])
+    assert (sealed["state"], sealed["service"], sealed["actor"]) == ("failed", "tests", person)
+    assert [(event["status"], event["service"]) for event in map(json.loads, told[0])] == [("failed", "tests")]
+
+
+async def test_results_that_are_not_the_nodes_to_say_or_go_backwards_change_nothing(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    stranger = Site()
+    await stranger.provision(postgres.owner_url)
+    async with (
+        gateway(postgres, tmp_path) as world,
+        world.node() as node,
+        world.socket(token=world.node_token(stranger.install_id), hello=world.a_hello(stranger.install_id)) as other,
+    ):
+        move = a_command(world, "mount.point")
+        await world.ask("POST", "/internal/commands", move)
+        command_id = (await node.hear(EventCommand)).command_id
+        await other.greet()
+        await other.say(PublishCommandResult(seq=1, command_id=command_id, status=CommandStatus.COMPLETED))
+        assert (await other.hear(Nack)).reason == NOT_ITS
+        assert (await other.hear(Ack)).seq == 1
+        backwards = (CommandStatus.RUNNING, CommandStatus.ACCEPTED, CommandStatus.FAILED, CommandStatus.COMPLETED)
+        for seq, status in enumerate(backwards, start=1):
+            await node.say(PublishCommandResult(seq=seq, command_id=command_id, status=status))
+        await node.say('{"kind":"publish_command_result","seq":5,"command_id":"7","status":"running"}')
+        refused = await node.hear(Nack)
+        assert (refused.seq, "command_id" in refused.reason) == (5, True)
+        record = await recorded(world, move["commandId"], "failed")
+        assert [step["state"] for step in record["transitions"]] == ["received", "written", "running", "failed"]
 
 
 async def test_what_a_gateway_that_died_had_written_is_asked_for_by_the_next_one(

@@ -47,7 +47,7 @@ async def test_sockets_and_safing_outlive_the_database(tmp_path: Path) -> None:
         await cluster.kill()
 
         # What needs the database says so.
-        moving = await world.ask("POST", "/internal/commands", a_command(world, "mount.point"))
+        moving = await world.ask("POST", "/internal/commands", a_command(world, "mount.unpark"))
         assert (moving.status_code, moving.json()["code"]) == (503, "routing_unavailable")
         assert (moving.json()["outcome"], moving.json()["retry"]) == ("not_sent", "after")
         assert int(moving.headers["retry-after"]) >= 1
@@ -101,7 +101,7 @@ async def test_a_command_that_was_sent_is_not_denied_because_the_ledger_went_awa
     async with gateway(None, tmp_path) as world, world.node() as node:
         cluster = world.running.cluster
         assert cluster is not None
-        command = a_command(world, "mount.track", waitS=1.0)
+        command = a_command(world, "mount.unpark", waitS=1.0)
 
         async def obey() -> None:
             event = await node.hear(EventCommand)

@@ -83,7 +83,7 @@ async def test_while_the_issuer_is_away_a_known_service_can_stop_and_nothing_els
             assert (reading.status_code, reading.json()["code"]) == (503, "routing_unavailable")
             # Whoever stops everything has to know who is connected.
             assert (await world.ask("GET", "/internal/nodes?connected=true")).status_code == 200
-            moving = await world.ask("POST", "/internal/commands", a_command(world, "mount.point"))
+            moving = await world.ask("POST", "/internal/commands", a_command(world, "mount.unpark"))
             assert (moving.status_code, moving.json()["code"]) == (503, "routing_unavailable")
             assert (await world.direct()).status_code == 503
             stop = a_command(world, "mount.stop", actor={"uid": "3b0f", "kind": "user"})

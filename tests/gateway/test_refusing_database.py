@@ -62,7 +62,7 @@ async def test_renamed_columns_end_neither_process_nor_socket_nor_safing(
             nursery.start_soon(obey)
             answer = await world.ask("POST", "/internal/commands", stop)
         assert (answer.status_code, answer.json()["outcome"]) == (200, "succeeded")
-        moving = await world.ask("POST", "/internal/commands", a_command(world, "mount.point"))
+        moving = await world.ask("POST", "/internal/commands", a_command(world, "mount.unpark"))
         assert (moving.status_code, moving.json()["code"]) == (500, "internal")
         assert moving.json()["outcome"] == "not_sent"
         refused = partial(_refused_in, caplog)

@@ -9,8 +9,8 @@ import trio.testing
 
 from skygw.errors import StoreFailed
 from skygw.ids import CommandId, InstallId, OutboxUid
-from skygw.nodes.committer import BATCH_BYTES, BATCH_FRAMES, NOT_HELD, RETRY_S, Committer, TooManyUnacked
-from skygw.nodes.ports import DurableReport
+from skygw.nodes.committer import BATCH_BYTES, BATCH_FRAMES, RETRY_S, Committer, TooManyUnacked
+from skygw.nodes.ports import NOT_HELD, DurableReport
 from skygw.protocol.gateway_frames import Ack, Nack
 from skygw.protocol.limits import MAX_UNACKED_BYTES, MAX_UNACKED_FRAMES
 from skygw.protocol.node_frames import CommandStatus, Error, PublishCommandResult
@@ -44,7 +44,9 @@ class CountedReports(MemoryReports):
             raise StoreFailed("A column was renamed.")
         return await super().commit(install_id, outbox_uid, reports)
 
-    async def refuses(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> bool:
+    async def refuses(
+        self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]
+    ) -> str | None:
         self.tried += 1
         return await super().refuses(install_id, outbox_uid, reports)
 

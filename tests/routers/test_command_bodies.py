@@ -8,7 +8,7 @@ import pytest
 
 from skygw.errors import Invalid
 from skygw.protocol.gateway_frames import CancelMode
-from skygw.routers.command_bodies import read_cancel, read_command
+from skygw.routers.command_bodies import misfit, read_cancel, read_command, read_resolve
 from skygw.routers.schemas import MAX_WAIT_S
 
 
@@ -60,8 +60,9 @@ def test_the_wait_of_a_stop_is_the_nearest_that_is_possible() -> None:
     "options",
     [
         {"leaseUid": "mine"},
-        {"validateOnly": True},
+        {"validateOnly": "yes"},
         {"onCallerGone": "cancel"},
+        {"onCallerGone": "explode"},
         {"timeoutS": 0},
         {"waitS": -1},
         {"unheardOf": 1},
@@ -77,6 +78,47 @@ def test_anything_else_is_refused_for_an_option_that_would_not_be_kept(options: 
 def test_options_that_ask_for_nothing_special_are_taken() -> None:
     taken = read_command(body("mount.point", validateOnly=False, onCallerGone="continue", leaseUid=None))
     assert (taken.validate_only, taken.on_caller_gone) == (False, "continue")
+    taken = read_command(body("mount.point", validateOnly=True, onCallerGone="cancel", waitS=1))
+    assert (taken.validate_only, taken.on_caller_gone) == (True, "cancel")
+
+
+def test_what_cannot_be_right_in_a_known_command_is_named_where_it_stands() -> None:
+    wrong = {"command_type": "mount.offset_relative", "delta_arcsec": "3", "note": "secret"}
+    refusal = misfit(read_command(body("x", command=wrong)))
+    assert refusal is not None
+    assert [field["loc"] for field in refusal.fields] == [
+        ["body", "command", "delta_arcsec"],
+        ["body", "command", "axis"],
+    ]
+    assert "secret" not in str(refusal.fields) + refusal.message
+
+
+@pytest.mark.parametrize("command_type", ["mount.stop", "camera.exposure.abort", "dome.spin", "mount.park"])
+def test_stops_unknown_types_and_what_a_known_type_does_not_list_are_carried(command_type: str) -> None:
+    command = {"command_type": command_type, "target": 7, "duration_s": "long"}
+    taken = read_command(body("x", command=command))
+    assert misfit(taken) is None
+    assert taken.command.value == command
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"outcome": "failed"},
+        {"outcome": "failed", "reason": ""},
+        {"outcome": "failed", "reason": "  "},
+        {"outcome": "not_sent", "reason": "x"},
+        {"outcome": "unknown", "reason": "x"},
+        {"outcome": "failed", "reason": "x", "state": "completed"},
+        {"outcome": "failed", "reason": "x" * 501},
+        {"reason": "x"},
+    ],
+    ids=str,
+)
+def test_a_word_on_what_became_of_a_command_is_whole_or_refused(said: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        read_resolve(json.dumps(said).encode())
+    assert read_resolve(b'{"outcome":"succeeded","reason":"seen on site"}').outcome == "succeeded"
 
 
 @pytest.mark.parametrize(
