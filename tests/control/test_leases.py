@@ -27,7 +27,9 @@ async def running(nursery: trio.Nursery) -> tuple[Gateway, Site, PlayedLink]:
     gateway, site = Gateway(nursery, SessionRules(dead_after_s=inf)), Site()
     nursery.start_soon(gateway.leases.run)
     nursery.start_soon(gateway.commands.run)
-    return gateway, site, await gateway.connect(site)
+    link = await gateway.connect(site)
+    await trio.testing.wait_all_tasks_blocked()  # it has been told of what there was
+    return gateway, site, link
 
 
 def wish(site: Site, holder: Holder = ANNA) -> LeaseWish:

@@ -203,7 +203,9 @@ async def test_a_lease_that_is_over_is_told_to_the_node(world: World) -> None:
     async with world.node() as node:
         lease = await acquire(world, durationS=1)
         begun = await node.hear(EventManualControlLease)
-        ended = await node.hear(EventManualControlLease)
+        ended = begun
+        while ended.holder is not None:  # a node that has just come may be told of the lease twice
+            ended = await node.hear(EventManualControlLease)
     assert (begun.fence, ended.fence, ended.holder, ended.ended) == (
         lease["fence"],
         lease["fence"] + 1,
