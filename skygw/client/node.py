@@ -186,17 +186,18 @@ class NodeClient:
 
     def follow(
         self,
-        stream: StreamName,
+        stream: StreamName | str,
         *,
-        filter: StreamFilter | None = None,  # noqa: A002 - the protocol's word
+        filter: StreamFilter | dict[str, Any] | None = None,  # noqa: A002 - the protocol's word
         max_rate_hz: float | None = None,
     ) -> Following:
         """The newest of what other installations publish and this one's graph lets it see: before `run` or during it,
         kept up across links. `max_rate_hz` is per resource.
 
-        Raises `ValueError` for a stream that no node may follow.
+        Raises `ValueError` for a stream that no node may follow, and for a filter that none would take.
         """
-        return self._followings.add(stream, filter or StreamFilter(), max_rate_hz=max_rate_hz)
+        wanted = StreamFilter.model_validate(filter or {})
+        return self._followings.add(StreamName(stream), wanted, max_rate_hz=max_rate_hz)
 
     # The link.
 

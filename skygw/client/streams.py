@@ -94,7 +94,7 @@ class StreamClient:
     @asynccontextmanager
     async def subscribe(
         self,
-        stream: StreamName,
+        stream: StreamName | str,
         *,
         filter: StreamFilter | dict[str, Any] | None = None,  # noqa: A002 - the protocol's word
         after: str | None = None,
@@ -105,10 +105,10 @@ class StreamClient:
     ) -> AsyncIterator[Subscription]:
         """Follows a stream until the block is left. `filter` and the options are those of the protocol.
 
-        Raises `ValueError` (pydantic's) for what no gateway would take; what this one does not take is said by the
+        Raises `ValueError` for what no gateway would take; what this one does not take is said by the
         item `Ended`. Entering does not wait for the gateway.
         """
-        wanted = filter if isinstance(filter, StreamFilter) else StreamFilter.model_validate(filter or {})
+        wanted = StreamFilter.model_validate(filter or {})
         options = StreamOptions(
             include_existing=include_existing,
             after=after,
@@ -116,7 +116,7 @@ class StreamClient:
             fields=None if fields is None else tuple(fields),
             include_unchanged=include_unchanged,
         )
-        subscription = Subscription(stream, wanted, options)
+        subscription = Subscription(StreamName(stream), wanted, options)
         self._subscriptions[subscription] = None
         if self._away is not None:
             subscription.lose(self._away)

@@ -72,7 +72,7 @@ def test_the_stream_socket_is_found_by_the_base_url_of_the_internal_listener() -
 async def test_what_is_asked_for_is_what_was_said(autojump_clock: Clock, door: StreamDoor) -> None:
     async with running(door) as client:
         options: dict[str, Any] = {"after": "s1", "max_rate_hz": 2.0, "fields": ["a"], "include_existing": False}
-        async with client.subscribe(DEVICE, filter={"device_type": "mount"}, **options):
+        async with client.subscribe("device_snapshot", filter={"device_type": "mount"}, **options):
             served = await (await door.accept()).asked()
 
     assert served.frame.stream is DEVICE
@@ -85,6 +85,9 @@ async def test_what_no_gateway_would_take_is_an_error_at_once(autojump_clock: Cl
     async with running(door) as client:
         with pytest.raises(ValueError, match="telescop"):
             async with client.subscribe(DEVICE, filter={"telescop": UID}):
+                raise AssertionError
+        with pytest.raises(ValueError, match="weather"):
+            async with client.subscribe("weather"):
                 raise AssertionError
 
 
