@@ -69,19 +69,21 @@ class StreamClient:
         connect: Connector | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`base_url` is that of the internal listener, `http://…` or `https://…`; anything else is a `ValueError`.
+        """`base_url` is that of the internal listener, `http://…` or `https://…`; anything else is a `ValueError`, and
+        so is a token that no header can carry. White space around a token, as of a file, is not part of it.
 
+        A token that is given as text stays the same: refused, it is tried again late, and `Away` asks for a person.
         A provider is asked before each connect. If it says how long its tokens live, they are renewed on the socket in
         time; otherwise the socket ends with the token, and what was subscribed is resumed on the next.
         """
         self._url = stream_url(base_url)
-        self._token_provider = token if callable(token) else _always(token)
+        self._token_provider = token if callable(token) else _always(_checked(token))
         self._ssl_context = ssl_context
         self._connect_timeout_s = connect_timeout_s
         self._disconnect_timeout_s = disconnect_timeout_s
         self._connect = connect or self._open_link
         self._chance = chance
-        self._comebacks = Comebacks(chance)
+        self._comebacks = Comebacks(chance, one_token=not callable(token))
         self._subscriptions: dict[Subscription, None] = {}
         self._session: StreamSession | None = None
         self._connected_at: float | None = None
@@ -209,6 +211,15 @@ def stream_url(base_url: str) -> str:
         raise ValueError(f"The gateway's address must begin with http:// or https:// and name a host: {base_url!r}")
     scheme = "wss" if parts.scheme == "https" else "ws"
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}{STREAM_PATH}"
+
+
+def _checked(token: str) -> str:
+    token = token.strip()
+    if not token:
+        raise ValueError("The token is empty.")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("The token holds characters that no header can carry.")
+    return token
 
 
 def _always(token: str) -> TokenProvider:

@@ -392,6 +392,38 @@ async def test_a_token_that_is_refused_is_asked_for_again_at_once(autojump_clock
     assert door.tokens == ["token-1", "token-2"]
 
 
+@pytest.mark.parametrize(
+    ("token", "why"), [("", "is empty"), (" \n", "is empty"), ("a\nb", "no header"), ("tokén", "no header")]
+)
+def test_a_token_that_is_none_is_an_error_at_once(token: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        StreamClient("http://gateway:5003", token)
+
+
+async def test_the_end_of_a_line_is_no_part_of_a_token(autojump_clock: Clock, door: StreamDoor) -> None:
+    client = StreamClient("http://gateway:5003", "token-1\n", connect=door.connect)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        await door.accept()
+        nursery.cancel_scope.cancel()
+
+    assert door.tokens == ["token-1"]
+
+
+async def test_one_token_that_is_refused_asks_for_a_person_and_is_tried_late(
+    autojump_clock: Clock, door: StreamDoor
+) -> None:
+    door.refusals = [LinkEnded("The token has expired.", status=401)]
+    async with running(door) as client, client.subscribe(LOG) as subscription:
+        (away,) = await items(subscription, 1)
+        await door.accept()
+        came_back_s = trio.current_time()
+
+    assert isinstance(away, Away)
+    assert (away.needs_attention, away.status) == (True, 401)
+    assert came_back_s >= 300
+
+
 async def test_no_token_is_no_streams_and_nothing_else(autojump_clock: Clock, door: StreamDoor) -> None:
     async def provider() -> str:
         raise ValueError("no key")
