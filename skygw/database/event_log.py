@@ -28,7 +28,8 @@ LIFT = "UPDATE skygw.log_head SET position = $1 WHERE position < $1"
 FLOOR = "SELECT dropped_through FROM skygw.log_head"
 
 COLUMNS = (
-    "position, stream, install_id, observatory_uid, telescope_uid, device_uid, observed_at, received_at, data, missing"
+    "position, stream, install_id, observatory_uid, telescope_uid, device_uid, observed_at, received_at, "
+    "data, missing, nacked"
 )
 
 # The row that goes beyond `$2` bytes is the last but not left out, so that a page is never empty by its bytes.
@@ -210,4 +211,5 @@ def _event(row: asyncpg.Record) -> LogEvent:
         received_at=row["received_at"],
         data=row["data"],
         missing=row["missing"],
+        nacked=row["nacked"],
     )
