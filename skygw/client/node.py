@@ -24,14 +24,14 @@ from skygw.client.link import Link, LinkEnded, open_link
 from skygw.client.on_site import LinkStatus, advice
 from skygw.client.outbox import Outbox
 from skygw.client.session import Session, SessionNeeds, as_token, greet
-from skygw.ids import BootId, CommandId
+from skygw.ids import BootId, CommandId, InstallId
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
 from skygw.protocol.frame import MAX_SEQ
 from skygw.protocol.gateway_frames import LinkLossPolicy, Welcome
 from skygw.protocol.json_text import Opaque, too_complex
 from skygw.protocol.limits import MAX_SNAPSHOT_BYTES
-from skygw.protocol.node_frames import Hello, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
+from skygw.protocol.node_frames import Hello, NodeType, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
 from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.websocket import LinkClosed
 
@@ -41,12 +41,17 @@ __all__ = [
     "DirectCall",
     "Followed",
     "Following",
+    "InstallId",
     "LinkEnded",
     "LinkLossPolicy",
     "LinkStatus",
     "NodeClient",
     "NodeConfig",
+    "NodeType",
     "OperationRefused",
+    "SnapshotStream",
+    "StreamFilter",
+    "StreamName",
     "Token",
 ]
 
