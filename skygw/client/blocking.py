@@ -122,9 +122,9 @@ class BlockingFollowing:
         """See `Following.problem`."""
         return self._following.problem
 
-    def fresh_or_none(self, uid: UUID, *, max_age_s: float) -> Followed | None:
+    def fresh_or_none(self, uid: UUID | str, max_age_s: float) -> Followed | None:
         """See `Following.fresh_or_none`."""
-        return self._following.fresh_or_none(uid, max_age_s=max_age_s)
+        return self._following.fresh_or_none(uid, max_age_s)
 
     def wait_changed(self, since: int, *, timeout_s: float) -> bool:
         """Whether `news` is beyond `since` within `timeout_s`: read `news` before you look. Raises `NodeStopped`."""
@@ -321,9 +321,9 @@ class BlockingNode:
 
     def follow(
         self,
-        stream: StreamName,
+        stream: StreamName | str,
         *,
-        filter: StreamFilter | None = None,  # noqa: A002 - the protocol's word
+        filter: StreamFilter | dict[str, Any] | None = None,  # noqa: A002 - the protocol's word
         max_rate_hz: float | None = None,
     ) -> BlockingFollowing:
         """See `NodeClient.follow`."""

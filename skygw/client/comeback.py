@@ -29,10 +29,14 @@ class Comeback(NamedTuple):
 
 
 class Comebacks:
-    """One for the life of the program. `chance` is uniform in [0, 1)."""
+    """One for the life of the program. `chance` is uniform in [0, 1).
 
-    def __init__(self, chance: Callable[[], float]) -> None:
+    With `one_token` each connect brings the same token: one that was refused is refused again, and a person is needed.
+    """
+
+    def __init__(self, chance: Callable[[], float], *, one_token: bool = False) -> None:
         self._chance = chance
+        self._late_at_once = _LATE_AT_ONCE | {HTTPStatus.UNAUTHORIZED} if one_token else _LATE_AT_ONCE
         self._attempt = 0
         self._refusals = 0
         self._token_refused = False
@@ -44,11 +48,11 @@ class Comebacks:
         self._refusals = self._refusals + 1 if end.status in _LATE_IN_THE_END else 0
         first_refusal = end.status == HTTPStatus.UNAUTHORIZED and not self._token_refused
         self._token_refused = end.status == HTTPStatus.UNAUTHORIZED
-        if first_refusal:
+        if first_refusal and end.status not in self._late_at_once:
             return Comeback(0.0, is_late=False)  # the next connect brings a fresh token
         code = end.code
         if end.status is not None:
-            refused = end.status in _LATE_AT_ONCE or self._refusals > PASSING_REFUSALS
+            refused = end.status in self._late_at_once or self._refusals > PASSING_REFUSALS
             code = CloseCode.FORBIDDEN if refused else None
         delay = comeback_delay(
             code=code,

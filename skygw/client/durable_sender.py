@@ -56,7 +56,7 @@ class DurableSender:
     def nacked(self, seq: int, reason: str) -> None:
         """The hub will never take this one; those before it may still wait for their ack."""
         if seq <= self._lanes.begun_seq and any(row.seq == seq for row in self._in_flight):
-            log.warning("the hub refuses a report for ever", extra={"seq": seq, "reason": reason})
+            log.warning("the hub refuses report %d for ever: %s", seq, reason, extra={"seq": seq, "reason": reason})
             self._nacked.add(seq)
         while self._in_flight and self._in_flight[0].seq in self._nacked:
             self._drop_first()

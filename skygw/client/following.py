@@ -11,6 +11,7 @@ from uuid import UUID
 import trio
 
 from skygw.client.arrival import Arrivals
+from skygw.client.uids import as_uid
 from skygw.protocol.codec import encode
 from skygw.protocol.gateway_frames import FOLLOWED, FollowedSnapshot
 from skygw.protocol.json_text import Opaque
@@ -81,11 +82,13 @@ class Following:
         """The resources of which something is known, however old."""
         return tuple(self._values)
 
-    def fresh_or_none(self, uid: UUID, *, max_age_s: float) -> Followed | None:
+    def fresh_or_none(self, uid: UUID | str, max_age_s: float) -> Followed | None:
         """The newest value, if it is not older than `max_age_s` now; `None` when it is, or nothing is known.
 
-        With or without a link: a value that cannot be renewed grows old. May be called from any thread.
+        With or without a link: a value that cannot be renewed grows old. May be called from any thread. Raises as
+        `as_uid` does.
         """
+        uid = as_uid(uid)
         held = self._values.get(uid)
         if held is None:
             return None

@@ -7,6 +7,7 @@ import trio
 
 from skygw.client.stream_items import Changed, Item, Stale, Unreadable
 from skygw.client.subscription import Subscription
+from skygw.client.uids import as_uid
 from skygw.protocol.streams import RETAINED_STREAMS
 
 
@@ -58,13 +59,15 @@ class LatestValues:
             if known is not None:
                 self._latest[item.uid] = Latest(known.value, known.heard_at, item.reason)
 
-    def newest(self, uid: UUID) -> Latest | None:
-        """Whatever was said last, however old."""
-        return self._latest.get(uid)
+    def newest(self, uid: UUID | str) -> Latest | None:
+        """Whatever was said last, however old. Raises as `as_uid` does."""
+        return self._latest.get(as_uid(uid))
 
-    def fresh_or_none(self, uid: UUID, max_age_s: float) -> Changed | None:
-        """The newest value, if it is not stale and at most that old. `None` also where its age is not known."""
-        known = self._latest.get(uid)
+    def fresh_or_none(self, uid: UUID | str, max_age_s: float) -> Changed | None:
+        """The newest value, if it is not stale and at most that old. `None` also where its age is not known. Raises as
+        `as_uid` does.
+        """
+        known = self._latest.get(as_uid(uid))
         if known is None or known.stale is not None:
             return None
         age_s = known.age_s()

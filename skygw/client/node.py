@@ -25,14 +25,14 @@ from skygw.client.link import Link, LinkEnded, open_link
 from skygw.client.on_site import LinkStatus, advice
 from skygw.client.outbox import Outbox
 from skygw.client.session import Session, SessionNeeds, as_token, greet
-from skygw.ids import BootId, CommandId
+from skygw.ids import BootId, CommandId, InstallId
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
 from skygw.protocol.frame import MAX_SEQ
 from skygw.protocol.gateway_frames import LinkLossPolicy, OnExpiry, Welcome
 from skygw.protocol.json_text import Opaque, too_complex
 from skygw.protocol.limits import MAX_SNAPSHOT_BYTES
-from skygw.protocol.node_frames import Hello, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
+from skygw.protocol.node_frames import Hello, NodeType, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
 from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.websocket import LinkClosed
 
@@ -43,14 +43,19 @@ __all__ = [
     "Followed",
     "Following",
     "HeldLease",
+    "InstallId",
     "LeaseOver",
     "LinkEnded",
     "LinkLossPolicy",
     "LinkStatus",
     "NodeClient",
     "NodeConfig",
+    "NodeType",
     "OnExpiry",
     "OperationRefused",
+    "SnapshotStream",
+    "StreamFilter",
+    "StreamName",
     "Token",
     "WhyOver",
 ]
@@ -201,17 +206,18 @@ class NodeClient:
 
     def follow(
         self,
-        stream: StreamName,
+        stream: StreamName | str,
         *,
-        filter: StreamFilter | None = None,  # noqa: A002 - the protocol's word
+        filter: StreamFilter | dict[str, Any] | None = None,  # noqa: A002 - the protocol's word
         max_rate_hz: float | None = None,
     ) -> Following:
         """The newest of what other installations publish and this one's graph lets it see: before `run` or during it,
         kept up across links. `max_rate_hz` is per resource.
 
-        Raises `ValueError` for a stream that no node may follow.
+        Raises `ValueError` for a stream that no node may follow, and for a filter that none would take.
         """
-        return self._followings.add(stream, filter or StreamFilter(), max_rate_hz=max_rate_hz)
+        wanted = StreamFilter.model_validate(filter or {})
+        return self._followings.add(StreamName(stream), wanted, max_rate_hz=max_rate_hz)
 
     # The link.
 

@@ -69,19 +69,21 @@ class StreamClient:
         connect: Connector | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`base_url` is that of the internal listener, `http://…` or `https://…`; anything else is a `ValueError`.
+        """`base_url` is that of the internal listener, `http://…` or `https://…`; anything else is a `ValueError`, and
+        so is a token that no header can carry. White space around a token, as of a file, is not part of it.
 
+        A token that is given as text stays the same: refused, it is tried again late, and `Away` asks for a person.
         A provider is asked before each connect. If it says how long its tokens live, they are renewed on the socket in
         time; otherwise the socket ends with the token, and what was subscribed is resumed on the next.
         """
         self._url = stream_url(base_url)
-        self._token_provider = token if callable(token) else _always(token)
+        self._token_provider = token if callable(token) else _always(_checked(token))
         self._ssl_context = ssl_context
         self._connect_timeout_s = connect_timeout_s
         self._disconnect_timeout_s = disconnect_timeout_s
         self._connect = connect or self._open_link
         self._chance = chance
-        self._comebacks = Comebacks(chance)
+        self._comebacks = Comebacks(chance, one_token=not callable(token))
         self._subscriptions: dict[Subscription, None] = {}
         self._session: StreamSession | None = None
         self._connected_at: float | None = None
@@ -94,7 +96,7 @@ class StreamClient:
     @asynccontextmanager
     async def subscribe(
         self,
-        stream: StreamName,
+        stream: StreamName | str,
         *,
         filter: StreamFilter | dict[str, Any] | None = None,  # noqa: A002 - the protocol's word
         after: str | None = None,
@@ -105,10 +107,10 @@ class StreamClient:
     ) -> AsyncIterator[Subscription]:
         """Follows a stream until the block is left. `filter` and the options are those of the protocol.
 
-        Raises `ValueError` (pydantic's) for what no gateway would take; what this one does not take is said by the
+        Raises `ValueError` for what no gateway would take; what this one does not take is said by the
         item `Ended`. Entering does not wait for the gateway.
         """
-        wanted = filter if isinstance(filter, StreamFilter) else StreamFilter.model_validate(filter or {})
+        wanted = StreamFilter.model_validate(filter or {})
         options = StreamOptions(
             include_existing=include_existing,
             after=after,
@@ -116,7 +118,7 @@ class StreamClient:
             fields=None if fields is None else tuple(fields),
             include_unchanged=include_unchanged,
         )
-        subscription = Subscription(stream, wanted, options)
+        subscription = Subscription(StreamName(stream), wanted, options)
         self._subscriptions[subscription] = None
         if self._away is not None:
             subscription.lose(self._away)
@@ -209,6 +211,15 @@ def stream_url(base_url: str) -> str:
         raise ValueError(f"The gateway's address must begin with http:// or https:// and name a host: {base_url!r}")
     scheme = "wss" if parts.scheme == "https" else "ws"
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}{STREAM_PATH}"
+
+
+def _checked(token: str) -> str:
+    token = token.strip()
+    if not token:
+        raise ValueError("The token is empty.")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("The token holds characters that no header can carry.")
+    return token
 
 
 def _always(token: str) -> TokenProvider:

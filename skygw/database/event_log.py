@@ -33,7 +33,8 @@ LIFT = """
 FLOOR = "SELECT dropped_through FROM skygw.log_head"
 
 COLUMNS = (
-    "position, stream, install_id, observatory_uid, telescope_uid, device_uid, observed_at, received_at, data, missing"
+    "position, stream, install_id, observatory_uid, telescope_uid, device_uid, observed_at, received_at, "
+    "data, missing, nacked"
 )
 
 # The row that goes beyond `$2` bytes is the last but not left out, so that a page is never empty by its bytes.
@@ -216,4 +217,5 @@ def _event(row: asyncpg.Record) -> LogEvent:
         received_at=row["received_at"],
         data=row["data"],
         missing=row["missing"],
+        nacked=row["nacked"],
     )

@@ -43,7 +43,9 @@ class Committer:
         store: ReportStore,
         results: ResultSink,
         say: Callable[[Frame], None],
+        count_nack: Callable[[str], None],
     ) -> None:
+        """`count_nack` is told the kind of each report that is nacked."""
         self.acked_seq = acked_seq
         self._last_taken = acked_seq
         self._install_id = install_id
@@ -51,6 +53,7 @@ class Committer:
         self._store = store
         self._results = results
         self._say = say
+        self._count_nack = count_nack
         self._waiting: deque[Sequence[DurableReport]] = deque()
         self._waiting_frames = 0
         self._waiting_bytes = 0
@@ -163,6 +166,7 @@ class Committer:
         self.acked_seq = batch[-1].seq
         for report in batch:
             if report.nacked is not None:
+                self._count_nack(report.kind)
                 self._say(Nack(seq=report.seq, outbox_uid=self._outbox_uid, reason=report.nacked))
         self._say(Ack(seq=self.acked_seq, outbox_uid=self._outbox_uid))
         for report in batch:

@@ -64,7 +64,8 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class DurableReport:
-    """One durable frame to be committed. `nacked` is set when it will never be taken; the cursor passes it too.
+    """One durable frame to be committed. `nacked` is set when it will never be taken; the cursor passes it too, and it
+    is a gap in its stream, if that is known.
 
     `text` is the frame as it came, for its size; `data` is what subscribers of `stream` are told, byte for byte. A gap
     has no stream: it is one in all of them. `telescope_uid` and `device_uid` are the node's own or null.
@@ -194,6 +195,8 @@ class SessionMetrics(Protocol):
     def late_reply(self) -> None: ...
 
     def snapshot_refused(self, reason: str) -> None: ...
+
+    def report_nacked(self, kind: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,13 @@ from skygw.protocol.json_text import compact
 from skygw.protocol.node_frames import Durable, PublishCommandResult, PublishEvent, PublishGap, PublishLog
 from skygw.protocol.streams import StreamName
 
+STREAM_OF = {
+    "publish_log": StreamName.TELESCOPE_LOG,
+    "publish_event": StreamName.NODE_EVENT,
+    "publish_command_result": StreamName.COMMAND_RESULT,
+}
+"""A gap is in all of them."""
+
 
 class _NotIts(Exception):
     """The report speaks of what its node does not run."""
@@ -21,7 +28,6 @@ def durable_report(binding: Binding, frame: Durable, text: str) -> DurableReport
     """
     match frame:
         case PublishLog() | PublishEvent():
-            stream = StreamName.TELESCOPE_LOG if isinstance(frame, PublishLog) else StreamName.NODE_EVENT
             try:
                 telescope_uid, device_uid = _subject(binding, frame.data.value)
             except _NotIts as refusal:
@@ -30,7 +36,7 @@ def durable_report(binding: Binding, frame: Durable, text: str) -> DurableReport
                 seq=frame.seq,
                 kind=frame.kind,
                 text=text,
-                stream=stream,
+                stream=STREAM_OF[frame.kind],
                 data=frame.data.text,
                 observed_at=frame.observed_at,
                 telescope_uid=telescope_uid,
@@ -52,7 +58,7 @@ def durable_report(binding: Binding, frame: Durable, text: str) -> DurableReport
                 kind=frame.kind,
                 text=text,
                 result=frame,
-                stream=StreamName.COMMAND_RESULT,
+                stream=STREAM_OF[frame.kind],
                 data=_result_data(frame),
                 observed_at=frame.observed_at,
                 telescope_uid=_only_telescope(binding),
@@ -67,7 +73,7 @@ def refused_report(bad: BadFrame) -> DurableReport | None:
 
 
 def _never(seq: int, kind: str, why: str) -> DurableReport:
-    return DurableReport(seq=seq, kind=kind, text="", nacked=why)
+    return DurableReport(seq=seq, kind=kind, text="", nacked=why, stream=STREAM_OF.get(kind))
 
 
 def _only_telescope(binding: Binding) -> UUID | None:

@@ -88,6 +88,7 @@ class NodeSession:
             store=ports.reports,
             results=ports.results,
             say=self.say,
+            count_nack=ports.metrics.report_nacked,
         )
         self.token = SessionToken(
             install_id=binding.install_id,

@@ -65,6 +65,7 @@ class Metrics:
         self._snapshots_refused = Counter(
             "skygw_snapshots_refused_total", "Snapshots that were not taken", ["reason"], registry=registry
         )
+        self._nacks = Counter("skygw_nacks_total", "Reports of nodes that are never taken", ["kind"], registry=registry)
         self._unhandled = Counter("skygw_unhandled_total", "Errors nobody expected: our fault", registry=registry)
 
         self._calls = Counter("skygw_calls_total", "Direct requests ended", ["outcome", "reason"], registry=registry)
@@ -137,6 +138,9 @@ class Metrics:
 
     def snapshot_refused(self, reason: str) -> None:
         self._counted[self._snapshots_refused, reason] += 1
+
+    def report_nacked(self, kind: str) -> None:
+        self._counted[self._nacks, kind if kind in self._kinds else OTHER] += 1
 
     def unhandled(self) -> None:
         """Also a statement that the database refused."""

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from skygw.errors import Invalid
 from skygw.protocol.frame import Frame, Message, OpaqueObject, ShortText, Timestamp, read_model
 from skygw.protocol.json_text import Opaque, read_object
 
@@ -121,18 +122,29 @@ class SubscribeStream(Frame):
 
     def asked_filter(self) -> StreamFilter:
         """Raises `Invalid`."""
-        return StreamFilter() if self.filter is None else _read(StreamFilter, self.filter)
+        return StreamFilter() if self.filter is None else _read("filter", StreamFilter, self.filter)
 
     def asked_options(self) -> StreamOptions:
         """Raises `Invalid`."""
-        return StreamOptions() if self.options is None else _read(StreamOptions, self.options)
+        return StreamOptions() if self.options is None else _read("options", StreamOptions, self.options)
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def _read(model: type[ModelT], opaque: Opaque) -> ModelT:
-    return read_model(model, read_object(opaque.text))
+def _read(member: str, model: type[ModelT], opaque: Opaque) -> ModelT:
+    """The sentence of what it raises says in which member, and what that may hold; `fields` are as of the model."""
+    try:
+        return read_model(model, read_object(opaque.text))
+    except Invalid as error:
+        first = error.fields[0] if error.fields else None
+        if first is None:
+            message = f"{member}: {error.message}"
+        elif first["type"] == "extra_forbidden":
+            message = f"{member}.{str(first['loc'][0])[:64]} is not known here; known: {', '.join(model.model_fields)}."
+        else:
+            message = f"{member}.{error.message}"
+        raise Invalid(message, fields=error.fields) from None
 
 
 class UnsubscribeStream(Frame):

@@ -24,7 +24,8 @@ class LogKind(StrEnum):
 class LogEvent(NamedTuple):
     """One row. `data` is text as it came; `missing` of a gap is how many there are, where that is known.
 
-    `stream` is null for a gap in all of a node's streams. `observed_at` is the node's clock, `received_at` the
+    `stream` is null for a gap in all of a node's streams. `nacked` is why the hub never took what was there, if that is
+    what the gap is. `observed_at` is the node's clock, `received_at` the
     database's.
     """
 
@@ -39,6 +40,7 @@ class LogEvent(NamedTuple):
     received_at: datetime
     data: str
     missing: int | None = None
+    nacked: str | None = None
 
     @property
     def device_type(self) -> None:

@@ -471,4 +471,4 @@ def _missing_up_to(position: int) -> LogEvent:
 def _why(gap: LogEvent) -> str:
     if gap.install_id is None:
         return "no_longer_kept"
-    return "declared_by_node" if gap.stream is None else "never_taken"
+    return "declared_by_node" if gap.nacked is None else "never_taken"

@@ -16,7 +16,9 @@ from skygw.protocol.node_frames import PublishLog
 
 
 @pytest.mark.parametrize("word", ["ack", "nack"])
-async def test_neither_ack_nor_nack_takes_a_report_that_was_not_sent(tmp_path: Path, word: str) -> None:
+async def test_neither_ack_nor_nack_takes_a_report_that_was_not_sent(
+    tmp_path: Path, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
     outbox = await Outbox.open(tmp_path, max_bytes=MIB)
     for number in range(2):
         await outbox.append(PublishLog(seq=1, data=Opaque.of({"number": number}), observed_at=datetime.now(UTC)))
@@ -43,6 +45,8 @@ async def test_neither_ack_nor_nack_takes_a_report_that_was_not_sent(tmp_path: P
     await outbox.close()
 
     assert early == [2, 0]
+    refusals = [f"the hub refuses report {seq} for ever: never" for seq in (1, 2)]
+    assert caplog.messages == (refusals if word == "nack" else [])
 
 
 @pytest.mark.parametrize(("frames_per_s", "size"), [(10.0, 1), (1e9, 1_000)], ids=["frames", "bytes"])

@@ -67,6 +67,29 @@ async def test_a_value_grows_old_on_the_nodes_own_clock_and_is_then_no_longer_gi
     assert following.fresh_or_none(ROOF, max_age_s=30) is None
 
 
+async def test_a_uid_may_be_its_text_and_one_that_is_none_is_an_error_not_silence(
+    autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
+) -> None:
+    hub = FollowingHub(nursery, followings)
+    await hub.tell(SENSOR)
+
+    assert following.fresh_or_none(str(SENSOR), 30) is not None
+    with pytest.raises(ValueError, match="must be a UUID: 'the sensor'"):
+        following.fresh_or_none("the sensor", 30)
+
+
+async def test_what_to_follow_may_be_said_in_the_protocols_own_words(make_config: MakeConfig) -> None:
+    client = NodeClient(make_config())
+    asked = client.follow("device_snapshot", filter={"device_uid": str(SENSOR)}).asked_as("1")
+
+    assert asked.stream is StreamName.DEVICE_SNAPSHOT
+    assert asked.asked_filter() == WEATHER
+    with pytest.raises(ValueError, match="weather"):
+        client.follow("weather")
+    with pytest.raises(ValueError, match="device"):
+        client.follow("device_snapshot", filter={"device": str(SENSOR)})
+
+
 async def test_without_a_link_a_value_grows_old_as_with_one(
     autojump_clock: MockClock, nursery: trio.Nursery, followings: Followings, following: Following
 ) -> None:

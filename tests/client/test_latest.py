@@ -83,6 +83,21 @@ async def test_a_value_is_fresh_as_long_as_its_age_allows(autojump_clock: Clock)
     assert newest.age_s() == pytest.approx(1.1, abs=0.01)
 
 
+async def test_a_uid_may_be_its_text_and_one_that_is_none_is_an_error_not_silence(autojump_clock: Clock) -> None:
+    async with following() as room:
+        room.said()
+        await trio.testing.wait_all_tasks_blocked()
+        by_text = room.values.fresh_or_none(str(UID).upper(), max_age_s=1.0)
+        newest = room.values.newest(str(UID))
+        with pytest.raises(ValueError, match="must be a UUID: 'the mount'"):
+            room.values.fresh_or_none("the mount", max_age_s=1.0)
+        with pytest.raises(TypeError, match="not int"):
+            room.values.newest(7)  # type: ignore[arg-type]
+
+    assert by_text is not None
+    assert newest is not None
+
+
 async def test_the_age_it_had_when_it_came_counts(autojump_clock: Clock) -> None:
     async with following() as room:
         room.said(ago_s=300.0)

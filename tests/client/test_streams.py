@@ -72,7 +72,7 @@ def test_the_stream_socket_is_found_by_the_base_url_of_the_internal_listener() -
 async def test_what_is_asked_for_is_what_was_said(autojump_clock: Clock, door: StreamDoor) -> None:
     async with running(door) as client:
         options: dict[str, Any] = {"after": "s1", "max_rate_hz": 2.0, "fields": ["a"], "include_existing": False}
-        async with client.subscribe(DEVICE, filter={"device_type": "mount"}, **options):
+        async with client.subscribe("device_snapshot", filter={"device_type": "mount"}, **options):
             served = await (await door.accept()).asked()
 
     assert served.frame.stream is DEVICE
@@ -85,6 +85,9 @@ async def test_what_no_gateway_would_take_is_an_error_at_once(autojump_clock: Cl
     async with running(door) as client:
         with pytest.raises(ValueError, match="telescop"):
             async with client.subscribe(DEVICE, filter={"telescop": UID}):
+                raise AssertionError
+        with pytest.raises(ValueError, match="weather"):
+            async with client.subscribe("weather"):
                 raise AssertionError
 
 
@@ -387,6 +390,38 @@ async def test_a_token_that_is_refused_is_asked_for_again_at_once(autojump_clock
         await door.accept()
 
     assert door.tokens == ["token-1", "token-2"]
+
+
+@pytest.mark.parametrize(
+    ("token", "why"), [("", "is empty"), (" \n", "is empty"), ("a\nb", "no header"), ("tokén", "no header")]
+)
+def test_a_token_that_is_none_is_an_error_at_once(token: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        StreamClient("http://gateway:5003", token)
+
+
+async def test_the_end_of_a_line_is_no_part_of_a_token(autojump_clock: Clock, door: StreamDoor) -> None:
+    client = StreamClient("http://gateway:5003", "token-1\n", connect=door.connect)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        await door.accept()
+        nursery.cancel_scope.cancel()
+
+    assert door.tokens == ["token-1"]
+
+
+async def test_one_token_that_is_refused_asks_for_a_person_and_is_tried_late(
+    autojump_clock: Clock, door: StreamDoor
+) -> None:
+    door.refusals = [LinkEnded("The token has expired.", status=401)]
+    async with running(door) as client, client.subscribe(LOG) as subscription:
+        (away,) = await items(subscription, 1)
+        await door.accept()
+        came_back_s = trio.current_time()
+
+    assert isinstance(away, Away)
+    assert (away.needs_attention, away.status) == (True, 401)
+    assert came_back_s >= 300
 
 
 async def test_no_token_is_no_streams_and_nothing_else(autojump_clock: Clock, door: StreamDoor) -> None:

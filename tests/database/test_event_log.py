@@ -92,12 +92,9 @@ class InPostgres:
             cursor.executemany(
                 "WITH head AS (UPDATE skygw.log_head SET position = position + 1 RETURNING position) "
                 "INSERT INTO skygw.log (position, stream, install_id, observatory_uid, telescope_uid, device_uid, "
-                "observed_at, received_at, data, missing) "
-                "SELECT position, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM head",
-                [
-                    (("*" if event.kind is LogKind.GAP else "") + (event.stream or ""), *event[3:10], event.missing)
-                    for event in events
-                ],
+                "observed_at, received_at, data, missing, nacked) "
+                "SELECT position, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM head",
+                [(("*" if event.kind is LogKind.GAP else "") + (event.stream or ""), *event[3:]) for event in events],
             )
 
     async def drop(self, through: int) -> None:
@@ -251,6 +248,18 @@ async def test_a_gap_is_told_to_every_stream_that_might_have_lost_something(
         (LOG, StreamFilter(device_uid=(DeviceUid(uuid4()),)), []),
     ):
         assert await read(kept.log, stream, wanted) == found, wanted
+
+
+async def test_what_was_never_taken_is_told_from_what_its_node_declared(
+    kept: Kept, places: tuple[Place, Place]
+) -> None:
+    here, _ = places
+    await kept.append(here.says(None, missing=3), here.says(None, missing=1, nacked="data is missing"))
+    for rows in (
+        await kept.log.tail(0),
+        await kept.log.page(LOG, 0, upto=await kept.log.head(), wanted=EVERYTHING),
+    ):
+        assert [(row.missing, row.nacked) for row in rows] == [(3, None), (1, "data is missing")]
 
 
 async def test_ten_thousand_events_of_many_are_paged_through_in_order(kept: Kept, places: tuple[Place, Place]) -> None:

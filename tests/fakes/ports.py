@@ -254,6 +254,7 @@ class CountedMetrics:
         self.bytes: Counter[str] = Counter()
         self.late_replies = 0
         self.snapshots_refused: Counter[str] = Counter()
+        self.nacks: Counter[str] = Counter()
         self.sessions = 0
         self.ended_with: list[int | None] = []
         self.refusals: list[str] = []
@@ -280,6 +281,9 @@ class CountedMetrics:
 
     def snapshot_refused(self, reason: str) -> None:
         self.snapshots_refused[reason] += 1
+
+    def report_nacked(self, kind: str) -> None:
+        self.nacks[kind] += 1
 
     def call_started(self) -> None:
         self.calls_begun += 1

@@ -66,6 +66,7 @@ async def test_a_bad_publish_is_nacked_in_its_place_and_the_cursor_passes_it(
         (2, False),
         (3, True),
     ]
+    assert gateway.metrics.nacks == {"publish_log": 1}
 
 
 async def test_a_nack_waits_for_the_database_like_an_ack(autojump_clock: Clock, nursery: trio.Nursery) -> None:

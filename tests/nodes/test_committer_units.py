@@ -75,6 +75,7 @@ class Session:
         self.store = CountedReports(self.database)
         self.results = Results()
         self.said: list[object] = []
+        self.counted: list[str] = []
         self.committer = Committer(
             install_id=InstallId(uuid4()),
             outbox_uid=OUTBOX,
@@ -82,6 +83,7 @@ class Session:
             store=self.store,
             results=self.results,
             say=self.said.append,
+            count_nack=self.counted.append,
         )
         nursery.start_soon(self.committer.run)
 
@@ -185,6 +187,7 @@ async def test_one_bad_report_among_many_is_found_in_few_tries(autojump_clock: C
     session.committer.take(lines(1, BATCH_FRAMES))
     await session.settle()
     assert session.nacks == [(100, NOT_HELD)]
+    assert session.counted == ["publish_log"]
     assert session.store.tried < 25
 
 

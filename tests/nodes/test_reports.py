@@ -67,7 +67,8 @@ def test_a_line_about_what_is_not_its_nodes_is_never_taken_and_the_sentence_name
     report = report_of(a_line(f'{{"{key}":{said}}}'))
     assert report.nacked is not None
     assert report.nacked.startswith(f"data.{key}: ")
-    assert (report.stream, report.telescope_uid, report.device_uid, report.data) == (None, None, None, "{}")
+    assert (report.stream, report.data) == (StreamName.TELESCOPE_LOG, "{}")
+    assert (report.telescope_uid, report.device_uid) == (None, None)
 
 
 def test_both_spellings_are_looked_at() -> None:
@@ -123,8 +124,19 @@ def test_a_result_that_says_little_is_told_without_what_it_does_not_say() -> Non
     assert report.observed_at is None
 
 
-def test_a_frame_that_is_none_keeps_its_place_if_it_can_be_told() -> None:
-    bad = BadFrame("observed_at: is missing", "publish_log", None, seq=4)
-    report = refused_report(bad)
-    assert report == DurableReport(seq=4, kind="publish_log", text="", nacked="observed_at: is missing")
+@pytest.mark.parametrize(
+    ("kind", "stream"),
+    [
+        ("publish_log", StreamName.TELESCOPE_LOG),
+        ("publish_event", StreamName.NODE_EVENT),
+        ("publish_command_result", StreamName.COMMAND_RESULT),
+        ("publish_gap", None),
+    ],
+)
+def test_a_frame_that_is_none_keeps_its_place_and_its_stream_if_they_can_be_told(
+    kind: str, stream: StreamName | None
+) -> None:
+    why = "observed_at: is missing"
+    report = refused_report(BadFrame(why, kind, None, seq=4))
+    assert report == DurableReport(seq=4, kind=kind, text="", nacked=why, stream=stream)
     assert refused_report(BadFrame("no seq", "publish_log", None, seq=None)) is None

@@ -6,7 +6,7 @@ from skygw.observability.metrics import CONTENT_TYPE, Metrics
 
 
 def fresh() -> Metrics:
-    return Metrics(version="1.2.3", frame_kinds=["hello", "pong"], close_codes=[1000, 4001])
+    return Metrics(version="1.2.3", frame_kinds=["hello", "pong", "publish_log"], close_codes=[1000, 4001])
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -102,8 +102,11 @@ def test_what_is_our_fault_and_what_is_not_held_are_counted() -> None:
     metrics = fresh()
     metrics.unhandled()
     metrics.snapshot_refused("not_found")
+    metrics.report_nacked("publish_log")
+    metrics.report_nacked("publish_rumour")
     read = samples(metrics)
     assert (read["skygw_unhandled_total", ()], read["skygw_snapshots_refused_total", ("not_found",)]) == (1, 1)
+    assert (read["skygw_nacks_total", ("publish_log",)], read["skygw_nacks_total", ("other",)]) == (1, 1)
 
 
 def test_streams_are_counted_as_they_are_told_and_measured_as_they_stand() -> None:

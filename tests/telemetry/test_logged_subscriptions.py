@@ -122,10 +122,12 @@ async def test_a_declared_gap_is_told_to_every_stream_of_its_node(room: Room) ->
     others.outlet.close()
 
 
-async def test_what_was_never_taken_is_told_as_a_gap_of_its_own_stream(room: Room) -> None:
+@pytest.mark.parametrize("stream", [LOG, None], ids=["of this stream", "of nobody knows which"])
+async def test_what_was_never_taken_is_told_as_that_and_not_as_declared(room: Room, stream: StreamName | None) -> None:
     reader = room.reader()
     await reader.until_live()
-    room.log.append(an_event(LOG, kind=LogKind.GAP, install_id=Site().install_id, missing=1))
+    never = an_event(stream, kind=LogKind.GAP, install_id=Site().install_id, missing=1, nacked="no data")
+    room.log.append(never)
     room.hub.feed.poke()
     (gap,) = await reader.read(1)
     assert (gap["kind"], gap["count"], gap["reason"]) == ("event_gap", 1, "never_taken")
