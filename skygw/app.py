@@ -49,7 +49,9 @@ from skygw.observability.metrics import CONTENT_TYPE, Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
 from skygw.protocol.gateway_frames import LinkLossPolicy
+from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.readiness import database_check, loopback_check, not_draining, registry_check
+from skygw.resources import UNWANTED_REASONS
 from skygw.routers.apps import internal_app, node_app
 from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
@@ -102,6 +104,9 @@ async def run(
             version=__version__,
             frame_kinds=[*from_node.models, *from_gateway.models],
             close_codes=[int(code) for code in CloseCode],
+            streams=list(StreamName),
+            retained_streams=sorted(RETAINED_STREAMS),
+            snapshot_refusals=UNWANTED_REASONS,
         )
         counting = ListenerMetrics(metrics)
         node_listener = Listener.bind(_listener(settings, "node"), metrics=counting)

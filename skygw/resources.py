@@ -37,13 +37,13 @@ class Resource:
         return self.uid if self.kind is ResourceKind.DEVICE else None
 
 
+UNWANTED_REASONS = ("invalid", "not_found", "forbidden", "out_of_order", "quota_exceeded")
+"""`not_found` is no resource of this node, `forbidden` is not a node's to publish."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unwanted:
-    """Why a snapshot was not taken: a word of a small closed set for programs and counters, a sentence for people.
-
-    The words: `invalid`, `not_found` (no resource of this node), `forbidden` (not a node's to publish), `out_of_order`,
-    `quota_exceeded`.
-    """
+    """Why a snapshot was not taken: a word of `UNWANTED_REASONS` for programs and counters, a sentence for people."""
 
     reason: str
     message: str

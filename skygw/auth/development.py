@@ -48,7 +48,24 @@ def load_or_make(data_dir: Path) -> DevelopmentKey:
             _make(path)
         return _load(path)
     except OSError as error:
-        raise StartupError(f"The development key {path} cannot be used: {error.strerror}.") from None
+        raise _unusable(path, error) from None
+
+
+def load(data_dir: Path) -> DevelopmentKey:
+    """The key a gateway made in `data_dir`; writes nothing, since a key no gateway knows would open nothing.
+
+    Blocks for a moment on the disk. Raises `StartupError` if there is none, and as `load_or_make`.
+    """
+    path = data_dir / KEY_FILE
+    try:
+        return _load(path)
+    except FileNotFoundError:
+        raise StartupError(
+            f"There is no development key in {data_dir}: “skygw serve” makes one at its start, so no gateway has "
+            "started on that directory."
+        ) from None
+    except OSError as error:
+        raise _unusable(path, error) from None
 
 
 def key_source(key: DevelopmentKey) -> FixedKeys:
@@ -85,6 +102,10 @@ def _make(path: Path) -> None:
         path,
         ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
+
+
+def _unusable(path: Path, error: OSError) -> StartupError:
+    return StartupError(f"The development key {path} cannot be used: {error.strerror}.")
 
 
 def _load(path: Path) -> DevelopmentKey:

@@ -71,7 +71,7 @@ class LiveTable:
             hidden = len(rows) - room + 1
             rows = rows[: room - 1]
         cells = [self._cells(row, now=now) for row in rows]
-        titles = ("RESOURCE", "AGE", "STATE", *(map(shown, self._fields) if self._fields is not None else ("DETAILS",)))
+        titles = ("RESOURCE", "AGE", "STALE", *(map(shown, self._fields) if self._fields is not None else ("DETAILS",)))
         widths = _widths([titles, *cells], width)
         painted = [
             _painted(_cut(self._header(now), width), RED if self._away is not None else BOLD, colour=colour),
@@ -100,7 +100,7 @@ class LiveTable:
 
     def _cells(self, row: _Row, *, now: float) -> tuple[str, ...]:
         age = "?" if row.heard_at is None else _age(now - row.heard_at)
-        stale = "" if row.stale is None else f"stale: {shown(row.stale)}"
+        stale = "" if row.stale is None else shown(row.stale)
         if self._fields is None:
             return row.label, age, stale, telling(row.data)
         return row.label, age, stale, *(_value(row.data.get(name)) for name in self._fields)

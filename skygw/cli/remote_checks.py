@@ -111,7 +111,7 @@ async def check_keys(settings: Settings, clocks: Clocks) -> list[Check]:
         if not settings.has_keys:
             path = settings.data_dir / development.KEY_FILE
             if path.exists():
-                development.load_or_make(settings.data_dir)
+                development.load(settings.data_dir)
             found = f"the development key {path}" if path.exists() else f"a development key will be made at {path}"
             checks.append(Check("token keys", Verdict.OK, found))
     except StartupError as error:

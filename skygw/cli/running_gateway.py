@@ -152,6 +152,7 @@ def entrance(options: Reach | None) -> Entrance:
         raise StartupError(f"{host} is another machine, where the development key opens nothing: set SKYGW_TOKEN")
     settings = load_settings({"data_dir": options.data_dir}, config=options.config)
     make = partial(mint, settings, kind="internal", subject=OPERATOR, scopes=OPERATOR_SCOPES, lifetime_s=SESSION_S)
+    make()  # what keeps it from being made is said now, and not as a failure to connect
     return Entrance(url, make, SESSION_S)
 
 

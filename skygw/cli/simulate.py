@@ -56,6 +56,7 @@ def simulate(
     duration_s: float | None = None,
     tokens: Path | None = None,
     journals: Path | None = None,
+    data_dir: Path | None = None,
     config: Path | None = None,
     as_json: AsJson = False,
 ) -> int:
@@ -94,6 +95,8 @@ def simulate(
         A JSON file with a token by installation uid. Nothing is written into a database then.
     journals
         A folder for the device journal of every site; without it they are kept in memory.
+    data_dir
+        Where the gateway keeps its key and its database, if not where the settings say.
     config
         The settings file, instead of SKYGW_CONFIG or its usual place.
     """
@@ -101,7 +104,7 @@ def simulate(
     if duration_s is not None and not 0 < duration_s < inf:
         raise StartupError(f"--duration-s is {duration_s:g}, but should be a number of seconds above 0")
     line = None if faults is None else _line(faults)
-    settings = load_settings(config=config)
+    settings = load_settings({"data_dir": data_dir}, config=config)
     socket_url = _socket_url(url)
     blueprints = draw_nodes(seed, nodes, telescopes_per_site=telescopes, layout=layout)
     token_of = _tokens_from(tokens) if tokens is not None else _development_tokens(settings)
@@ -262,7 +265,7 @@ def _development_tokens(settings: Settings) -> TokenOf:
             "the gateway of these settings goes by its issuer's keys and takes no development tokens: "
             "give the issuer's with --tokens"
         )
-    return node_tokens(development.load_or_make(settings.data_dir), audience=settings.node_audiences[0])
+    return node_tokens(development.load(settings.data_dir), audience=settings.node_audiences[0])
 
 
 def _provision(settings: Settings, blueprints: Sequence[SiteBlueprint]) -> None:

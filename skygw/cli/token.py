@@ -56,13 +56,19 @@ def token(
     """
     if not 0 < lifetime_s <= 30 * 86_400:
         raise StartupError(f"--lifetime-s is {lifetime_s:g}, but should be more than 0 and at most 30 days (2592000)")
+    known = NODE_SCOPES if kind == "node" else OPERATOR_SCOPES
+    unknown = [name for name in scope if name not in known]
+    if unknown:
+        raise StartupError(
+            f"--scope is “{unknown[0][:80]}”, which says nothing in a token of this kind; known: {', '.join(known)}"
+        )
     if kind == "node":
         subject = _installation(subject)
     made = mint(
         load_settings({"data_dir": data_dir}, config=config),
         kind=kind,
         subject=subject or OPERATOR,
-        scopes=scope or (NODE_SCOPES if kind == "node" else OPERATOR_SCOPES),
+        scopes=scope or known,
         lifetime_s=lifetime_s,
     )
     terminal = Terminal(as_json=as_json)
@@ -86,7 +92,7 @@ def mint(
         )
     audiences = settings.node_audiences if kind == "node" else settings.internal_audiences
     return development.mint(
-        development.load_or_make(settings.data_dir),
+        development.load(settings.data_dir),
         subject=subject,
         audience=audiences[0],
         scopes=scopes,

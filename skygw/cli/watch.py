@@ -1,6 +1,10 @@
 """`skygw watch`: one stream, live: a table of the latest values, lines of events, or JSON for programs."""
 
 import logging
+import re
+import signal
+import threading
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Protocol
 from uuid import UUID
@@ -34,6 +38,21 @@ DRAWN_EVERY_S = 0.25
 
 OUR_PART = frozenset({401, 403, 404, 426})
 """Refusals that another try does not change."""
+
+FLAGS: Mapping[str, str] = {
+    "telescope_uid": "--telescope",
+    "observatory_uid": "--observatory",
+    "device_uid": "--device",
+    "device_type": "--device-type",
+    "install_id": "--node",
+    "include_existing": "--existing",
+    "after": "--after",
+    "max_rate_hz": "--max-rate",
+    "fields": "--fields",
+}
+"""What the protocol's filters and options are called here."""
+
+_MEMBER = re.compile(r"\b(?:filter|options)\.(\w+)")
 
 Uids = Annotated[tuple[UUID, ...], Parameter(negative="")]
 Words = Annotated[tuple[str, ...], Parameter(negative="")]
@@ -117,19 +136,25 @@ def _check(wanted: dict[str, Any], options: dict[str, Any]) -> None:
         StreamOptions.model_validate(options)
     except ValidationError as error:
         first = error.errors()[0]
-        raise StartupError(
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']}: correct it on the command line"
-        ) from None
+        member = str(first["loc"][0])
+        raise StartupError(f"{FLAGS.get(member, member)}: {first['msg']}") from None
+
+
+def _with_flags(text: str) -> str:
+    """A sentence of the gateway's, with what it finds fault with by the name it has on the command line."""
+    return _MEMBER.sub(lambda found: FLAGS.get(found[1], found[0]), text)
 
 
 class _Seen:
     """Up to where the stream was shown, for whoever prints it at the end."""
 
     subscription: Subscription | None = None
+    has_begun = False
+    """Before that the position is what was asked for, and nobody knows whether there is such a one."""
 
     @property
     def position(self) -> str | None:
-        return None if self.subscription is None else self.subscription.position
+        return self.subscription.position if self.subscription is not None and self.has_begun else None
 
 
 class _View(Protocol):
@@ -155,23 +180,32 @@ async def _watch(
     client = StreamClient(way_in.url, partial(_token, way_in))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.run)
-        async with client.subscribe(stream, filter=wanted, **options) as subscription:
+        nursery.start_soon(_end_when_told, nursery.cancel_scope)
+        tell_beats = isinstance(view, _Json)
+        async with client.subscribe(stream, filter=wanted, tell_beats=tell_beats, **options) as subscription:
             seen.subscription = subscription
             nursery.start_soon(view.run)
-            await _show(subscription, view)
+            await _show(subscription, view, seen)
 
 
-async def _show(subscription: Subscription, view: _View) -> None:
+async def _end_when_told(everything: trio.CancelScope) -> None:
+    """SIGTERM ends a watch as Ctrl-C does. Python hands signals to the main thread alone."""
+    if threading.current_thread() is threading.main_thread():
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            await anext(signals)
+        everything.cancel()
+
+
+async def _show(subscription: Subscription, view: _View, seen: _Seen) -> None:
     """Until it cannot go on: then `CommandFailed` says why."""
-    has_begun = False
     async for item in subscription:
         if isinstance(item, Ended):
-            raise CommandFailed(item.text, {"code": item.reason})
+            raise CommandFailed(_with_flags(item.text), {"code": item.reason})
         if not isinstance(item, Away):
-            has_begun = True
+            seen.has_begun = True
         elif item.needs_attention or item.status in OUR_PART:
             raise CommandFailed(item.reason, {"code": "refused", "status": item.status})
-        elif not has_begun:
+        elif not seen.has_begun:
             hint = " Start a gateway with “skygw serve”, or name another with --url." if item.status is None else ""
             raise CommandFailed(item.reason + hint, {"code": "unreachable"})
         view.take(item)

@@ -104,8 +104,10 @@ class StreamClient:
         include_unchanged: bool = False,
         max_rate_hz: float | None = None,
         fields: Sequence[str] | None = None,
+        tell_beats: bool = False,
     ) -> AsyncIterator[Subscription]:
-        """Follows a stream until the block is left. `filter` and the options are those of the protocol.
+        """Follows a stream until the block is left. `filter` and the options are those of the protocol. With
+        `tell_beats` each beat of the gateway is a `Live` too: for whoever hands every message on.
 
         Raises `ValueError` for what no gateway would take; what this one does not take is said by the
         item `Ended`. Entering does not wait for the gateway.
@@ -118,7 +120,7 @@ class StreamClient:
             fields=None if fields is None else tuple(fields),
             include_unchanged=include_unchanged,
         )
-        subscription = Subscription(StreamName(stream), wanted, options)
+        subscription = Subscription(StreamName(stream), wanted, options, tell_beats=tell_beats)
         self._subscriptions[subscription] = None
         if self._away is not None:
             subscription.lose(self._away)

@@ -84,8 +84,11 @@ class Subscription:
     Cancelling loses no item. Iteration ends after `Ended`, and when the block of `subscribe` is left.
     """
 
-    def __init__(self, stream: StreamName, wanted: StreamFilter, options: StreamOptions) -> None:
+    def __init__(
+        self, stream: StreamName, wanted: StreamFilter, options: StreamOptions, *, tell_beats: bool = False
+    ) -> None:
         self.stream = stream
+        self._tell_beats = tell_beats
         self.options = options
         self.position: str | None = options.after if options.after != EARLIEST else None
         """Where to resume after the last item that was read: for `after` of a later subscription."""
@@ -210,7 +213,7 @@ class Subscription:
         return Verdict.FITS
 
     def _item(self, said: Said, clock: GatewayClock) -> Item | None:
-        """`None` for a beat, or a word that is newer than this program."""
+        """`None` for a beat, unless they are to be told, or a word that is newer than this program."""
         match said.kind:
             case "event_gap":
                 return said.gap()
@@ -218,7 +221,9 @@ class Subscription:
                 return said.stale()
             case "event_live":
                 was_live, self.place = self.place is Place.LIVE, Place.LIVE
-                return None if was_live else Live(position=said.text("position"), message=said.message)
+                if was_live and not self._tell_beats:
+                    return None
+                return Live(position=said.text("position"), message=said.message)
             case kind if kind == self._kind:
                 return said.changed(self.stream.value, heard_at=clock.heard_at(said.time("received_at")))
         return None

@@ -25,12 +25,24 @@ class Metrics:
     """Counters, gauges and histograms behind methods that say what happened. Cheap; no method raises or blocks.
 
     `frame_kinds` and `close_codes` are the protocol's: what a label may say. `reason` and `outcome` arguments must come
-    from closed sets of our own (`errors`), `route` from the routing table, never from a path.
+    from closed sets of our own (`errors`), `route` from the routing table, never from a path. What counts by stream or
+    by `snapshot_refusals` is there from the start, at zero: of a counter that appears with its first event, nobody sees
+    that event as a rise.
     """
 
-    def __init__(self, *, version: str, frame_kinds: Collection[str], close_codes: Collection[int]) -> None:
+    def __init__(
+        self,
+        *,
+        version: str,
+        frame_kinds: Collection[str],
+        close_codes: Collection[int],
+        streams: Collection[str],
+        retained_streams: Collection[str],
+        snapshot_refusals: Collection[str],
+    ) -> None:
         self._kinds = frozenset(frame_kinds)
         self._codes = frozenset(int(code) for code in close_codes)
+        self._retained_streams = tuple(retained_streams)
         registry = CollectorRegistry()
         self._registry = registry
         Info("skygw_build", "What is running", registry=registry).info({"version": version})
@@ -95,6 +107,13 @@ class Metrics:
             "skygw_log_feed_lag_seconds", "Since the feed last had less than a page to tell", registry=registry
         )
         self._stale = Gauge("skygw_stale_values", "Retained values that are not current", ["stream"], registry=registry)
+
+        for stream in streams:
+            self._deliveries.labels(stream)
+        for stream in retained_streams:
+            self._conflated.labels(stream)
+        for reason in snapshot_refusals:
+            self._snapshots_refused.labels(reason)
 
         self._database_up = Gauge("skygw_database_up", "Whether the database answered last time", registry=registry)
 
@@ -179,6 +198,7 @@ class Metrics:
         """How the streams stand now, by their names; measured when somebody asks for the numbers."""
         for stream, count in subscriptions.items():
             self._subscriptions.labels(stream).set(count)
+        for stream in self._retained_streams:
             self._stale.labels(stream).set(stale.get(stream, 0))
         self._log_behind.set(log_behind)
         self._log_lag.set(log_lag_s)

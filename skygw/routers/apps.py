@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Literal, Protocol
 
 from quart import Response, has_request_context, request
 from quart_trio import QuartTrio
@@ -83,7 +84,9 @@ def _counted(send: Any, route: str, count: HttpCounter) -> Any:
     return counting
 
 
-def _quart(name: str, routers: Sequence[Router], count: HttpCounter, surprised: Surprise) -> QuartTrio:
+def _quart(
+    name: Literal["node", "internal"], routers: Sequence[Router], count: HttpCounter, surprised: Surprise
+) -> QuartTrio:
     app = QuartTrio(f"skygw.{name}", static_folder=None)
     use_direct_requests(app)
     use_direct_sockets(app)
@@ -95,7 +98,7 @@ def _quart(name: str, routers: Sequence[Router], count: HttpCounter, surprised: 
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.register_error_handler(GatewayError, _on_gateway_error)
-    app.register_error_handler(HTTPException, _on_http_exception)
+    app.register_error_handler(HTTPException, partial(_on_http_exception, _NOTHING_HERE[name]))
 
     async def on_surprise(error: Exception) -> Response:
         surprised()
@@ -136,20 +139,25 @@ async def _on_gateway_error(error: GatewayError) -> Response:
     return Response(body, status, dict(headers))
 
 
-_SENTENCES = {
-    404: "There is nothing at this path on this listener; nodes and services have one each.",
-    405: "This path does not take this method; the header Allow names those it takes.",
+_NOTHING_HERE: Final[Mapping[str, str]] = {
+    "node": "There is nothing at this path on the node listener, which is for installations; services ask the internal "
+    "listener, 5003 unless set otherwise.",
+    "internal": "There is nothing at this path on the internal listener, which is for services; installations ask the "
+    "node listener, 5002 unless set otherwise.",
 }
+_WRONG_METHOD: Final = "This path does not take this method; the header Allow names those it takes."
 
 
-async def _on_http_exception(error: HTTPException) -> Response:
+async def _on_http_exception(nothing_here: str, error: HTTPException) -> Response:
     """What the framework itself refuses: unknown paths, methods, oversized bodies."""
     if isinstance(error, RequestEntityTooLarge):
         return await _on_gateway_error(TooLarge(f"The body is over {MAX_BODY_BYTES} bytes."))
     status = error.code or 500
     code = {404: "not_found", 405: "invalid"}.get(status, "invalid" if status < 500 else "internal")
     body = {
-        "detail": _SENTENCES.get(status) or error.description or "The request cannot be answered.",
+        "detail": {404: nothing_here, 405: _WRONG_METHOD}.get(status)
+        or error.description
+        or "The request cannot be answered.",
         "code": code,
         "outcome": "not_sent",
         "retry": "never",

@@ -13,7 +13,7 @@ from skygw.protocol.schemas import STREAM_SOCKET_PATH
 from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
 from skygw.routers.gates import InternalGate
 from skygw.routers.problems import problem, ws_code_of
-from skygw.routers.ws import current_websocket, upgrade_required
+from skygw.routers.ws import current_websocket, subprotocol_required, upgrade_required
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.subscriber import SubscriberSession
@@ -28,7 +28,9 @@ class SubscriberMetrics(Protocol):
 
 
 class StreamRouter:
-    """The socket wants a service token with `streams:read`; the subprotocol is offered or not."""
+    """The socket wants a service token with `streams:read`, and the subprotocol or none: whoever offers another means
+    a protocol that is not spoken here.
+    """
 
     def __init__(self, *, gate: InternalGate, hub: StreamHub, metrics: SubscriberMetrics) -> None:
         self._gate = gate
@@ -53,7 +55,13 @@ class StreamRouter:
         except GatewayError as error:
             status, headers, text = problem(error)
             return Response(text, status, dict(headers))
-        extensions = SUBSCRIBER_SUBPROTOCOL in socket.requested_subprotocols
+        offered = socket.requested_subprotocols
+        extensions = SUBSCRIBER_SUBPROTOCOL in offered
+        if offered and not extensions:
+            return subprotocol_required(
+                SUBSCRIBER_SUBPROTOCOL,
+                f"Of subprotocols only {SUBSCRIBER_SUBPROTOCOL} is spoken here: offer it, or none.",
+            )
         with bound_ids(service=principal.service):
             await socket.accept(subprotocol=SUBSCRIBER_SUBPROTOCOL if extensions else None)
             if handle.websocket is None:

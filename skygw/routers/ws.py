@@ -38,6 +38,11 @@ def upgrade_required(sentence: str) -> Response:
     return Response(_problem_text(sentence), 426, headers)
 
 
+def subprotocol_required(subprotocol: str, sentence: str) -> Response:
+    """426, for a WebSocket that offers none of the subprotocols spoken here."""
+    return Response(_problem_text(sentence), 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": subprotocol})
+
+
 class SocketRouter:
     """`/v1/ws/node`."""
 
@@ -63,8 +68,7 @@ class SocketRouter:
         address = self._gate.address(scope)
         if SUBPROTOCOL not in socket.requested_subprotocols:
             self._metrics.node_refused("subprotocol")
-            body = _problem_text(f"The subprotocol {SUBPROTOCOL} must be offered.")
-            return Response(body, 426, {"content-type": JSON_TYPE, "sec-websocket-protocol": SUBPROTOCOL})
+            return subprotocol_required(SUBPROTOCOL, f"The subprotocol {SUBPROTOCOL} must be offered.")
         install_id: InstallId | None = None
         handle: ConnectionHandle = scope["extensions"][EXTENSION]
         try:

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from skygw.auth.authenticator import Authenticator
-from skygw.auth.development import ISSUER, KEY_FILE, DevelopmentKey, key_source, load_or_make, mint
+from skygw.auth.development import ISSUER, KEY_FILE, DevelopmentKey, key_source, load, load_or_make, mint
 from skygw.errors import StartupError, Unauthenticated
 from tests.auth.signing import INSTALL_ID, NOW
 
@@ -102,6 +102,13 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartupError, match="cannot be used"):
         load_or_make(tmp_path / "file")
+
+
+def test_who_only_looks_for_the_key_finds_the_one_there_is_and_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=r"no development key in .*nowhere: “skygw serve” makes one"):
+        load(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+    assert load_or_make(tmp_path).kid == load(tmp_path).kid
 
 
 async def test_programs_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:

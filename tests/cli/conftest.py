@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from skygw.auth.development import load_or_make
 from tests.cli.fake_gateway import FakeGateway, fake_gateway
 
 
@@ -16,6 +17,12 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def development_key(tmp_path: Path) -> None:
+    """As a gateway leaves it in the usual place."""
+    load_or_make(tmp_path / "data" / "skygw")
 
 
 @pytest.fixture

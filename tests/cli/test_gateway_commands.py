@@ -112,6 +112,7 @@ def test_something_else_at_the_address_is_not_taken_for_a_gateway(
     assert "is no gateway" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("development_key")
 def test_a_gateway_that_does_not_run_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -127,6 +128,7 @@ def test_a_token_never_shows_in_an_error(gateway: FakeGateway, capsys: pytest.Ca
     assert "hunter2" not in written.out + written.err
 
 
+@pytest.mark.usefixtures("development_key")
 def test_without_a_token_the_development_key_is_used_on_this_machine_only(
     gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +138,15 @@ def test_without_a_token_the_development_key_is_used_on_this_machine_only(
     assert str(gateway.tokens[0]).startswith("Bearer eyJ")
     assert run(["nodes", "--url", "http://192.0.2.1:5003"]) == ExitCode.USAGE
     assert "set SKYGW_TOKEN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["nodes"], ["why", UID], ["call", UID, "x"], ["stop", UID], ["watch", "node_event"]])
+def test_where_there_is_no_development_key_that_is_said_and_nothing_is_written(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*argv, "--data-dir", str(tmp_path / "nowhere")]) == ExitCode.USAGE
+    assert capsys.readouterr().err.startswith(f"skygw: There is no development key in {tmp_path / 'nowhere'}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_call_saves_its_answer_whole(

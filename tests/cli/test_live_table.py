@@ -48,7 +48,7 @@ def test_a_resource_has_a_line_with_its_name_its_age_and_what_is_most_telling() 
 
     assert lines == [
         "device_snapshot · live · 1 resources · 0 stale · 0 gaps",
-        "RESOURCE     AGE      STATE  DETAILS",
+        "RESOURCE     AGE      STALE  DETAILS",
         "North mount  12 s            state=tracking ra_hours=5.25",
     ]
 
@@ -62,17 +62,17 @@ def test_a_resource_without_a_name_is_shown_by_its_uid_and_later_values_replace_
 def test_chosen_fields_are_columns() -> None:
     lines = drawn(changed(MOUNT, name="m", a=1.5, b=[1, 2], c=True), fields=("a", "b", "c", "d"))
 
-    assert lines[1].split() == ["RESOURCE", "AGE", "STATE", "a", "b", "c", "d"]
+    assert lines[1].split() == ["RESOURCE", "AGE", "STALE", "a", "b", "c", "d"]
     assert lines[2].split() == ["m", "0", "s", "1.5", "[1,2]", "true"]
 
 
 def test_a_stale_value_says_so_with_the_reason_until_it_is_said_again() -> None:
     stale = Stale(uid=MOUNT, reason="node_offline", last_observed_at=NOW, position="s2", message="")
 
-    assert "stale: node_offline" in drawn(changed(MOUNT), stale)[2]
+    assert "  node_offline" in drawn(changed(MOUNT), stale)[2]
     assert "1 stale" in drawn(changed(MOUNT), stale)[0]
-    assert "stale:" not in drawn(changed(MOUNT), stale, changed(MOUNT))[2]
-    assert "stale: gateway_restarted" in drawn(changed(MOUNT, stale="gateway_restarted"))[2]
+    assert "node_offline" not in drawn(changed(MOUNT), stale, changed(MOUNT))[2]
+    assert "  gateway_restarted" in drawn(changed(MOUNT, stale="gateway_restarted"))[2]
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def test_a_database_that_does_not_answer_ends_serve_with_2_and_one_sentence(
     assert done.stderr.splitlines()[-1].startswith("skygw: ")
 
 
+@pytest.mark.usefixtures("development_key")
 def test_a_reader_that_has_seen_enough_is_no_fault_of_ours() -> None:
     reading, writing = os.pipe()
     os.close(reading)

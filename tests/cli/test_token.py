@@ -7,8 +7,13 @@ from uuid import uuid4
 import jwt
 import pytest
 
+from skygw.auth.development import load_or_make
 from skygw.cli.main import run
 from skygw.cli.terminal import ExitCode
+
+UID = str(uuid4())
+
+pytestmark = pytest.mark.usefixtures("development_key")
 
 
 def claims(token: str) -> dict[str, object]:
@@ -33,16 +38,40 @@ def test_scopes_and_lifetime_are_as_asked(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_nodes_token_names_its_installation(capsys: pytest.CaptureFixture[str]) -> None:
-    uid = str(uuid4())
-    assert run(["token", "node", "--subject", uid]) == ExitCode.OK
+    assert run(["token", "node", "--subject", UID]) == ExitCode.OK
     made = claims(capsys.readouterr().out.strip())
-    assert (made["sub"], made["aud"], made["scope"]) == (uid, "sky-node-gateway", "node")
+    assert (made["sub"], made["aud"], made["scope"]) == (UID, "sky-node-gateway", "node")
 
 
 def test_the_key_of_a_named_data_directory_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = load_or_make(tmp_path / "elsewhere")
     assert run(["token", "--data-dir", str(tmp_path / "elsewhere")]) == ExitCode.OK
-    assert claims(capsys.readouterr().out.strip())["sub"] == "skygw-cli"
-    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["development-key.pem"]
+    made = jwt.decode(
+        capsys.readouterr().out.strip(), key.private.public_key(), ["ES256"], audience="sky-node-gateway-internal"
+    )
+    assert made["sub"] == "skygw-cli"
+
+
+def test_of_a_directory_without_a_key_that_is_said_and_none_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["token", "--data-dir", str(tmp_path / "nowhere")]) == ExitCode.USAGE
+    assert f"no development key in {tmp_path / 'nowhere'}" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--scope", "foo"], ["--scope", "nodes:read streams:read"], ["node", "--subject", UID, "--scope", "act_as"]],
+)
+def test_a_scope_that_is_not_known_is_refused_and_the_known_are_named(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["token", *argv]) == ExitCode.USAGE
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert f"“{argv[-1]}”" in written.err
+    assert ("known: node\n" if argv[0] == "node" else "known: nodes:read, nodes:call") in written.err
 
 
 @pytest.mark.parametrize(
@@ -54,10 +83,9 @@ def test_a_token_that_would_open_nothing_is_not_made(argv: list[str], capsys: py
 
 
 def test_where_an_issuer_has_the_say_no_development_token_is_made(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SKYGW_JWKS_FILE", "/etc/keys.json")
     monkeypatch.setenv("SKYGW_TOKEN_ISSUER", "https://auth.example")
     assert run(["token"]) == ExitCode.USAGE
     assert "get a token from the issuer" in capsys.readouterr().err
-    assert not (tmp_path / "data").exists()

@@ -170,7 +170,40 @@ async def test_a_subscription_that_is_refused_ends_in_the_gateways_own_words(
             end.say({**error, "details": {"reason": "invalid"}, "id": served.frame.subscription_id})
 
     assert watching.code == ExitCode.FAILED
-    assert capsys.readouterr().err == "skygw: options.fields is for retained streams.\n"
+    assert capsys.readouterr().err == "skygw: --fields is for retained streams.\n"
+
+
+@pytest.mark.parametrize("after", ["hello", ""])
+async def test_a_position_that_was_only_asked_for_is_not_told_as_the_last(
+    server: StreamServer, capsys: pytest.CaptureFixture[str], after: str
+) -> None:
+    watching = Watching("telescope_log", "--after", after)
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watching.run)
+            end = await server.door.accept()
+            served = await end.asked()
+            error = {"kind": "error", "code": "invalid", "message": f"options.after: {after!r} is no position."}
+            end.say({**error, "details": {"reason": "invalid"}, "id": served.frame.subscription_id})
+
+    assert capsys.readouterr().err == f"skygw: --after: {after!r} is no position.\n"
+
+
+async def test_beats_are_lines_of_json_too_so_that_every_prev_is_the_position_of_the_line_before(
+    server: StreamServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = Watching("telescope_log")
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watching.run)
+            served = await (await server.door.accept()).asked()
+            served.live("l1")
+            served.live("l7")
+            served.event("l8")
+            served.end("forbidden")
+    told = lines(capsys.readouterr().out)
+
+    assert [(line["prev"], line["position"]) for line in told] == [(None, "l1"), ("l1", "l7"), ("l7", "l8")]
 
 
 def test_a_gateway_that_does_not_run_is_named(
@@ -186,11 +219,19 @@ def test_a_gateway_that_does_not_run_is_named(
 
 @pytest.mark.parametrize(
     "argv",
-    [["nonsense"], ["device_snapshot", "--max-rate", "0"], ["device_snapshot", "--telescope", "North"], []],
+    [["nonsense"], ["device_snapshot", "--telescope", "North"], []],
 )
 def test_what_makes_no_sense_is_a_usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["watch", *argv]) == ExitCode.USAGE
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--max-rate", "0"), ("--device-type", "m" * 999)])
+def test_a_value_no_gateway_would_take_is_told_with_the_flag_it_was_given_by(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["watch", "device_snapshot", flag, value]) == ExitCode.USAGE
+    assert capsys.readouterr().err.startswith(f"skygw: {flag}: ")
 
 
 def test_a_node_nobody_knows_is_said_before_anything_is_subscribed(
@@ -226,9 +267,9 @@ class OnATerminal:
         await trio.lowlevel.wait_readable(self._fd)
         self.written += os.read(self._fd, 65_536).decode()
 
-    async def interrupted(self) -> int:
-        """Ctrl-C; how it ended, and all it wrote."""
-        self.process.send_signal(signal.SIGINT)
+    async def interrupted(self, by: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal; how it ended, and all it wrote."""
+        self.process.send_signal(by)
         code = await trio.to_thread.run_sync(partial(self.process.wait, PATIENCE_S))
         try:
             while True:
@@ -260,6 +301,17 @@ async def test_on_a_terminal_the_latest_values_are_a_table_until_ctrl_c(
     assert watching.written.rstrip().endswith("last position: s3 (--after s3 resumes from there)")
     assert watching.written.rindex("\x1b[?25h") > watching.written.rindex("\x1b[?25l")
     assert ("\x1b[1m" in watching.written) is not bool(environment)
+
+
+async def test_sigterm_ends_it_with_the_last_position_too(server: StreamServer) -> None:
+    watching = OnATerminal("telescope_log")
+    served = await (await server.door.accept()).asked()
+    served.live("l3")
+    await watching.until("position l3")
+    code = await watching.interrupted(signal.SIGTERM)
+
+    assert code == 0
+    assert "last position: l3" in watching.written
 
 
 async def test_a_table_of_chosen_fields_asks_for_the_name_of_each_resource_too(server: StreamServer) -> None:

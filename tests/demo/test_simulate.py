@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from skygw.auth.development import load_or_make
 from skygw.cli.main import run
 from skygw.testing.gateway import TestGateway
 
@@ -62,7 +63,8 @@ async def test_behind_bad_lines_a_fleet_is_cut_and_comes_back_and_the_faults_are
         (["--tokens", "/nowhere.json"], "cannot be read"),
         (["--faults", "isdn"], "there is no line “isdn”: known are lte, satellite, dsl, and key=value pairs"),
         (["--faults", "lte,speed=9"], "a line has no “speed”: it has up-kbit, down-kbit"),
-        ([], "start it with “skygw serve”"),
+        ([], "“skygw serve” makes one"),
+        (["--data-dir", "/nowhere"], "no development key in /nowhere"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(
@@ -77,3 +79,12 @@ def test_what_is_wrong_is_one_sentence(
     complained = capsys.readouterr().err
     assert says in complained
     assert complained.count("\n") == 1
+
+
+def test_where_no_gateway_runs_there_is_nothing_to_make_installations_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SKYGW_DATABASE_OWNER_URL", raising=False)
+    load_or_make(tmp_path)
+    assert run(["simulate", "--data-dir", str(tmp_path)]) == 2
+    assert f"no gateway runs on {tmp_path}" in capsys.readouterr().err

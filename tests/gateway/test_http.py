@@ -39,6 +39,9 @@ async def test_a_path_of_one_listener_does_not_exist_on_the_other(postgres: Post
                 assert answer.status_code == 404, (method, url)
                 if method != "HEAD":
                     assert set(answer.json()) == MEMBERS
+        for url, asked in ((f"{node}/internal/ws/stream", "node"), (f"{internal}/v1/ws/node", "internal")):
+            said = (await world.ask("GET", url)).json()["detail"]
+            assert said.startswith(f"There is nothing at this path on the {asked} listener, which is for "), url
         for url in (node, internal):
             answer = await world.ask("GET", f"{url}/healthz", headers={"authorization": ""})
             assert answer.json() == {"status": "ok"}

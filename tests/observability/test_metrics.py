@@ -6,7 +6,14 @@ from skygw.observability.metrics import CONTENT_TYPE, Metrics
 
 
 def fresh() -> Metrics:
-    return Metrics(version="1.2.3", frame_kinds=["hello", "pong", "publish_log"], close_codes=[1000, 4001])
+    return Metrics(
+        version="1.2.3",
+        frame_kinds=["hello", "pong", "publish_log"],
+        close_codes=[1000, 4001],
+        streams=["device_snapshot", "asset"],
+        retained_streams=["device_snapshot"],
+        snapshot_refusals=["not_found"],
+    )
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -107,6 +114,21 @@ def test_what_is_our_fault_and_what_is_not_held_are_counted() -> None:
     read = samples(metrics)
     assert (read["skygw_unhandled_total", ()], read["skygw_snapshots_refused_total", ("not_found",)]) == (1, 1)
     assert (read["skygw_nacks_total", ("publish_log",)], read["skygw_nacks_total", ("other",)]) == (1, 1)
+
+
+def test_what_counts_by_stream_or_refusal_is_zero_before_anything_happens() -> None:
+    read = samples(fresh())
+    assert read["skygw_snapshots_refused_total", ("not_found",)] == 0
+    assert read["skygw_conflated_total", ("device_snapshot",)] == 0
+    assert (read["skygw_deliveries_total", ("device_snapshot",)], read["skygw_deliveries_total", ("asset",)]) == (0, 0)
+
+
+def test_only_of_retained_streams_something_can_be_stale_or_passed_over() -> None:
+    metrics = fresh()
+    metrics.streams(subscriptions={"device_snapshot": 0, "asset": 3}, stale={}, log_behind=0, log_lag_s=0.0)
+    read = samples(metrics)
+    assert {labels for name, labels in read if name == "skygw_stale_values"} == {("device_snapshot",)}
+    assert {labels for name, labels in read if name == "skygw_conflated_total"} == {("device_snapshot",)}
 
 
 def test_streams_are_counted_as_they_are_told_and_measured_as_they_stand() -> None:

@@ -112,6 +112,25 @@ async def test_the_published_protocol_has_no_kinds_of_ours() -> None:
         assert (again["data"]["n"], again["stale"]) == (2, "node_offline")
 
 
+async def test_another_subprotocol_is_426_and_names_ours() -> None:
+    async with stream_doors() as doors, doors.served.peer() as peer:
+        offer = "Sec-WebSocket-Protocol: skynet.internal.v2, chat"
+        await peer.send(upgrade(STREAM_SOCKET_PATH, "Authorization: Bearer reader", offer))
+        head = await peer.read_until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 426 ")
+        assert b"sec-websocket-protocol: skynet.internal.v1\r\n" in head.lower()
+        assert b"skynet.internal.v1 is spoken here" in await peer.read_until(b"}")
+
+
+async def test_ours_may_be_offered_among_others() -> None:
+    async with stream_doors() as doors, doors.served.peer() as peer:
+        offer = "Sec-WebSocket-Protocol: skynet.internal.v2, skynet.internal.v1"
+        await peer.send(upgrade(STREAM_SOCKET_PATH, "Authorization: Bearer reader", offer))
+        head = await peer.read_until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"sec-websocket-protocol: skynet.internal.v1\r\n" in head.lower()
+
+
 # Who may.
 
 

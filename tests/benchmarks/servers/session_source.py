@@ -25,6 +25,8 @@ from skygw.protocol.gateway_frames import DirectRequest
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import NodeType
 from skygw.protocol.schemas import SUBPROTOCOL
+from skygw.protocol.streams import RETAINED_STREAMS, StreamName
+from skygw.resources import UNWANTED_REASONS
 from skygw.routers.quart_socket import use_direct_sockets
 from skygw.routers.ws import current_websocket
 from skygw.serving.config import ListenerConfig
@@ -100,6 +102,9 @@ async def main() -> None:
         version=__version__,
         frame_kinds=[*from_node.models, *from_gateway.models],
         close_codes=[int(code) for code in CloseCode],
+        streams=list(StreamName),
+        retained_streams=sorted(RETAINED_STREAMS),
+        snapshot_refusals=UNWANTED_REASONS,
     )
     async with trio.open_nursery() as nursery:
         rooms = Gateway(nursery)
