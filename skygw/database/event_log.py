@@ -24,7 +24,12 @@ take every connection there is, and each other's time until none is done within 
 """
 
 HEAD = "SELECT position FROM skygw.log_head"
-LIFT = "UPDATE skygw.log_head SET position = $1 WHERE position < $1"
+LIFT = """
+    WITH head AS (
+        UPDATE skygw.log_head SET position = $1 WHERE position < $1 RETURNING position, clock_timestamp() AS received_at
+    )
+    INSERT INTO skygw.log (position, stream, received_at, data) SELECT position, '*', received_at, '{}' FROM head
+"""
 FLOOR = "SELECT dropped_through FROM skygw.log_head"
 
 COLUMNS = (
@@ -127,7 +132,7 @@ class PgEventLog:
             return int(await connection.fetchval(HEAD))
 
     async def lift(self, position: int) -> None:
-        """Lets the next event have a position above this one."""
+        """Lets the next event have a position above this one, and appends a gap of nobody's at it."""
         async with self._database.connection() as connection:
             await connection.execute(LIFT, position)
 
@@ -188,6 +193,7 @@ def _lookups(stream: StreamName, wanted: StreamFilter, devices: Sequence[asyncpg
     first, *others = keys
     also = [lookups.among(column, keys[column]) for column in others]
     lookups.add([stream, *gaps], first, keys[first], *also)
+    lookups.add([GAP], None, (), "install_id IS NULL")
     if devices:
         telescopes = {device["telescope_uid"] for device in devices if device["telescope_uid"] is not None}
         lookups.add(gaps, "telescope_uid", list(telescopes), "device_uid IS NULL", *also)

@@ -18,7 +18,7 @@ class LogKind(StrEnum):
     EVENT = "event"
     GAP = "gap"
     """Its node says that something is missing here, or the hub could never take it: told to the subscribers of every
-    stream the lost might have been in."""
+    stream the lost might have been in. Without an installation the log itself has lost something: told to everybody."""
 
 
 class LogEvent(NamedTuple):
@@ -60,7 +60,9 @@ class EventLog(Protocol):
         ...
 
     async def lift(self, position: int) -> None:
-        """Lets the next event have a position above this one. What a restored log had given is not given again."""
+        """Lets the next event have a position above this one, unless it has, and appends a gap of nobody's at it: what
+        a log had given before it was restored from a backup is not given again, and something of it is missing.
+        """
         ...
 
     async def floor(self) -> int:

@@ -9,7 +9,7 @@ from skygw.errors import RoutingUnavailable
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.telemetry.audience import Audience
 from skygw.telemetry.log import PAGE, EventLog, LogEvent, LogKind
-from skygw.telemetry.subscriptions import EVENT_OVERHEAD, MAX_WAITING_BYTES, LoggedSubscription, missing_up_to
+from skygw.telemetry.subscriptions import EVENT_OVERHEAD, MAX_WAITING_BYTES, LoggedSubscription
 
 log = logging.getLogger("skygw.telemetry")
 
@@ -125,12 +125,8 @@ class LogFeed:
         if head >= self.head:
             return
         log.error("the log went back: it goes on above what was told", extra={"from": self.head, "to": head})
-        above = self.head + 1
-        await self._source.lift(above)
-        self.head = above
-        for audience in self._audiences.values():
-            for subscription in audience:
-                subscription.happened(missing_up_to(above))
+        await self._source.lift(self.head + 1)
+        self.poke()
 
     def _tell(self, event: LogEvent) -> None:
         if event.kind is LogKind.EVENT:
@@ -139,5 +135,6 @@ class LogFeed:
                     subscription.happened(event)
             return
         for stream in LOGGED_STREAMS if event.stream is None else (event.stream,):
-            for subscription in self._audiences[stream].of_gap(event):
+            audience = self._audiences[stream]
+            for subscription in audience if event.install_id is None else audience.of_gap(event):
                 subscription.happened(event)

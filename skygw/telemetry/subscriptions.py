@@ -361,7 +361,7 @@ class LoggedSubscription(Subscription):
                 events = await log.page(self.stream, self._after, upto=upto, wanted=self.want.wanted)
             floor = await log.floor()  # asked last: what was dropped meanwhile is not in the page
         if self._after < floor:
-            await self._put(missing_up_to(floor))
+            await self._put(_missing_up_to(floor))
             self._after = floor
             return
         for event in events:
@@ -463,7 +463,7 @@ class LoggedSubscription(Subscription):
             self._certain = max(self._certain, position)
 
 
-def missing_up_to(position: int) -> LogEvent:
+def _missing_up_to(position: int) -> LogEvent:
     """What the log has lost, of everybody."""
     return LogEvent(position, LogKind.GAP, None, None, None, None, None, None, datetime.now(UTC), "{}")
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.benchmarks.loads.asking import ask
 from tests.benchmarks.loads.dialing import Link, LoadBroken
+from tests.benchmarks.loads.nodes import devices_of
+from tests.benchmarks.loads.subscribers import Subscriber, different_wants
 from tests.benchmarks.profiling import shares
 from tests.benchmarks.wire import PONG, TEXT, message
 
@@ -68,3 +70,23 @@ _work (trio/_core/_thread_cache.py:211) 50
         "frames: taken apart and built": 0.75,
         "Trio: tasks, cancel scopes, checkpoints": 0.25,
     }
+
+
+def test_subscribers_want_everything_a_telescope_a_type_and_a_device_in_turn() -> None:
+    install_ids = ["cd613e30-d8f1-4adf-91b7-584a2265b1f5", "9620181d-40d4-4951-b4ac-40d5ca6f758c"]
+
+    told = [
+        sum(want.fits(install_id, device) for install_id in install_ids for device in devices_of(install_id))
+        for want in different_wants(5, install_ids)
+    ]
+
+    devices = len(devices_of(install_ids[0]))
+    assert told == [2 * devices, devices, 2, 1, 2 * devices]
+
+
+def test_a_subscriber_that_is_told_what_it_did_not_ask_for_ends_the_load() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(b'\x81\x12{"kind":"welcome"}')
+        with pytest.raises(LoadBroken, match="not what a subscriber is told"):
+            Subscriber(Link(here)).read()

@@ -348,8 +348,15 @@ async def test_what_a_log_gave_before_it_was_restored_is_not_given_again(
     await kept.log.lift(9)
     await kept.log.lift(5)
     await kept.append(place.says(LOG, '"after"'))
-    assert [event.position for event in await kept.log.tail(1)] == [10]
+    found = await kept.log.tail(1)
+    assert [(event.position, event.kind, event.stream, event.install_id) for event in found] == [
+        (9, LogKind.GAP, None, None),
+        (10, LogKind.EVENT, LOG, place.install_id),
+    ]
     assert await kept.log.head() == 10
+    for wanted in (EVERYTHING, StreamFilter(device_uid=(place.mount_uid,)), StreamFilter(telescope_uid=(uuid4(),))):
+        (gap, *_) = await kept.log.page(LOG, 1, upto=10, wanted=wanted)
+        assert (gap.position, gap.kind) == (9, LogKind.GAP)
 
 
 async def test_readers_of_the_past_leave_connections_to_the_others(postgres: PostgresServer) -> None:

@@ -64,7 +64,9 @@ class MemoryLog:
 
     async def lift(self, position: int) -> None:
         await self._answer()
-        self.last = max(self.last, position)
+        if self.last < position:
+            self.last = position
+            self.rows.append(an_event(None)._replace(position=position))
 
     async def floor(self) -> int:
         await self._answer()
@@ -93,6 +95,8 @@ class MemoryLog:
         return _within(found, limit, max_bytes)
 
     def _fits(self, row: LogEvent, wanted: StreamFilter) -> bool:
+        if row.kind is LogKind.GAP and row.install_id is None:
+            return True
         return (
             (wanted.telescope_uid is None or row.telescope_uid in wanted.telescope_uid)
             and (wanted.observatory_uid is None or row.observatory_uid in wanted.observatory_uid)
