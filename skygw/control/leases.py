@@ -31,7 +31,8 @@ from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import EventManualControlLease, LeaseEnd
 from skygw.protocol.json_text import Opaque, compact
 from skygw.protocol.streams import StreamName
-from skygw.telemetry.retained import RetainedValues, utc
+from skygw.telemetry.retained import RetainedValues
+from skygw.telemetry.value import utc
 
 if TYPE_CHECKING:
     from uuid import UUID

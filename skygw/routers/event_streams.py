@@ -27,8 +27,8 @@ from skygw.routers.streams import SubscriberMetrics
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 from skygw.telemetry.dialects import TextDialect
 from skygw.telemetry.hub import StreamHub
+from skygw.telemetry.logged_subscription import LoggedSubscription
 from skygw.telemetry.outlet import SubscriberOutlet
-from skygw.telemetry.subscriptions import LoggedSubscription
 
 EVENT_STREAM_ROUTE = "/internal/streams/<stream>"
 PATH = re.compile(r"/internal/streams/(?P<stream>[^/]+)/?")

@@ -9,7 +9,7 @@ from skygw.protocol.json_text import compact
 from skygw.protocol.streams import EndReason, StaleReason, StreamName
 from skygw.telemetry.fields import only_fields
 from skygw.telemetry.log import LogEvent
-from skygw.telemetry.retained import Value, utc
+from skygw.telemetry.value import Value, utc
 
 
 class Dialect(Protocol):

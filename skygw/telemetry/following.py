@@ -17,7 +17,7 @@ from skygw.telemetry.audience import About
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.log import LogEvent
 from skygw.telemetry.outlet import SubscriberOutlet
-from skygw.telemetry.retained import Value, utc
+from skygw.telemetry.value import Value, utc
 
 MAX_FOLLOWED = 64
 """Subscriptions of one node: a roof, the weather, interlocks, each for a handful of telescopes."""

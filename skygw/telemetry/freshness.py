@@ -8,8 +8,9 @@ import trio
 
 from skygw.ids import Epoch, InstallId
 from skygw.protocol.streams import StaleReason
-from skygw.telemetry.retained import PUBLISHED_BY_NODES, RetainedValues, Value
+from skygw.telemetry.retained import PUBLISHED_BY_NODES, RetainedValues
 from skygw.telemetry.sessions import Session
+from skygw.telemetry.value import Value
 
 LOOK_EVERY_S = 0.25
 """Whatever has become due meanwhile is looked at together."""

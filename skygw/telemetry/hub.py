@@ -9,13 +9,16 @@ from skygw.telemetry.freshness import Freshness
 from skygw.telemetry.instruments import Instruments
 from skygw.telemetry.log import EventLog
 from skygw.telemetry.log_feed import LogFeed
+from skygw.telemetry.logged_subscription import LoggedSubscription
 from skygw.telemetry.metrics import UNCOUNTED, StreamMetrics
 from skygw.telemetry.outlet import SubscriberOutlet
 from skygw.telemetry.positions import Versions, read_position
 from skygw.telemetry.presence import Presence
-from skygw.telemetry.retained import Listener, RetainedValues, Value
+from skygw.telemetry.retained import RetainedValues
+from skygw.telemetry.retained_subscription import RetainedSubscription
 from skygw.telemetry.sessions import Goodbye, Session
-from skygw.telemetry.subscriptions import LoggedSubscription, RetainedSubscription, Subscription
+from skygw.telemetry.subscription import Subscription
+from skygw.telemetry.value import Listener, Value
 
 
 class StreamHub:

@@ -14,8 +14,9 @@ from skygw.ids import InstallId
 from skygw.protocol.streams import StaleReason, StreamName
 from skygw.resources import Resource, ResourceKind
 from skygw.telemetry.audience import Audience, Want
-from skygw.telemetry.retained import RetainedValues, Value
+from skygw.telemetry.retained import RetainedValues
 from skygw.telemetry.sessions import Bound
+from skygw.telemetry.value import Value
 
 AT_ONCE = 64
 """Instruments put together before others have their turn: about a millisecond."""

@@ -17,8 +17,9 @@ from skygw.errors import RoutingUnavailable, StoreFailed
 from skygw.ids import InstallId
 from skygw.protocol.streams import StreamName
 from skygw.telemetry.presence import installation_resource
-from skygw.telemetry.retained import RetainedValues, Value
+from skygw.telemetry.retained import RetainedValues
 from skygw.telemetry.sessions import Bound
+from skygw.telemetry.value import Value
 
 FLUSH_EVERY_S = 1.0
 AT_ONCE = 200

@@ -9,7 +9,7 @@ from skygw.errors import RoutingUnavailable
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.telemetry.audience import Audience
 from skygw.telemetry.log import PAGE, EventLog, LogEvent, LogKind
-from skygw.telemetry.subscriptions import EVENT_OVERHEAD, MAX_WAITING_BYTES, LoggedSubscription
+from skygw.telemetry.logged_subscription import EVENT_OVERHEAD, MAX_WAITING_BYTES, LoggedSubscription
 
 log = logging.getLogger("skygw.telemetry")
 

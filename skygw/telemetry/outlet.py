@@ -9,7 +9,7 @@ import trio
 
 from skygw.errors import Busy, Invalid
 from skygw.telemetry.dialects import Dialect
-from skygw.telemetry.subscriptions import Subscription
+from skygw.telemetry.subscription import Subscription
 
 MAX_SUBSCRIPTIONS = 256
 """Of one socket. A retained one costs a reference per untold resource, a logged one `MAX_WAITING_BYTES` at most."""

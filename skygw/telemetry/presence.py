@@ -15,8 +15,9 @@ from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.resources import Resource, ResourceKind
 from skygw.telemetry.audience import Want
 from skygw.telemetry.freshness import next_look
-from skygw.telemetry.retained import RetainedValues, utc
+from skygw.telemetry.retained import RetainedValues
 from skygw.telemetry.sessions import Bound, Goodbye, Session
+from skygw.telemetry.value import utc
 
 RETURN_GRACE_S = 30.0
 """How long a gateway that has begun waits for those who were here before it says that they are not. Nodes come back

@@ -1,7 +1,7 @@
 """The latest value of every resource, newest by (session epoch, `live_seq`), never by anybody's clock."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
@@ -16,6 +16,7 @@ from skygw.protocol.streams import RETAINED_STREAMS, StaleReason, StreamName
 from skygw.resources import Resource, ResourceKind, Unwanted
 from skygw.telemetry.audience import Index, Want
 from skygw.telemetry.positions import Versions
+from skygw.telemetry.value import Value
 
 MAX_RESOURCES_PER_INSTALLATION = 1_000
 """Of all streams together; a real node has a few dozen of 1 KiB."""
@@ -41,91 +42,6 @@ PUBLISHED_BY_NODES: dict[StreamName, frozenset[ResourceKind]] = {
     ),
 }
 """What a node may say the state of, and what that may be about. The other retained streams are the hub's own."""
-
-
-class Value:
-    """The latest of one resource in one stream; the same object for as long as the resource is known.
-
-    `heard_at` is on trio's clock, `received_at` on this host's, `observed_at` on the node's. `version` grows with each
-    change a subscriber is told of; `data_version` is the one that brought this data.
-    """
-
-    __slots__ = (
-        "data",
-        "data_version",
-        "generation",
-        "heard_at",
-        "is_gone",
-        "listeners",
-        "looked_at_by",
-        "max_silence_s",
-        "observed_at",
-        "order",
-        "received_at",
-        "resource",
-        "stale",
-        "stream",
-        "tails",
-        "version",
-    )
-
-    def __init__(self, stream: StreamName, resource: Resource) -> None:
-        self.stream = stream
-        self.resource = resource
-        self.data = ""
-        self.observed_at = self.received_at = datetime.now(UTC)
-        self.heard_at = trio.current_time()
-        self.max_silence_s: float | None = None
-        self.order: tuple[int, int] = (-1, -1)
-        self.version = self.data_version = 0
-        self.stale: StaleReason | None = None
-        self.is_gone = False
-        """It is held no more: its resource is another installation's, or its installation was silent for very long."""
-        self.looked_at_by: float | None = None
-        """When freshness looks at it next, on trio's clock; nobody does while it is null."""
-        self.generation = -1
-        self.listeners: Collection[Listener] = ()
-        """Whom it is for, as of that generation of the stream's audience."""
-        self.tails: dict[object, str] = {}
-        """How it is told, by spelling; made when first told and thrown away when it changes."""
-
-    @property
-    def uid(self) -> UUID:
-        return self.resource.uid
-
-    @property
-    def install_id(self) -> InstallId:
-        return self.resource.install_id
-
-    @property
-    def observatory_uid(self) -> UUID:
-        return self.resource.observatory_uid
-
-    @property
-    def telescope_uid(self) -> UUID | None:
-        return self.resource.telescope_uid
-
-    @property
-    def device_uid(self) -> UUID | None:
-        return self.resource.device_uid
-
-    @property
-    def device_type(self) -> str | None:
-        return self.resource.device_type
-
-    @property
-    def parts(self) -> tuple[UUID, ...]:
-        return self.resource.parts
-
-
-class Listener(Protocol):
-    """Is told that a value is another than before. Never waits; what it is told, it reads from the value later."""
-
-    def changed(self, value: Value) -> None: ...
-
-    def unchanged(self, value: Value) -> None:
-        """The same bytes were said again."""
-        ...
 
 
 class Publisher(Protocol):
@@ -436,9 +352,3 @@ def _went_back(value: Value, order: tuple[int, int], data: str) -> Unwanted | No
 
 def _not_yours(stream: str, uid: object) -> Unwanted:
     return Unwanted("not_found", f"{uid} is nothing this installation can publish in {stream}, by the hub's records.")
-
-
-def utc(moment: datetime) -> str:
-    """RFC 3339 with `Z`."""
-    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    return in_utc.isoformat()[:-6] + "Z"

@@ -20,8 +20,8 @@ from skygw.protocol.streams import SubscribeStream, SubscriptionAck, Unsubscribe
 from skygw.protocol.subscriber_frames import SubscriberFrame
 from skygw.telemetry.dialects import AS_PUBLISHED, WITH_EXTENSIONS
 from skygw.telemetry.hub import StreamHub
+from skygw.telemetry.logged_subscription import LoggedSubscription
 from skygw.telemetry.outlet import AnswersPileUp, SubscriberOutlet
-from skygw.telemetry.subscriptions import LoggedSubscription
 from skygw.websocket import Fault, LinkClosed, Sent
 
 log = logging.getLogger("skygw.telemetry")

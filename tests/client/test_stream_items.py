@@ -10,7 +10,7 @@ from skygw.protocol.streams import EndReason, StaleReason, StreamName
 from skygw.resources import Resource, ResourceKind
 from skygw.telemetry.dialects import WITH_EXTENSIONS
 from skygw.telemetry.log import LogEvent, LogKind
-from skygw.telemetry.retained import Value
+from skygw.telemetry.value import Value
 from tests.fakes.moments import NOW
 
 

@@ -27,7 +27,7 @@ from skygw.routers.event_streams import EVENT_STREAM_ROUTE, HEAD, RETRY_MS
 from skygw.routers.openapi import wire_path
 from skygw.routers.route_table import STREAM_QUERY
 from skygw.serving.config import ListenerConfig
-from skygw.telemetry import subscriptions
+from skygw.telemetry import logged_subscription, retained_subscription, subscription
 from skygw.telemetry.outlet import MAX_SUBSCRIPTIONS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8").split("\n## Streams\n")[1]
@@ -92,7 +92,9 @@ def test_every_reason_is_told_and_none_that_is_not() -> None:
         {reason.value for reason in StaleReason},
         {reason.value for reason in EndReason},
     ]
-    said = set(re.findall(r'"(\w+)"', inspect.getsource(subscriptions)))
+    said = set(
+        re.findall(r'"(\w+)"', inspect.getsource(retained_subscription) + inspect.getsource(logged_subscription))
+    )
     assert said >= REASONS_OF_GAPS
 
 
@@ -100,9 +102,9 @@ def test_the_numbers_are_those_of_the_program() -> None:
     listener = ListenerConfig(name="internal", host="127.0.0.1", port=0)
     for number in (
         f"{MAX_SUBSCRIPTIONS} subscriptions",
-        f"{subscriptions.MAX_WAITING_BYTES:,} bytes waiting",
-        f"{subscriptions.EVENT_OVERHEAD} bytes beside its text",
-        f"every {subscriptions.BEAT_S:g} s",
+        f"{logged_subscription.MAX_WAITING_BYTES:,} bytes waiting",
+        f"{logged_subscription.EVENT_OVERHEAD} bytes beside its text",
+        f"every {subscription.BEAT_S:g} s",
         f"up to {MAX_FILTER_VALUES:,}",
         f"up to {MAX_FIELDS}",
         f"up to {MAX_RATE_HZ:,.0f}",

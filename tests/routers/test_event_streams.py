@@ -10,7 +10,7 @@ import trio.testing
 from skygw.protocol.streams import RETAINED_STREAMS, StaleReason, StreamName
 from skygw.routers.event_streams import RETRY_MS, SERVER_SENT
 from skygw.serving import End
-from skygw.telemetry import subscriptions
+from skygw.telemetry import logged_subscription, subscription
 from tests.routers.stream_doors import stream_doors
 from tests.serving.served import PATIENCE_S
 
@@ -137,7 +137,7 @@ async def test_a_value_that_is_no_longer_current_is_said_to_be() -> None:
 
 
 async def test_beats_come_while_nothing_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriptions, "BEAT_S", 0.05)
+    monkeypatch.setattr(subscription, "BEAT_S", 0.05)
     async with stream_doors() as doors, doors.source() as source:
         await source.ask(DEVICES)
         first, second, third = await source.hear_kinds("event_live", "event_live", "event_live")
@@ -290,7 +290,7 @@ async def test_a_token_ends_a_stream_that_never_rests_as_well() -> None:
 
 
 async def test_a_subscription_that_ended_ends_the_answer_with_its_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriptions, "MAX_WAITING_BYTES", 4_000)
+    monkeypatch.setattr(logged_subscription, "MAX_WAITING_BYTES", 4_000)
     async with stream_doors() as doors, doors.source() as source:
         await source.ask(LOGS)
         await source.hear_kinds("event_live")

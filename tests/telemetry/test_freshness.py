@@ -13,7 +13,7 @@ from skygw.protocol.streams import StaleReason, StreamName
 from skygw.telemetry import freshness as room
 from skygw.telemetry.freshness import TURNS_TO_READ, next_look
 from skygw.telemetry.hub import StreamHub
-from skygw.telemetry.retained import Value, utc
+from skygw.telemetry.value import Value, utc
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.moments import NOW
 from tests.fakes.telemetry_rooms import Goodbye, Reader, Session, Site, asks, snapshot

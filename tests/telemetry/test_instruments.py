@@ -14,7 +14,7 @@ from skygw.ids import Epoch
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.streams import StaleReason, StreamName
 from skygw.telemetry.hub import StreamHub
-from skygw.telemetry.retained import Value
+from skygw.telemetry.value import Value
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.moments import NOW
 from tests.fakes.telemetry_rooms import Goodbye, Reader, Session, Site, asks, snapshot

@@ -14,7 +14,7 @@ from skygw.protocol.streams import StaleReason, StreamName
 from skygw.telemetry import kept_values as room
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.kept_values import FLUSH_EVERY_S, TRY_AGAIN_S, KeptValues, restore
-from skygw.telemetry.retained import Value
+from skygw.telemetry.value import Value
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.memory_values import MemoryDirectory, MemoryValues
 from tests.fakes.moments import NOW

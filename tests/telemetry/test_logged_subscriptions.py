@@ -11,11 +11,11 @@ from trio.abc import Clock
 from skygw.errors import Busy, Invalid
 from skygw.ids import InstallId
 from skygw.protocol.streams import StreamName
+from skygw.telemetry import logged_subscription as room_of_subscriptions
 from skygw.telemetry import outlet as outlet_room
-from skygw.telemetry import subscriptions as room_of_subscriptions
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.log import LogKind
-from skygw.telemetry.subscriptions import LoggedSubscription
+from skygw.telemetry.logged_subscription import LoggedSubscription
 from tests.fakes.memory_log import MemoryLog, an_event
 from tests.fakes.telemetry_rooms import Reader, Site, asks
 

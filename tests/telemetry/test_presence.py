@@ -12,7 +12,7 @@ from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.streams import StreamName
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.presence import RETURN_GRACE_S, installation_resource
-from skygw.telemetry.retained import Value
+from skygw.telemetry.value import Value
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.moments import NOW
 from tests.fakes.telemetry_rooms import Goodbye, Reader, Session, Site, asks

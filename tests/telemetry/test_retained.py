@@ -1,7 +1,7 @@
 """The latest value of every resource: which one is latest, whose it is, and how much one node can make us hold."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -14,9 +14,12 @@ from skygw.protocol.streams import StaleReason, StreamFilter, StreamName
 from skygw.telemetry import retained as room
 from skygw.telemetry.audience import Want
 from skygw.telemetry.positions import Versions
-from skygw.telemetry.retained import RetainedValues, Value
+from skygw.telemetry.retained import RetainedValues
 from tests.fakes.moments import NOW
 from tests.fakes.telemetry_rooms import Site, snapshot
+
+if TYPE_CHECKING:
+    from skygw.telemetry.value import Value
 
 DEVICE = StreamName.DEVICE_SNAPSHOT
 

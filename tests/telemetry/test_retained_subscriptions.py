@@ -15,8 +15,8 @@ from skygw.ids import Epoch
 from skygw.protocol.streams import StaleReason, StreamName
 from skygw.telemetry import outlet as outlet_room
 from skygw.telemetry.hub import StreamHub
-from skygw.telemetry.retained import Value
-from skygw.telemetry.subscriptions import BEAT_S
+from skygw.telemetry.subscription import BEAT_S
+from skygw.telemetry.value import Value
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.telemetry_rooms import Reader, Site, asks, snapshot
 

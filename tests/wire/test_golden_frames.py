@@ -12,7 +12,7 @@ from skygw.protocol.streams import EventGap, EventLive, EventStale, EventSubscri
 from skygw.protocol.subscriber_frames import AnswerFrame, LoggedEvent, RetainedEvent
 from skygw.resources import Resource, ResourceKind
 from skygw.telemetry.dialects import WITH_EXTENSIONS
-from skygw.telemetry.retained import Value
+from skygw.telemetry.value import Value
 from tests.fakes.memory_log import an_event
 from tests.wire.samples import DIRECTIONS, FILES, direction_of, kind_of, name_of, text_of
 
