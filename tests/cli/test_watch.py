@@ -254,6 +254,8 @@ class OnATerminal:
             stdout=theirs,
             stderr=theirs,
             env={**os.environ, "TERM": "xterm-256color", **environment},
+            # Whoever runs the tests in the background of a shell ignores Ctrl-C, and hands that on.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         os.close(theirs)
         self.written = ""
