@@ -8,7 +8,6 @@ import trio
 from skygw.errors import LinkLost
 from skygw.nodes.outbox import Lane, Outbox, Parcel, ParcelState
 from skygw.nodes.relay import relay
-from skygw.protocol.streams import SubscribeStream
 
 
 class Scripted:
@@ -18,12 +17,6 @@ class Scripted:
         self.news: deque[str] = deque()
         self.asked = 0
         self.closed = False
-
-    def subscribe(self, asked: SubscribeStream) -> None:
-        raise NotImplementedError
-
-    def unsubscribe(self, subscription_id: str) -> bool:
-        raise NotImplementedError
 
     async def next(self) -> list[str]:
         self.asked += 1
