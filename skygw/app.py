@@ -18,11 +18,15 @@ from skygw.auth.issuer_http import open_issuer_client
 from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
 from skygw.auth.networks import Network, client_address
 from skygw.control.commands import CommandService
+from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
 from skygw.control.direct_rpc import DirectRpc
 from skygw.control.guards import Guards
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
+from skygw.control.running_tasks import TaskGuard
 from skygw.control.safing_spool import SafingSpool
+from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord
+from skygw.control.task_aborts import TaskAborts
 from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
@@ -36,9 +40,10 @@ from skygw.database.node_sessions import NodeSessions
 from skygw.database.platform import check_platform
 from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.retained_values import PgRetainedValues, next_era
+from skygw.database.running_tasks import PgRunningTasks
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
-from skygw.nodes.admission import NodeDoor
+from skygw.nodes.admission import NodeDoor, SessionWitness
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
 from skygw.nodes.outbox import Lane
@@ -127,12 +132,23 @@ async def run(
         epochs = NodeSessions(database)
         hub, kept_values = await _open_hub(database, installations, heartbeat_s=settings.heartbeat_s, metrics=metrics)
         lease_ledger = PgLeases(database, committed=hub.feed.poke)
-        leases = LeaseService(ledger=lease_ledger, registry=registry, retained=hub.retained)
+        tasks = PgRunningTasks(database)
+        aborts = TaskAborts(tasks=tasks, registry=registry)
+        leases = LeaseService(ledger=lease_ledger, registry=registry, retained=hub.retained, aborts=aborts)
+        sites = SiteWord(hub.retained, registry)
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
             controllers=installations,
-            guards=Guards([LeaseGuard(lease_ledger, is_required=settings.leases_required)]),
+            guards=Guards(
+                [
+                    LeaseGuard(lease_ledger, is_required=settings.leases_required),
+                    LocalControlGuard(sites),
+                    InterlockGuard(sites),
+                    TaskGuard(tasks),
+                    ConfigurationGuard(AnnouncedRevisions(registry)),
+                ]
+            ),
             finished=metrics.command_ended,
             spool=SafingSpool(settings.data_dir / SPOOL_FOLDER),
         )
@@ -161,7 +177,8 @@ async def run(
             results=commands,
             metrics=metrics,
         )
-        door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=[commands, leases, hub])
+        witnesses: list[SessionWitness] = [commands, leases, aborts, hub]
+        door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=witnesses)
         draining = trio.Event()
         node_side = node_app(
             [
@@ -228,6 +245,7 @@ async def run(
                 await nursery.start(refresh)
             await nursery.start(commands.run)
             nursery.start_soon(leases.run)
+            nursery.start_soon(aborts.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(signer.run)

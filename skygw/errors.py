@@ -157,6 +157,33 @@ class StaleFence(GatewayError):
     reason = "stale_fence"
 
 
+class LocalControl(GatewayError):
+    """Somebody at the site has taken control; only safing passes until they give it back."""
+
+    reason = "local_control"
+    retry_unless_told = Retry.AFTER
+
+
+class InterlockActive(GatewayError):
+    """A shutdown interlock holds; `details` say which, and why."""
+
+    reason = "interlock_active"
+    retry_unless_told = Retry.AFTER
+
+
+class TaskActive(GatewayError):
+    """A task runs there; `details` name it."""
+
+    reason = "task_active"
+    retry_unless_told = Retry.AFTER
+
+
+class ConfigurationChanged(GatewayError):
+    """The hardware is not what the caller takes it for; `details` have the revision that is current."""
+
+    reason = "configuration_changed"
+
+
 class NodeRefused(GatewayError):
     """The node said no and did nothing; `node_code` is its own word (`invalid`, `not_found`, `conflict`, …)."""
 

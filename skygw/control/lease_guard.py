@@ -9,8 +9,6 @@ from skygw.control.order import CommandOrder
 from skygw.errors import NotFound
 from skygw.ids import InstallId
 
-ENCLOSURE = "enclosure."
-
 
 @dataclass(frozen=True, slots=True)
 class Fence:
@@ -37,7 +35,7 @@ class LeaseGuard:
         standing = await self._ledger.standing(
             telescope_uid=order.telescope_uid,
             device_uid=order.device_uid,
-            moves_enclosure=order.command_type.startswith(ENCLOSURE),
+            moves_enclosure=order.moves_enclosure,
             secret=None if order.lease_uid is None else digest(order.lease_uid),
         )
         if standing is None:

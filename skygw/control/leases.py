@@ -22,6 +22,7 @@ from skygw.control.lease import (
     LeaseWish,
     Terms,
 )
+from skygw.control.task_aborts import TaskAborts
 from skygw.errors import LinkLost, NotFound, RoutingUnavailable
 from skygw.ids import InstallId, LeaseId, TelescopeUid
 from skygw.nodes.connection_registry import ConnectionRegistry
@@ -49,10 +50,13 @@ SESSIONS_AT_ONCE = 50
 class LeaseService:
     """Its `run` ends what is over, and tells nodes that came what is held. Told of every session."""
 
-    def __init__(self, *, ledger: LeaseLedger, registry: ConnectionRegistry, retained: RetainedValues) -> None:
+    def __init__(
+        self, *, ledger: LeaseLedger, registry: ConnectionRegistry, retained: RetainedValues, aborts: TaskAborts
+    ) -> None:
         self._ledger = ledger
         self._registry = registry
         self._retained = retained
+        self._aborts = aborts
         self._newest: dict[UUID, tuple[int, int]] = {}
         """Of each resource, the newest that was told: a reading that was under way meanwhile is older."""
         self._came: dict[InstallId, NodeSession] = {}
@@ -65,6 +69,8 @@ class LeaseService:
         asked_at = trio.current_time()
         control, changed = await self._ledger.acquire(wish)
         self._tell(changed, asked_at)
+        if changed and control.lease is not None:
+            self._aborts.lease_granted(control.lease)
         return control, bool(changed)
 
     async def renew(self, lease_id: LeaseId, proof: LeaseProof, terms: Terms | None) -> Control:
@@ -197,6 +203,7 @@ def _told(lease: Lease) -> dict[str, object]:
         "warn_at": utc(lease.expires_at - timedelta(seconds=lease.terms.warn_s)),
         "on_expiry": lease.terms.on_expiry.value,
         "deadman_s": lease.terms.deadman_s,
+        "while_task": lease.while_task.value,
         "ended_at": None if lease.ended_at is None else utc(lease.ended_at),
         "ended_by": None if by is None else by.said(),
         "reason": None if ending is None else ending.reason,

@@ -35,6 +35,11 @@ class CommandOrder:
         return found
 
     @property
+    def moves_enclosure(self) -> bool:
+        """Sent to a telescope it moves what is over it."""
+        return self.command_type.startswith("enclosure.")
+
+    @property
     def identity(self) -> bytes:
         """What makes a repeat a repeat."""
         return command_identity(self.telescope_uid, self.device_uid, self.command.text)

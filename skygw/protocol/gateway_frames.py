@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from skygw.ids import CallId, CommandId, DeviceUid, Epoch, OutboxUid, RegistryUid, SessionUid, TelescopeUid
+from skygw.ids import CallId, CommandId, DeviceUid, Epoch, OutboxUid, RegistryUid, SessionUid, TaskUid, TelescopeUid
 from skygw.protocol.frame import (
     MAX_SEQ,
     Counter,
@@ -50,6 +50,14 @@ class LeaseEnd(StrEnum):
     BROKEN = "broken"
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
+
+
+class TaskDirective(StrEnum):
+    """What the hub wants of a task that runs: `stop` ends it in order, `abort` at once."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    ABORT = "abort"
 
 
 class CancelMode(StrEnum):
@@ -136,6 +144,17 @@ class EventManualControlLease(Frame):
     on_expiry: OnExpiry | None = None
     deadman_ms: Milliseconds | None = None
     ended: LeaseEnd | None = None
+    t_ms: Milliseconds
+
+
+class EventTaskChanged(Frame):
+    """What the hub wants of a task has changed, at `t_ms`. Told again after a `welcome` for as long as it is wanted."""
+
+    kind: Literal["event_task_changed"] = "event_task_changed"
+    task_uid: TaskUid
+    telescope_uid: TelescopeUid | None = None
+    directive: TaskDirective
+    reason: ShortText | None = None
     t_ms: Milliseconds
 
 
@@ -267,6 +286,7 @@ GatewayFrame = (
     | Nack
     | EventCommand
     | EventManualControlLease
+    | EventTaskChanged
     | CancelCommand
     | QueryCommand
     | DirectRequest

@@ -1,13 +1,13 @@
 """What is asked and told of leases: camelCase on the wire, validated once. The secret is told to its holder alone."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import uuid4
 
 from pydantic import Field, model_validator
 
-from skygw.control.lease import LONGEST_S, SHORTEST_S, Control, Holder, Terms
-from skygw.ids import DeviceUid, LeaseId, LeaseUid, TelescopeUid
+from skygw.control.lease import LONGEST_S, SHORTEST_S, Control, Holder, Terms, WhileTask
+from skygw.ids import DeviceUid, LeaseId, LeaseUid, TaskUid, TelescopeUid
 from skygw.protocol.gateway_frames import LeaseEnd, OnExpiry
 from skygw.resources import ResourceKind
 from skygw.routers.schemas import ActorBody, Body, View
@@ -33,8 +33,12 @@ class AcquireBody(Body):
     on_expiry: OnExpiry = OnExpiry.SAFE_SHUTDOWN
     deadman_s: Duration | None = None
     while_task: Annotated[
-        Literal["refuse"], Field(description="`finish` and `interrupt` are refused for now: tasks are not served.")
-    ] = "refuse"
+        WhileTask,
+        Field(
+            description="If a task runs: no lease, or a lease under which nothing is moved until the task has ended by "
+            "itself (`finish`) or is aborted (`interrupt`)."
+        ),
+    ] = WhileTask.REFUSE
 
     @model_validator(mode="after")
     def _holds_together(self) -> "AcquireBody":
@@ -81,6 +85,10 @@ class HolderView(View):
     actor: dict[str, str] | None
 
 
+class TaskView(View):
+    uid: TaskUid
+
+
 class LeaseView(View):
     """A lease as known now. `leaseUid` is null but in the answer to who acquired it; `held` goes by the database's
     clock.
@@ -100,6 +108,8 @@ class LeaseView(View):
     duration_s: float
     on_expiry: OnExpiry
     deadman_s: float | None
+    while_task: WhileTask
+    waiting_for_task: TaskView | None
     ended_at: datetime | None
     ended: LeaseEnd | None
     ended_by: HolderView | None
@@ -136,6 +146,8 @@ def lease_view(control: Control, *, lease_uid: LeaseUid | None = None) -> LeaseV
         duration_s=lease.terms.duration_s,
         on_expiry=lease.terms.on_expiry,
         deadman_s=lease.terms.deadman_s,
+        while_task=lease.while_task,
+        waiting_for_task=None if control.held is None or control.waits_for is None else TaskView(uid=control.waits_for),
         ended_at=lease.ended_at,
         ended=None if ending is None else ending.how,
         ended_by=None if ending is None or ending.by is None else _holder(ending.by),

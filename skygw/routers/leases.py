@@ -51,6 +51,7 @@ class LeaseRouter:
             lease_uid=body.lease_uid,
             holder=_holder(principal, body.actor),
             terms=body.terms,
+            while_task=body.while_task,
         )
         control, is_new = await self._leases.acquire(wish)
         return json_answer(lease_view(control, lease_uid=body.lease_uid), 201 if is_new else 200)

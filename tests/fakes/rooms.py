@@ -7,13 +7,17 @@ from uuid import uuid4
 import trio
 
 from skygw.control.commands import CommandService
+from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
 from skygw.control.guards import Guards
 from skygw.control.lease import Place
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
 from skygw.control.order import CommandOrder
+from skygw.control.running_tasks import TaskGuard
 from skygw.control.safing_spool import SafingSpool
+from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord
+from skygw.control.task_aborts import TaskAborts
 from skygw.ids import (
     BootId,
     CommandId,
@@ -38,6 +42,7 @@ from skygw.telemetry.hub import StreamHub
 from tests.fakes.memory_leases import MemoryLeases
 from tests.fakes.memory_link import MemoryLink
 from tests.fakes.memory_log import MemoryLog
+from tests.fakes.memory_tasks import MemoryTasks
 from tests.fakes.ports import (
     CountedMetrics,
     MemoryCommands,
@@ -140,12 +145,25 @@ class Gateway:
         self.lease_database = Switch()
         """One of its own: tests count how long the other takes."""
         self.lease_ledger = MemoryLeases(self.lease_database, self.epochs.fences)
-        self.leases = LeaseService(ledger=self.lease_ledger, registry=self.registry, retained=self.snapshots)
+        self.tasks = MemoryTasks(self.lease_ledger, self.lease_database)
+        self.aborts = TaskAborts(tasks=self.tasks, registry=self.registry)
+        self.leases = LeaseService(
+            ledger=self.lease_ledger, registry=self.registry, retained=self.snapshots, aborts=self.aborts
+        )
+        sites = SiteWord(self.snapshots, self.registry)
         self.commands = CommandService(
             registry=self.registry,
             ledger=self.ledger,
             controllers=self.controllers,
-            guards=Guards([LeaseGuard(self.lease_ledger, is_required=leases_required)]),
+            guards=Guards(
+                [
+                    LeaseGuard(self.lease_ledger, is_required=leases_required),
+                    LocalControlGuard(sites),
+                    InterlockGuard(sites),
+                    TaskGuard(self.tasks),
+                    ConfigurationGuard(AnnouncedRevisions(self.registry)),
+                ]
+            ),
             finished=self.command_outcomes.append,
             spool=spool,
         )
@@ -163,7 +181,7 @@ class Gateway:
                 results=self.commands,
                 metrics=self.metrics,
             ),
-            witnesses=[self.commands, self.leases],
+            witnesses=[self.commands, self.leases, self.aborts],
         )
         self._nursery = nursery
 
