@@ -306,6 +306,8 @@ async def _get(connection: Connection, command_id: CommandId) -> CommandRecord |
 
 async def _with_transitions(connection: Connection, rows: Iterable[asyncpg.Record]) -> list[CommandRecord]:
     records = {row["command_id"]: _record(row) for row in rows}
+    if not records:
+        return []
     for row in await connection.fetch(FIND_TRANSITIONS, list(records)):
         by = None
         if row["service"] is not None:
