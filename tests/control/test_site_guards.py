@@ -145,6 +145,8 @@ def test_whatever_else_moves_a_mount_or_a_roof_is_against_an_interlock() -> None
         "enclosure.open",
     ):
         assert defies_interlock(command_type)
+    for command_type in ("mount.stop", "enclosure.stop", "mount.slew.abort", "telescope.safe_shutdown"):
+        assert not defies_interlock(command_type)
 
 
 async def test_no_stop_is_asked_about_interlocks_and_local_control(pair: Pair) -> None:
