@@ -30,9 +30,10 @@ AT_RESOURCE = """
       )
 """
 
-FIRST = "ORDER BY task.id LIMIT 1"
+# No LIMIT: it would tempt the planner to walk all tasks there ever were by their key.
+IN_ORDER = "ORDER BY task.id"
 
-FIND_AT = ACTIVE + AT_RESOURCE.format(uid="$1") + FIRST
+FIND_AT = ACTIVE + AT_RESOURCE.format(uid="$1") + IN_ORDER
 
 FIND_UNDER_ITS_ENCLOSURE = f"""{ACTIVE}
       AND telescope.id IN (
@@ -43,10 +44,13 @@ FIND_UNDER_ITS_ENCLOSURE = f"""{ACTIVE}
           WHERE named.uid = $1 AND device.telescope_id IS NULL AND device.device_type = 'enclosure'
             AND NOT device.is_deleted
       )
-    {FIRST}
+    {IN_ORDER}
 """  # noqa: S608 -- constants of ours
 
-WAITED_FOR = f"(SELECT active.uid FROM ({ACTIVE}{AT_RESOURCE.format(uid='fence.resource_uid')}{FIRST}) AS active)"  # noqa: S608 -- constants of ours
+WAITED_FOR = f"""(
+    SELECT (array_agg(active.uid))[1]
+    FROM ({ACTIVE}{AT_RESOURCE.format(uid="fence.resource_uid")}{IN_ORDER}) AS active
+)"""  # noqa: S608 -- constants of ours
 """The task that a lease on `fence.resource_uid` waits for."""
 
 LIST_TO_ABORT = (

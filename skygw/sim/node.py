@@ -25,6 +25,7 @@ from skygw.client.node import (
     monotonic_ms,
 )
 from skygw.ids import InstallId
+from skygw.protocol.interlocks import defies_interlock
 from skygw.protocol.node_frames import CanceledHow, CommandStatus
 from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.sim.blueprint import Layout
@@ -113,12 +114,13 @@ class SimulatedNode:
         self._watch = None if self.weather is None else self._watch_over(self.weather)
         if self._watch is not None and site.enclosure in post.devices:
             site.why_shut = self._watch.why_shut
+        self._why_shut = site.why_shut if self._watch is None else self._watch.why_shut
         self.telemetry = NodeTelemetry(
             post,
             site,
             self.client,
             every_s=habits.snapshot_every_s,
-            why_shut=site.why_shut if self._watch is None else self._watch.why_shut,
+            why_shut=self._why_shut,
             note=self._note,
         )
         self.operations.register(self.client)
@@ -163,6 +165,9 @@ class SimulatedNode:
         problem = self._not_mine(command)
         if problem is not None:
             return CommandOutcome.rejected("not_found", problem)
+        interlock = self._why_shut()
+        if interlock is not None and defies_interlock(command.type):
+            return CommandOutcome.rejected("interlock_active", f"A shutdown interlock is active: {interlock}.")
         try:
             outcome = await self._execute(command)
         except trio.Cancelled:

@@ -91,7 +91,7 @@ async def test_who_comes_second_is_told_who_has_control_and_when_to_come_back(wo
         ({"telescopeUid": str(uuid4()), "durationS": 0}, "durationS"),
         ({"telescopeUid": str(uuid4()), "durationS": 10**6}, "durationS"),
         ({"telescopeUid": str(uuid4()), "onExpiry": "explode"}, "onExpiry"),
-        ({"telescopeUid": str(uuid4()), "whileTask": "interrupt"}, "whileTask"),
+        ({"telescopeUid": str(uuid4()), "whileTask": "explode"}, "whileTask"),
         ({"telescopeUid": str(uuid4()), "durationS": 10, "warnS": 20}, "body"),
         ({"telescopeUid": str(uuid4()), "leaseUid": "mine"}, "leaseUid"),
     ],
