@@ -103,8 +103,8 @@ LOSE_BEFORE = """
     LIMIT $3
 """
 
-# What the table of steps does not let is passed over. The row is locked before the table is asked: whoever has waited for
-# somebody else's step goes on from that one.
+# What the table of steps does not let is passed over. The row is locked before the table is asked: whoever has waited
+# for somebody else's step goes on from that one.
 MOVE = """
     WITH before AS (
         SELECT command_id, state FROM skygw.command WHERE command_id = $1 FOR UPDATE

@@ -90,8 +90,8 @@ APPEND = """
     LEFT JOIN command ON command.command_id = report.command_id AND command.install_id = report.install_id
 """
 
-# A command that has ended stays as it is, and so does one of another installation. The row is locked before the table of
-# steps is asked: whoever has waited for the gateway's step goes on from that one.
+# A command that has ended stays as it is, and so does one of another installation. The row is locked before the table
+# of steps is asked: whoever has waited for the gateway's step goes on from that one.
 APPLY_RESULT = """
     WITH found AS (
         SELECT command_id, state

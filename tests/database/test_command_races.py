@@ -26,12 +26,10 @@ async def while_it_becomes(
     """Writes while somebody else, who has the row, moves the command."""
     async with trio.open_nursery() as nursery:
         with psycopg.connect(postgres.gateway_url) as rival:
-            rival.execute(
-                "UPDATE skygw.command SET state = %s WHERE command_id = %s", [state.value, record.command_id]
-            )
+            rival.execute("UPDATE skygw.command SET state = %s WHERE command_id = %s", [state.value, record.command_id])
             nursery.start_soon(write)
             with trio.fail_after(10), psycopg.connect(postgres.owner_url, autocommit=True) as looking:
-                while looking.execute(WAITING.encode()).fetchone() == (0,):
+                while looking.execute(WAITING.encode()).fetchone() == (0,):  # noqa: ASYNC110 - a lock has no events
                     await trio.sleep(0.01)
 
 
