@@ -54,6 +54,7 @@ WEATHER_UNSAFE = "weather_unsafe"
 WEATHER_UNKNOWN = "weather_unknown"
 
 
+KEPT = {"readout": "kept"}
 DISCARDED = {"readout": "discarded"}
 """What becomes of an exposure that is ended before its frame is stored, also in the middle of its readout."""
 
@@ -335,7 +336,7 @@ class Site:
                 await telescope.filter_wheel.turn_to(order, slot)
 
         frame = await camera.expose(order, duration_s=asked.duration_s, binning=asked.binning, before=turn_wheel)
-        return asdict(frame)
+        return {**asdict(frame), **KEPT}
 
 
 def _rejected(refusal: Refused) -> Execution:

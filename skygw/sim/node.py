@@ -4,7 +4,7 @@ import math
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -205,9 +205,10 @@ class SimulatedNode:
         outcome = await self._interrupted(command)
         if command.cancel_requested.is_set():
             return outcome
-        return CommandOutcome.failed(
+        failed = CommandOutcome.failed(
             "deadline_exceeded", "The caller's time ran out; the hardware was stopped.", proof=outcome.proof
         )
+        return replace(failed, result=outcome.result)
 
     async def _cancel_when_asked(self, command: Command, work: trio.CancelScope) -> None:
         await command.cancel_requested.wait()

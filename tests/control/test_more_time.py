@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from math import inf
+from typing import Any
 
 import trio
 import trio.testing
@@ -16,7 +17,7 @@ from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 Clock = trio.testing.MockClock
 
 
-async def sent(nursery: trio.Nursery, **changed: float) -> tuple[Gateway, CommandOrder, PlayedLink, EventCommand]:
+async def sent(nursery: trio.Nursery, **changed: Any) -> tuple[Gateway, CommandOrder, PlayedLink, EventCommand]:
     gateway, site = Gateway(nursery, SessionRules(dead_after_s=inf)), Site()
     await nursery.start(gateway.commands.run)
     link = await gateway.connect(site)
