@@ -95,9 +95,9 @@ class BlockingCommand:
         """What stands if the handler is ended by an exception of a cancel."""
         self._command.report(outcome)
 
-    def progress(self, fraction: float, *, more_time_ms: int | None = None) -> None:
-        """Durable. Raises `trio.Cancelled` after the hard end of a cancel."""
-        trio.from_thread.run(lambda: self._command.progress(fraction, more_time_ms=more_time_ms))
+    def progress(self, fraction: float, *, more_time_ms: int | None = None) -> float:
+        """As `Command.progress`. Raises `trio.Cancelled` after the hard end of a cancel."""
+        return trio.from_thread.run(lambda: self._command.progress(fraction, more_time_ms=more_time_ms))
 
 
 class BlockingFollowing:

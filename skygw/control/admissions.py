@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 import trio
 
-from skygw.control.ledger import Caller
+from skygw.control.ledger import Caller, CancelRequest
 from skygw.control.order import CommandOrder
 from skygw.ids import CommandId
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Why a command is not written to its node any more, and who saw to that."""
+    """Why a command is not written to its node any more, and who saw to that: by a stop, or by this cancel."""
 
     why: str
     by: Caller
+    cancel: CancelRequest | None = None
 
 
 class Admission:
@@ -27,6 +28,8 @@ class Admission:
         self.command_type = order.command_type
         self.deadline = trio.current_time() + order.timeout_s
         self.revoked: Revocation | None = None
+        self.cancels: list[CancelRequest] = []
+        """Those that met a new command here; of one that is known already they are kept elsewhere."""
         self.looked_up = trio.Event()
         """Set when it is known whether the ledger has it, or when that is not going to be known."""
         self.is_new = False
@@ -35,6 +38,8 @@ class Admission:
 
     def revoke(self, revocation: Revocation) -> None:
         """It will not be written to the node. The first reason wins."""
+        if revocation.cancel is not None:
+            self.cancels.append(revocation.cancel)
         if self.revoked is None:
             self.revoked = revocation
 
@@ -63,6 +68,9 @@ class Admissions:
 
     def __len__(self) -> int:
         return len(self._under_way)
+
+    def command_ids(self) -> set[CommandId]:
+        return {admission.order.command_id for admission in self._under_way}
 
     def of(self, command_id: CommandId) -> list[Admission]:
         return [admission for admission in self._under_way if admission.order.command_id == command_id]

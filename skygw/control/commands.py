@@ -9,22 +9,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
+from uuid import uuid4
 
 import trio
 
 from skygw.control.admissions import Admission, Admissions, Revocation
 from skygw.control.command_frames import event_of, send_cancel
 from skygw.control.guards import Guards
-from skygw.control.lease_guard import Fence
 from skygw.control.ledger import (
     ENDS,
-    NEVER_WRITTEN,
     Caller,
+    CancelRequest,
     CommandLedger,
     CommandQuery,
     CommandRecord,
     CommandState,
-    Move,
     Transition,
 )
 from skygw.control.live_command import LiveCommand, overtakes
@@ -50,7 +49,7 @@ from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Ending
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import CancelMode
-from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
+from skygw.protocol.node_frames import PublishCommandResult
 from skygw.protocol.safing import is_safing
 
 MAX_LIVE_COMMANDS = 20_000
@@ -99,8 +98,14 @@ class CommandService:
         self._ledger = ledger
         self._controllers = controllers
         self._guards = guards
-        self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished, spool=spool)
         self._admissions = Admissions()
+        self._live = LiveCommands(
+            registry=registry,
+            ledger=ledger,
+            finished=finished,
+            admitting=self._admissions.command_ids,
+            spool=spool,
+        )
         self._draining = False
 
     @property
@@ -148,12 +153,14 @@ class CommandService:
             found += self._refusals(order, self._registry.current(install_id))
         return found, duplicate
 
-    async def wait(self, command_id: CommandId, wait_s: float) -> CommandRecord:
-        """The record when the command has ended, or as it stands after `wait_s`. Raises `NotFound`."""
+    async def wait(self, command_id: CommandId, wait_s: float, *, for_cancel: bool = False) -> CommandRecord:
+        """The record when the command has ended, or as it stands after `wait_s`; `for_cancel` also when the node says
+        that it cannot be canceled. Raises `NotFound`.
+        """
         live = self._live.find(command_id)
         if live is not None:
             with trio.move_on_after(wait_s):
-                await live.settled()
+                await live.settled(or_not_cancelable=for_cancel)
             return live.record
         return await self.get(command_id)
 
@@ -178,17 +185,20 @@ class CommandService:
         """Asks the node to cancel; safing. Needs no ledger for a command this process sent; for another one, with the
         ledger away, every connected node is asked. Raises `NodeOffline`, `NotFound`.
 
-        A command that is being admitted, or waits here, is taken back instead: a cancel would overtake it.
+        A command that is being admitted, or waits here, is taken back instead: a cancel would overtake it. Who asked is
+        recorded when the ledger takes it, and not waited for.
         """
-        canceled = Revocation("canceled before it was written", by)
+        asked = CancelRequest(uuid4(), command_id, datetime.now(UTC), mode, grace_s, by)
+        canceled = Revocation("canceled before it was written", by, asked)
         admissions = self._admissions.of(command_id)
         for admission in admissions:
             admission.revoke(canceled)
         live = self._live.find(command_id)
         if live is not None and self._live.take_back(live, canceled):
+            self._live.cancel_asked(asked)
             return Cancellation("before_start", live.record)
         if live is not None and not live.ended:
-            return await self._cancel_live(live, mode, grace_s)
+            return await self._cancel_live(live, asked)
         record: CommandRecord | None = None
         with trio.move_on_after(LEDGER_PATIENCE_S), suppress(RoutingUnavailable):
             if admissions:
@@ -201,12 +211,13 @@ class CommandService:
                 if admissions:  # which ended without it
                     return Cancellation("before_start", None)
                 raise
-        return self._cancel_stored(command_id, record, mode, grace_s)
+        return self._cancel_stored(record, asked)
 
-    async def _cancel_live(self, live: LiveCommand, mode: CancelMode, grace_s: float | None) -> Cancellation:
+    async def _cancel_live(self, live: LiveCommand, asked: CancelRequest) -> Cancellation:
         session = self._registry.current(live.record.install_id)
         if session is not None:
-            send_cancel(session, live.record.command_id, mode, grace_s)  # before anything is asked of the ledger
+            send_cancel(session, asked)  # before anything is asked of the ledger
+        self._live.cancel_asked(asked)
         if live.record.state is CommandState.UNKNOWN:
             with trio.move_on_after(LEDGER_PATIENCE_S):
                 await self._live.resolve(live)
@@ -216,24 +227,24 @@ class CommandService:
             raise _offline()
         return Cancellation("asked", live.record)
 
-    def _cancel_stored(
-        self, command_id: CommandId, record: CommandRecord | None, mode: CancelMode, grace_s: float | None
-    ) -> Cancellation:
+    def _cancel_stored(self, record: CommandRecord | None, asked: CancelRequest) -> Cancellation:
         if record is None:
+            self._live.cancel_asked(asked)
             # Nobody here knows whose command it was. A node that does not know the id only remembers not to run it.
             for connected in self._registry:
                 with suppress(LinkLost):
-                    send_cancel(connected, command_id, mode, grace_s)
+                    send_cancel(connected, asked)
             return Cancellation("asked", None)
-        if record.state in ENDS:
-            return Cancellation("ended", record)
         session = self._registry.current(record.install_id)
-        if session is None:
-            raise _offline()
-        send_cancel(session, command_id, mode, grace_s)
-        if self._live.find(command_id) is None:  # sent before a restart: follow it again
-            self._live.add_again(record)
-        return Cancellation("asked", record)
+        if record.state not in ENDS:
+            if session is None:
+                self._live.cancel_asked(asked)
+                raise _offline()
+            send_cancel(session, asked)
+            if self._live.find(record.command_id) is None:  # sent before a restart: follow it again
+                self._live.add_again(record)
+        self._live.cancel_asked(asked)
+        return Cancellation("ended" if record.state in ENDS else "asked", record)
 
     async def resolve(self, command_id: CommandId, end: CommandState, *, reason: str, by: Caller) -> CommandRecord:
         """Closes what is unknown by an administrator's word: its node cannot tell any more. Raises `NotFound`,
@@ -284,6 +295,8 @@ class CommandService:
         record = order.record(
             install_id, None if session is None else session.epoch, left_s=admission.deadline - trio.current_time()
         )
+        if fence is not None:
+            record.fence, record.fence_uid = fence.fence, fence.uid
         live = LiveCommand(
             record, command_type=admission.command_type, safing=False, in_ledger=True, deadline=admission.deadline
         )
@@ -291,45 +304,48 @@ class CommandService:
             live.in_ledger = False
             self._live.add(live)
             self._live.writer.record(live)
-            self._live.end_before_start(live, admission.revoked)
+            self._revoked(live, admission, admission.revoked)
             return record, False
         if session is None:
             raise _not_connected()
         for refusal in self._refusals(order, session):
             raise refusal
-        stored, duplicate = await self._admit(record, stored, admission)
+        try:
+            stored, duplicate = await self._admit(record, stored)
+        except RoutingUnavailable:
+            # It may be stored all the same. It was not sent, and the ledger hears that before a repeat is looked up.
+            self._live.add(live)
+            if admission.revoked is not None:
+                self._revoked(live, admission, admission.revoked)
+            else:
+                self._live.moved(live, CommandState.EXPIRED, Hop.GATEWAY, "the ledger did not say that it has it")
+            raise
         if duplicate:
             return stored, True
         self._live.add(live)
         if admission.revoked is not None:
-            self._live.end_before_start(live, admission.revoked)
+            self._revoked(live, admission, admission.revoked)
         else:
-            self._send(live, order, session, Lane.DATA, fence)
+            self._send(live, order, session, Lane.DATA)
         return record, False
 
-    async def _admit(
-        self, record: CommandRecord, stored: CommandRecord | None, admission: Admission
-    ) -> tuple[CommandRecord, bool]:
+    async def _admit(self, record: CommandRecord, stored: CommandRecord | None) -> tuple[CommandRecord, bool]:
         """Stores a new command, or a new life of one that was never written."""
-        try:
-            if stored is None:
-                return await self._ledger.admit(record)
-            if await self._ledger.readmit(record, seen=stored):
-                return record, False
-            return await self._ledger.get(record.command_id) or stored, True
-        except RoutingUnavailable:
-            if admission.revoked is not None:  # it may be stored all the same
-                record.canceled = CanceledHow.BEFORE_START
-                step = Transition(
-                    record.created_at, CommandState.CANCELED, Hop.GATEWAY, admission.revoked.why, admission.revoked.by
-                )
-                self._live.writer.note(Move(record.command_id, step, record.canceled))
-            raise
+        if stored is None:
+            return await self._ledger.admit(record)
+        if await self._ledger.readmit(record, seen=stored):
+            return record, False
+        return await self._ledger.get(record.command_id) or stored, True
+
+    def _revoked(self, live: LiveCommand, admission: Admission, revocation: Revocation) -> None:
+        for asked in admission.cancels:
+            self._live.cancel_asked(asked)
+        self._live.end_before_start(live, revocation)
 
     async def _stored(self, order: CommandOrder) -> CommandRecord | None:
         """A repeat gets the stored record even when the node is away. Raises `IdReused`."""
         live = self._live.find(order.command_id)
-        if live is not None and live.record.state is CommandState.EXPIRED:
+        if live is not None and live.record.state in (CommandState.EXPIRED, CommandState.CANCELED):
             with trio.move_on_after(CATCH_UP_S) as patience:
                 await self._live.writer.caught_up()
             if patience.cancelled_caught:
@@ -340,10 +356,12 @@ class CommandService:
         return record
 
     def _begins_anew(self, stored: CommandRecord) -> bool:
-        """Whether it was never written, and nobody here is about to write it."""
+        """Whether it was never written, and nobody here is about to write it. What was received and is followed by
+        nobody may have been written by a gateway that ended: its node is asked.
+        """
         live = self._live.find(stored.command_id)
         is_followed = live is not None and live.record.state is not CommandState.EXPIRED
-        return stored.state in NEVER_WRITTEN and not is_followed
+        return stored.state is CommandState.EXPIRED and not is_followed
 
     # Safing.
 
@@ -365,7 +383,7 @@ class CommandService:
         live = LiveCommand(record, command_type=order.command_type, safing=True, in_ledger=False, deadline=deadline)
         self._live.add(live)
         try:
-            self._send(live, order, session, Lane.SAFING, None)
+            self._send(live, order, session, Lane.SAFING)
         except GatewayError:
             self._live.drop(live)
             raise
@@ -407,16 +425,14 @@ class CommandService:
             )
         return session
 
-    def _send(
-        self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane, fence: Fence | None
-    ) -> None:
+    def _send(self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane) -> None:
         record = live.record
         left_s = live.deadline - trio.current_time()
         try:
             if not live.safing and left_s <= 0:
                 raise DeadlineExceeded("The time for this command ran out before it could be sent.")
             left = None if live.safing else left_s
-            parcel = session.put(lane, event_of(order, record, session, left_s=left, fence=fence))
+            parcel = session.put(lane, event_of(order, record, session, left_s=left))
         except GatewayError as error:
             # Admitted and never written: the ledger says so, and the caller is told why.
             self._live.moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)

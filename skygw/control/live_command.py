@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from skygw.control.ledger import ENDS, Caller, CommandRecord, CommandState, Transition, may_move
+from skygw.control.ledger import (
+    ENDS,
+    Caller,
+    CommandRecord,
+    CommandState,
+    Transition,
+    deadline_with,
+    may_move,
+)
 from skygw.errors import Hop
+from skygw.protocol.node_frames import CanceledHow
 
 if TYPE_CHECKING:
     from skygw.control.admissions import Admission
@@ -62,13 +71,37 @@ class LiveCommand:
             self.record.ended_at = step.at
             # A repeat of safing does not wait for the ledger: memory has to know that it is one.
             self.forget_at = trio.current_time() + (REMEMBER_SAFING_S if self.safing else 0.0)
-        self._changed.set()
-        self._changed = trio.Event()
+        self._tell()
         return step
 
-    async def settled(self) -> None:
-        """Waits for an end, or for `unknown`: nothing more may ever come. Cancelling changes nothing."""
+    def told(self, result: "PublishCommandResult") -> None:
+        """Takes what the node says beside the state; nothing of it after the end."""
+        if self.ended:
+            return
+        record = self.record
+        record.progress = result.progress if result.progress is not None else record.progress
+        record.result = result.result.text if result.result is not None else record.result
+        record.error = result.error.text if result.error is not None else record.error
+        record.proof = result.proof.text if result.proof is not None else record.proof
+        deadline_at = deadline_with(record, result.deadline_ms)
+        self.deadline += (deadline_at - record.deadline_at).total_seconds()
+        self.forget_at = max(self.forget_at, self.deadline + KEEP_AFTER_DEADLINE_S)
+        record.deadline_at = deadline_at
+        if result.canceled is not None:
+            record.canceled = result.canceled
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def settled(self, *, or_not_cancelable: bool = False) -> None:
+        """Waits for an end, or for `unknown`: nothing more may ever come. Whoever cancels need not wait any longer when
+        the node says that this cannot be canceled. Cancelling changes nothing.
+        """
         while not self.ended and self.record.state is not CommandState.UNKNOWN:
+            if or_not_cancelable and self.record.canceled == CanceledHow.NOT_CANCELABLE:
+                return
             await self._changed.wait()
 
 

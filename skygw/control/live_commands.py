@@ -1,13 +1,21 @@
 """The commands this process follows: what the node, the socket and the ledger say of each, in one place."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
 import trio
 
 from skygw.control.admissions import Revocation
-from skygw.control.ledger import Caller, CommandLedger, CommandRecord, CommandState, Move, may_move
+from skygw.control.ledger import (
+    Caller,
+    CancelRequest,
+    CommandLedger,
+    CommandRecord,
+    CommandState,
+    Move,
+    may_move,
+)
 from skygw.control.ledger_writer import LedgerWriter
 from skygw.control.live_command import LiveCommand
 from skygw.control.safing_spool import SafingSpool
@@ -17,6 +25,7 @@ from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.outbox import Parcel, ParcelState
 from skygw.protocol.gateway_frames import QueryCommand
 from skygw.protocol.json_text import read_value
+from skygw.protocol.never_received import says_never_received
 from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 
 log = logging.getLogger("skygw.control")
@@ -35,14 +44,19 @@ class LiveCommands:
         registry: ConnectionRegistry,
         ledger: CommandLedger,
         finished: Callable[[str], None],
+        admitting: Callable[[], Collection[CommandId]],
         spool: SafingSpool | None,
     ) -> None:
+        """`admitting` says what is on its way into the ledger, and not followed here yet."""
         self._registry = registry
         self._spool = spool
         self._ledger = ledger
         self._finished = finished
         self._live: dict[CommandId, LiveCommand] = {}
-        self.writer = LedgerWriter(ledger, settled=self._settled_in_ledger, lost=self._ask, spool=spool)
+        self._admitting = admitting
+        self.writer = LedgerWriter(
+            ledger, settled=self._settled_in_ledger, lost=self._ask, followed=self._followed, spool=spool
+        )
 
     def __len__(self) -> int:
         return len(self._live)
@@ -73,6 +87,17 @@ class LiveCommands:
         """Follows what becomes of its bytes."""
         live.parcel = parcel
         parcel.on_settled = lambda parcel: self._written(live, parcel)
+
+    def _followed(self, install_id: InstallId) -> Collection[CommandId]:
+        mine = (live.record for live in self._live.values() if live.record.install_id == install_id)
+        return {record.command_id for record in mine}.union(self._admitting())
+
+    def cancel_asked(self, request: CancelRequest) -> None:
+        """Shown from now on, and written when the ledger takes it."""
+        live = self._live.get(request.command_id)
+        if live is not None:
+            live.record.cancels.append(request)
+        self.writer.cancel(request)
 
     def take_back(self, live: LiveCommand, revocation: Revocation) -> bool:
         """Ends a command of which not a byte was handed over. Returns whether that is certain."""
@@ -105,6 +130,7 @@ class LiveCommands:
         except RoutingUnavailable:
             return  # then what memory knows is all that is known
         if stored is not None and may_move(live.record.state, stored.state):
+            stored.cancels += [request for request in live.record.cancels if request not in stored.cancels]
             live.record = stored
             if live.ended:
                 self._end(live)
@@ -139,7 +165,9 @@ class LiveCommands:
     def result_arrived(self, install_id: InstallId, result: PublishCommandResult) -> None:
         """Safing is answered from memory, because the database may be away."""
         live = self._live.get(result.command_id)
-        if live is not None and live.safing and live.record.install_id == install_id:
+        if live is None or not live.safing or live.record.install_id != install_id:
+            return
+        if not says_never_received(result):  # a stop may have run before its node wrote anything down
             self._apply(live, result)
 
     def result_committed(self, install_id: InstallId, result: PublishCommandResult) -> None:
@@ -159,19 +187,16 @@ class LiveCommands:
             session.say(QueryCommand(command_ids=tuple(unknown)))
 
     def session_ended(self, install_id: InstallId, epoch: Epoch) -> None:
-        """What was written to this session and has no end is unknown now; the node will tell when it is back."""
+        """What was written to this session and has no end is unknown now; the node will tell when it is back. What
+        becomes of bytes that are not written yet, the socket says.
+        """
         for live in self:
-            if live.record.install_id == install_id and live.record.epoch == epoch:
+            is_its = live.record.install_id == install_id and live.record.epoch == epoch
+            if is_its and live.record.state is not CommandState.RECEIVED:
                 self.moved(live, CommandState.UNKNOWN, Hop.GATEWAY, "the link was lost")
 
     def _apply(self, live: LiveCommand, result: PublishCommandResult) -> None:
-        record = live.record
-        record.progress = result.progress if result.progress is not None else record.progress
-        if not live.ended:
-            record.result = result.result.text if result.result is not None else record.result
-            record.error = result.error.text if result.error is not None else record.error
-            record.proof = result.proof.text if result.proof is not None else record.proof
-            record.canceled = result.canceled or record.canceled
+        live.told(result)
         if not live.in_ledger:
             live.results.append(result)
         # The ledger moves by the committed report itself; here only memory does.
@@ -198,14 +223,19 @@ class LiveCommands:
 
     async def _take_over(self, spool: SafingSpool) -> None:
         left = await trio.to_thread.run_sync(spool.take_over)
-        if not left:
+        if not left and not spool.left_cancels:
             return
-        log.warning("stops of a gateway that ended are recorded now", extra={"commands": len(left)})
+        log.warning(
+            "stops and cancels of a gateway that ended are recorded now",
+            extra={"commands": len(left), "cancels": len(spool.left_cancels)},
+        )
         for record in left:
             kind = read_value(record.command).get("command_type", "")
             live = LiveCommand(record, command_type=kind, safing=True, in_ledger=False, deadline=trio.current_time())
             self.add(live)
             self.writer.record_again(live)
+        for request in spool.left_cancels:
+            self.writer.cancel_again(request)
         with trio.move_on_after(TAKE_OVER_S):
             await self.writer.caught_up()
 

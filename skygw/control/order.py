@@ -22,6 +22,8 @@ class CommandOrder:
     service: str
     actor: dict[str, str] | None
     timeout_s: float
+    max_timeout_s: float | None = None
+    """What the node may make of `timeout_s` if it asks for more time; less than that is nothing more."""
     graph_revision: int | None = None
     traceparent: str | None = None
     lease_uid: LeaseUid | None = None
@@ -47,6 +49,8 @@ class CommandOrder:
     def record(self, install_id: InstallId, epoch: Epoch | None, *, left_s: float) -> CommandRecord:
         """The first line of a life in the ledger, with what is left of its budget."""
         now = datetime.now(UTC)
+        deadline_at = now + timedelta(seconds=left_s)
+        more_s = 0.0 if self.max_timeout_s is None else self.max_timeout_s - self.timeout_s
         return CommandRecord(
             command_id=self.command_id,
             install_id=install_id,
@@ -57,7 +61,9 @@ class CommandOrder:
             service=self.service,
             actor=self.actor,
             created_at=now,
-            deadline_at=now + timedelta(seconds=left_s),
+            deadline_at=deadline_at,
+            deadline_first_at=deadline_at if more_s > 0 else None,
+            deadline_max_at=deadline_at + timedelta(seconds=more_s) if more_s > 0 else None,
             trace_id=trace_id_of(self.traceparent),
             epoch=epoch,
             transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY, by=Caller(self.service, self.actor))],

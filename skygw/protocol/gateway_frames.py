@@ -106,8 +106,9 @@ class Nack(Frame):
 class EventCommand(Frame):
     """A command to run. `deadline_ms` is what remained of the caller's time at `t_ms`; the transit comes off it.
 
-    Without it (safing) the command is never late. `fence` is that of `fence_uid`, the telescope or device whose lease
-    it goes under; without `fence_uid` that of the device named, or else of the telescope.
+    Without it (safing) the command is never late. Up to `deadline_max_ms`, counted from `t_ms` too, the node may take
+    more time if it says so; without it nothing more. `fence` is that of `fence_uid`, the telescope or device whose
+    lease it goes under; without `fence_uid` that of the device named, or else of the telescope.
     """
 
     kind: Literal["event_command"] = "event_command"
@@ -118,6 +119,7 @@ class EventCommand(Frame):
     origin: OpaqueObject | None = None
     actor: OpaqueObject | None = None
     deadline_ms: Milliseconds | None = None
+    deadline_max_ms: Milliseconds | None = None
     epoch: EpochNumber
     t_ms: Milliseconds
     fence: Counter | None = None

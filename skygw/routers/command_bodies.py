@@ -29,7 +29,9 @@ Timeout = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, allow_inf_nan=False)]
 
 
 class CommandBody(Body):
-    """A command for a telescope or a device. `timeoutS` is the whole budget of the node and the way there."""
+    """A command for a telescope or a device. `timeoutS` is the whole budget of the node and the way there; where the
+    node asks for more it may become `maxTimeoutS`.
+    """
 
     telescope_uid: TelescopeUid | None = None
     device_uid: DeviceUid | None = None
@@ -38,6 +40,9 @@ class CommandBody(Body):
     origin: OpaqueObject | None = None
     actor: ActorBody | None = None
     timeout_s: Timeout | None = None
+    max_timeout_s: Annotated[
+        Timeout | None, Field(description="How long it may take at most if its node asks for more time.")
+    ] = None
     wait_s: Wait = 0.0
     graph_revision: Counter | None = None
     lease_uid: Annotated[LeaseUid | None, Field(description="The caller's lease of what is moved.")] = None
@@ -53,6 +58,12 @@ class CommandBody(Body):
     def _one_target(self) -> "CommandBody":
         if (self.telescope_uid is None) == (self.device_uid is None):
             raise ValueError("name either telescopeUid or deviceUid")
+        return self
+
+    @model_validator(mode="after")
+    def _more_is_more(self) -> "CommandBody":
+        if self.timeout_s is not None and self.max_timeout_s is not None and self.max_timeout_s < self.timeout_s:
+            raise ValueError("maxTimeoutS must not be less than timeoutS")
         return self
 
 
@@ -85,6 +96,7 @@ class SafingBody(CommandBody):
     origin: Annotated[OpaqueObject | None, OrUnsaid] = None
     actor: Annotated[ActorBody | None, OrUnsaid] = None
     timeout_s: Annotated[Timeout | None, OrUnsaid] = None
+    max_timeout_s: Annotated[None, BeforeValidator(lambda _: None)] = None
     wait_s: ClampedWait = 0.0
     graph_revision: Annotated[None, BeforeValidator(lambda _: None)] = None
     lease_uid: Annotated[None, BeforeValidator(lambda _: None)] = None

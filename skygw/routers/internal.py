@@ -27,8 +27,9 @@ from skygw.routers.json_answers import asked_flag, asked_page, body_bytes, json_
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
 from skygw.routers.quart_http import outlive_the_caller, until_the_caller_leaves
+from skygw.routers.receipts import receipt
 from skygw.routers.schemas import ActorBody, Receipt, TransferBody, invalid, read_body
-from skygw.routers.views import call_view, command_view, node_view, receipt, validation_view
+from skygw.routers.views import call_view, command_view, node_view, validation_view
 from skygw.telemetry.retained import RetainedValues
 
 ENDS_BY_WORD: dict[str, CommandState] = {OUTCOMES[end].value: end for end in ENDS}
@@ -199,6 +200,7 @@ class InternalRouter:
             service=principal.service,
             actor=caller.actor,
             timeout_s=min(body.timeout_s or self._default_timeout_s, self._max_timeout_s),
+            max_timeout_s=None if body.max_timeout_s is None else min(body.max_timeout_s, self._max_timeout_s),
             graph_revision=body.graph_revision,
             lease_uid=body.lease_uid,
             traceparent=Trace.parent(request.headers.get("traceparent")).traceparent,
@@ -260,7 +262,7 @@ class InternalRouter:
             return json_answer(Receipt(command_id=wanted, receipt="canceled_before_start", state=state, proof=None))
         if cancellation.record is None:
             return json_answer(Receipt(command_id=wanted, receipt="unknown", state=CommandState.UNKNOWN, proof=None))
-        record = await self._waited(cancellation.record, body.wait_s)
+        record = await self._waited(cancellation.record, body.wait_s, for_cancel=True)
         return json_answer(receipt(record, had_ended=cancellation.met == "ended"))
 
     async def command_resolve(self, command_id: str) -> Response:
@@ -273,13 +275,13 @@ class InternalRouter:
         )
         return json_answer(command_view(record))
 
-    async def _waited(self, record: CommandRecord, wait_s: float) -> CommandRecord:
+    async def _waited(self, record: CommandRecord, wait_s: float, *, for_cancel: bool = False) -> CommandRecord:
         """The record after a wait for its end. What was sent stays sent: a ledger that is away meanwhile makes the
         answer older, not an error.
         """
         if wait_s > 0 and record.state not in ENDS:
             with suppress(RoutingUnavailable):
-                return await self._commands.wait(record.command_id, wait_s)
+                return await self._commands.wait(record.command_id, wait_s, for_cancel=for_cancel)
         return record
 
     async def drain(self) -> Response:

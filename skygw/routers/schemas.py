@@ -17,6 +17,7 @@ from skygw.errors import Hop, Invalid, Outcome, Reached
 from skygw.ids import CommandId, DeviceUid, InstanceUid, TelescopeUid
 from skygw.protocol import quick_json
 from skygw.protocol.frame import Counter, OpaqueObject, Sha256, read_model
+from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.json_text import BrokenJson, JsonObject, Opaque, read_object
 from skygw.protocol.limits import KIB, MAX_TEXT_BYTES
 from skygw.protocol.node_frames import NodeType
@@ -92,6 +93,22 @@ class TransitionView(View):
     by: CallerView | None
 
 
+class FenceView(View):
+    """Under which fence a command went: the lease of this telescope or device that has this fence."""
+
+    uid: UUID
+    fence: int
+
+
+class CancelView(View):
+    """A cancel that was asked for; what became of it, the steps say."""
+
+    at: datetime
+    mode: CancelMode
+    grace_s: float | None
+    by: CallerView
+
+
 class CommandView(View):
     """A command as known now. `result`, `error` and `proof` are the node's own words, byte for byte."""
 
@@ -111,22 +128,28 @@ class CommandView(View):
     proof: Opaque | None
     canceled: str | None
     epoch: int | None
+    fence: FenceView | None
     trace_id: str | None
     created_at: datetime
-    deadline_at: datetime
+    deadline_at: Annotated[datetime, Field(description="By when it has to end; its node may have asked for more.")]
+    deadline_max_at: Annotated[datetime | None, Field(description="Up to where the caller lets it move.")]
     ended_at: datetime | None
     recorded_late: bool
     duplicate: bool
     transitions: list[TransitionView]
+    cancels: list[CancelView]
+
+
+ReceiptWord = Literal[
+    "canceled_before_start", "interrupted", "finished_anyway", "already_ended", "not_cancelable", "unknown"
+]
 
 
 class Receipt(View):
     """What became of a cancel."""
 
     command_id: CommandId
-    receipt: Literal[
-        "canceled_before_start", "interrupted", "finished_anyway", "already_ended", "not_cancelable", "unknown"
-    ]
+    receipt: ReceiptWord
     state: CommandState
     proof: Opaque | None
 

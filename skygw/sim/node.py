@@ -4,7 +4,7 @@ import math
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,7 +33,7 @@ from skygw.sim.devices.device import Refused
 from skygw.sim.fault_proxy import FaultProxy
 from skygw.sim.faults import NodeFaults
 from skygw.sim.frame_store import FrameStore
-from skygw.sim.installation import Execution, Site
+from skygw.sim.installation import Execution, Site, what_is_left
 from skygw.sim.journal import Order
 from skygw.sim.line import Line
 from skygw.sim.operations import NodeOperations
@@ -194,7 +194,7 @@ class SimulatedNode:
         """To its end, to the caller's deadline, or to a cancel: in each case with what the devices say afterwards."""
         execution: Execution | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell_progress, command)
+            nursery.start_soon(self._tell_progress, command, nursery.cancel_scope)
             nursery.start_soon(self._cancel_when_asked, command, nursery.cancel_scope)
             nursery.cancel_scope.deadline = command.deadline
             execution = await self._site.execute(
@@ -210,9 +210,10 @@ class SimulatedNode:
         outcome = await self._interrupted(command)
         if command.cancel_requested.is_set():
             return outcome
-        return CommandOutcome.failed(
+        failed = CommandOutcome.failed(
             "deadline_exceeded", "The caller's time ran out; the hardware was stopped.", proof=outcome.proof
         )
+        return replace(failed, result=outcome.result)
 
     async def _cancel_when_asked(self, command: Command, work: trio.CancelScope) -> None:
         await command.cancel_requested.wait()
@@ -225,17 +226,22 @@ class SimulatedNode:
             )
         except Refused as refused:
             return CommandOutcome.rejected(refused.reason, str(refused))
-        return CommandOutcome.interrupted(proof=proof)
+        return CommandOutcome.interrupted(proof=proof, result=what_is_left(command.body.value) or None)
 
-    async def _tell_progress(self, command: Command) -> None:
+    async def _tell_progress(self, command: Command, work: trio.CancelScope) -> None:
+        """And asks for more time as soon as what is under way will not be done by the deadline."""
         while True:
             await trio.sleep(self._habits.progress_every_s)
-            holders = (device for device in self._site.devices.values() if device.holder == str(command.id))
+            holders = [device for device in self._site.devices.values() if device.holder == str(command.id)]
             known = [fraction for fraction in (device.fraction_done for device in holders) if fraction is not None]
             if not known:
                 continue
+            left = [seconds for seconds in (device.seconds_left for device in holders) if seconds is not None]
+            done_at = trio.current_time() + self._site.clock.trio_seconds(max(left, default=0.0))
+            done_at += self._habits.progress_every_s  # not to be on time by a hair
+            more_ms = math.ceil((done_at - command.deadline) * 1000) if done_at > command.deadline else None
             try:
-                await command.progress(min(known))
+                work.deadline = await command.progress(min(known), more_time_ms=more_ms)
             except sqlite3.Error as error:
                 # A disk that fails must not stop the telescope.
                 self._note(f"progress of {command.id} cannot be kept: {error}")

@@ -166,6 +166,11 @@ async def test_a_command_goes_under_the_fence_of_its_lease_and_after_the_node_kn
         assert (told.deadman_ms, told.on_expiry) == (15_000, "stop")
         sent = await node.hear(EventCommand)
         assert (sent.fence, sent.fence_uid) == (lease["fence"], world.site.telescope_uid)
+        record = await world.ask("GET", f"/internal/commands/{body['commandId']}")
+        assert record.json()["fence"] == {"uid": str(world.site.telescope_uid), "fence": lease["fence"]}
+        assert lease["leaseUid"] not in record.text
+        await world.ask("POST", "/internal/commands", stop := move(world, command={"command_type": "mount.stop"}))
+        assert (await world.ask("GET", f"/internal/commands/{stop['commandId']}")).json()["fence"] is None
 
 
 async def test_commands_without_the_lease_are_refused_and_use_no_id_up(world: World) -> None:
