@@ -7,12 +7,14 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import trio
 
 from skygw.client import internal_api as api
+from skygw.client.control_lease import DURATION_S, ControlLease, acquire
 from skygw.client.internal_api import NodeKey, Record, Wholeness, metadata_of
 from skygw.client.problems import OtherRefusal, rebuilt, retry_of
-from skygw.ids import CommandId
-from skygw.protocol.gateway_frames import CancelMode
+from skygw.ids import CommandId, LeaseUid
+from skygw.protocol.gateway_frames import CancelMode, OnExpiry
 
 __all__ = ["Answer", "Caller", "OtherRefusal", "retry_of"]
 
@@ -111,12 +113,20 @@ class Caller:
         device_uid: UUID | None = None,
         timeout_s: float | None = None,
         wait_s: float = 0.0,
+        lease: ControlLease | None = None,
+        lease_uid: LeaseUid | None = None,
         origin: Record | None = None,
         actor: Record | None = None,
         graph_revision: int | None = None,
         more: Record | None = None,
     ) -> Record:
-        """Sends a command; its record after at most `wait_s`. The same id again is a question, not a second action."""
+        """Sends a command; its record after at most `wait_s`. The same id again is a question, not a second action.
+
+        What is no stop needs a lease: one that `lease()` gave, whose actor is taken for the command's where that names
+        none, or the secret of one that was acquired elsewhere.
+        """
+        if lease is not None:
+            lease_uid, actor = lease.lease_uid, actor or lease.actor
         call = api.command_call(
             command,
             command_id=command_id,
@@ -124,12 +134,59 @@ class Caller:
             device_uid=device_uid,
             timeout_s=timeout_s,
             wait_s=wait_s,
+            lease_uid=lease_uid,
             origin=origin,
             actor=actor,
             graph_revision=graph_revision,
             more=more,
         )
         return await self._record(call)
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        *,
+        telescope_uid: UUID | None = None,
+        device_uid: UUID | None = None,
+        duration_s: float = DURATION_S,
+        on_expiry: OnExpiry | None = None,
+        deadman_s: float | None = None,
+        actor: Record | None = None,
+    ) -> AsyncIterator[ControlLease]:
+        """Control of a telescope, or of a device that telescopes share, for as long as the block lasts; seconds.
+
+        It is renewed meanwhile, each third of its time, and given back at the end, however that comes; nothing is
+        stopped by that. When control is lost on the way (an administrator took it, or the gateway could not be asked
+        in time), the block is cancelled and that is raised: `LeaseExpired`, `StaleFence`, `NotFound`, `Forbidden`.
+        What the node does when nobody renews is `on_expiry`; `deadman_s` is the longest silence it allows.
+
+        An enclosure that telescopes share has a lease of its own, by `device_uid`; or enter a block for each of its
+        telescopes, and show the lease of any. Raises `LeaseHeld` while somebody else has control.
+        """
+        held = await acquire(
+            self._record,
+            telescope_uid=telescope_uid,
+            device_uid=device_uid,
+            duration_s=duration_s,
+            on_expiry=on_expiry,
+            deadman_s=deadman_s,
+            actor=actor,
+        )
+        problem: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(held.keep, self._record, nursery.cancel_scope)
+                try:
+                    yield held
+                except Exception as error:  # noqa: BLE001 - raised below, without the nursery's group around it
+                    problem = error
+                nursery.cancel_scope.cancel()
+        finally:
+            await held.give_back(self._record)
+        if problem is not None:
+            raise problem
+        if held.lost is not None:
+            raise held.lost
 
     async def cancel(
         self,

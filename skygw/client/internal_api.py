@@ -17,8 +17,8 @@ import httpx
 
 from skygw.client.problems import rebuilt
 from skygw.errors import BadResponse, GatewayError, Hop, LinkLost, Outcome
-from skygw.ids import CommandId
-from skygw.protocol.gateway_frames import CancelMode
+from skygw.ids import CommandId, LeaseId, LeaseUid
+from skygw.protocol.gateway_frames import CancelMode, OnExpiry
 
 NodeKey = UUID | int | str
 """An installation by uid or by integer key."""
@@ -101,6 +101,7 @@ def command_call(
     device_uid: UUID | None = None,
     timeout_s: float | None = None,
     wait_s: float = 0.0,
+    lease_uid: LeaseUid | None = None,
     origin: Record | None = None,
     actor: Record | None = None,
     graph_revision: int | None = None,
@@ -116,6 +117,7 @@ def command_call(
         actor=actor,
         timeoutS=timeout_s,
         waitS=wait_s or None,
+        leaseUid=None if lease_uid is None else str(lease_uid),
         graphRevision=graph_revision,
         **(more or {}),
     )
@@ -141,6 +143,37 @@ def command_record_call(command_id: CommandId) -> Call:
 
 def call_outcome_call(request_id: str) -> Call:
     return Call("GET", f"/internal/calls/{_part(request_id)}")
+
+
+def lease_call(
+    lease_uid: LeaseUid,
+    *,
+    telescope_uid: UUID | None,
+    device_uid: UUID | None,
+    duration_s: float,
+    on_expiry: OnExpiry | None = None,
+    deadman_s: float | None = None,
+    actor: Record | None = None,
+) -> Call:
+    """The secret is the caller's own: the same request again finds the same lease."""
+    body = _given(
+        leaseUid=str(lease_uid),
+        telescopeUid=None if telescope_uid is None else str(telescope_uid),
+        deviceUid=None if device_uid is None else str(device_uid),
+        durationS=duration_s,
+        onExpiry=None if on_expiry is None else on_expiry.value,
+        deadmanS=deadman_s,
+        actor=actor,
+    )
+    return Call("POST", "/internal/leases", body)
+
+
+def renew_lease_call(lease_id: LeaseId, lease_uid: LeaseUid, *, actor: Record | None) -> Call:
+    return Call("POST", f"/internal/leases/{lease_id}/renew", _given(leaseUid=str(lease_uid), actor=actor))
+
+
+def release_lease_call(lease_id: LeaseId, lease_uid: LeaseUid, *, actor: Record | None) -> Call:
+    return Call("POST", f"/internal/leases/{lease_id}/release", _given(leaseUid=str(lease_uid), actor=actor))
 
 
 def _part(value: NodeKey) -> str:

@@ -139,12 +139,12 @@ async def test_the_nodes_own_word_is_in_its_refusal(http: CannedHttp) -> None:
 
 
 async def test_a_reason_without_a_type_keeps_its_word_and_the_gateways_advice(http: CannedHttp) -> None:
-    http.answer(409, {"detail": "held", "code": "lease_held", "outcome": "not_sent", "retry": "after"}, Retry_After="9")
+    http.answer(409, {"detail": "no", "code": "new_word", "outcome": "not_sent", "retry": "after"}, Retry_After="9")
     async with Caller(http.base_url, "t") as caller:
         with pytest.raises(OtherRefusal) as caught:
             await caller.nodes()
 
-    assert (caught.value.code, caught.value.retry_after_s, retry_of(caught.value)) == ("lease_held", 9.0, Retry.AFTER)
+    assert (caught.value.code, caught.value.retry_after_s, retry_of(caught.value)) == ("new_word", 9.0, Retry.AFTER)
 
 
 @pytest.mark.parametrize(
