@@ -49,6 +49,7 @@ def application() -> App:
     for name, (target, summary) in LEASE_COMMANDS.items():
         lease.command(target, name=name, help=summary)
     app.command(lease)
+    app.command("skygw.cli.command:command", name="command", help="Send a command, follow it, look at what was sent.")
     return app
 
 
@@ -109,7 +110,7 @@ def _failed(terminal: Terminal, error: CommandFailed) -> int:
     terminal.complaint(str(error))
     if terminal.as_json:
         terminal.json({"detail": str(error), **error.problem})
-    return ExitCode.FAILED
+    return error.exit_code
 
 
 def main() -> None:
