@@ -19,7 +19,7 @@ COMMANDS = {
     "why": ("skygw.cli.nodes:why", "Say what is the matter with a node, and what to do about it."),
     "call": ("skygw.cli.call:call", "Ask a node directly and print or save what it answers."),
     "stop": ("skygw.cli.stop:stop", "Bring telescopes into a safe state, with proof per device."),
-    "watch": ("skygw.cli.watch:watch", "Show a stream live: the latest values, or events as they happen."),
+    "watch": ("skygw.cli.watch:app", "Show a stream live: the latest values, or events as they happen."),
     "token": ("skygw.cli.token:token", "Make a token with the development key of this machine."),
     "migrate": ("skygw.cli.migrate:migrate", "Bring the database up to date, as its owner."),
     "doctor": ("skygw.cli.doctor:doctor", "Check everything the gateway needs before it starts."),
