@@ -116,7 +116,7 @@ async def _watch(
         nursery.start_soon(client.run)
         nursery.start_soon(end_when_told, nursery.cancel_scope)
         for stream in STREAMS:
-            nursery.start_soon(partial(_read, client, stream, wanted, progress, send, tell_beats=is_json))
+            nursery.start_soon(_read, client, stream, wanted, progress, send)
         async for stream, item, position in receive:
             end_if_hopeless(item, has_begun=progress.has_begun)
             await view.take(stream, item)
@@ -132,10 +132,9 @@ async def _read(
     wanted: dict[str, Any],
     progress: _Progress,
     send: trio.MemorySendChannel[tuple[StreamName, Item, str | None]],
-    *,
-    tell_beats: bool,
 ) -> None:
-    subscribed = client.subscribe(stream, filter=wanted, after=progress.asked[stream], tell_beats=tell_beats)
+    """Beats are told, too: the positions move with them."""
+    subscribed = client.subscribe(stream, filter=wanted, after=progress.asked[stream], tell_beats=True)
     async with subscribed as subscription:
         async for item in subscription:
             await send.send((stream, item, subscription.position))
@@ -178,6 +177,7 @@ class _Lines:
         self._caller = caller
         self._way_in = way_in
         self._known: OrderedDict[str, _About] = OrderedDict()
+        self._is_live = False
 
     async def take(self, stream: StreamName, item: Item) -> None:
         """Waits while something is looked up."""
@@ -187,9 +187,11 @@ class _Lines:
             case Gap():
                 count = "some" if item.count is None else item.count
                 self._terminal.note(f"gap: {count} missing of {stream.value} ({item.reason})")
-            case Live() if stream is StreamName.COMMAND_RESULT:
+            case Live() if stream is StreamName.COMMAND_RESULT and not self._is_live:
+                self._is_live = True
                 self._terminal.note("live: what follows is news")
             case Away() if stream is StreamName.COMMAND_RESULT:
+                self._is_live = False
                 self._terminal.note(f"away: {item.reason} Again in {item.again_in_s:.0f} s.")
 
     async def _take_event(self, stream: StreamName, item: Changed) -> None:
