@@ -58,6 +58,8 @@ PARTS = (
 RULES = [(part, re.compile(pattern)) for part, pattern in PARTS]
 OTHER = "the rest"
 
+WHAT = ("echo", "rpc", "out", "snapshots", "arrays", "commands", "deliveries", "durable")
+
 Job = dict[str, Any]
 
 
@@ -135,7 +137,7 @@ def _part(frames: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.profiling", description=__doc__)
-    parser.add_argument("what", choices=["echo", "rpc", "out", "snapshots", "arrays", "commands", "deliveries", "durable"])
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("--callers", type=int, default=32, help="sockets, callers or subscribers at once")
     parser.add_argument("--raw", type=Path, help="keep the stacks in this file, as flame graphs are made of")
     arguments = parser.parse_args()
