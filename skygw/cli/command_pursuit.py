@@ -7,6 +7,7 @@ nor a token that expires ends the following. Ctrl-C never cancels a command unle
 import math
 import signal
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 
@@ -65,7 +66,7 @@ class Pursuit:
         self._wait_s = wait_s
         self._cancel_on_ctrl_c = cancel_on_ctrl_c
         self._progress: Progress | None = None
-        self._told = 0
+        self._told: Counter[str] = Counter()
         self._trouble: str | None = None
         self._following = trio.CancelScope()
         self._time = trio.CancelScope()
@@ -121,14 +122,21 @@ class Pursuit:
         is_first = self.record is None
         self.record = record
         self._trouble = None
-        steps = steps_of(record)
-        for step in steps[self._told :]:
-            self._terminal.note(step_line(step))
-        self._told = len(steps)
+        self._tell_steps(record)
         if self._progress is not None:
             self._progress.update(f"{type_of(record)}: {state_text(record)}")
         if is_first:
             self._give_time()
+
+    def _tell_steps(self, record: Record) -> None:
+        """Those that were not told yet. What is known while it runs may have steps that the ledger never wrote down."""
+        seen: Counter[str] = Counter()
+        for step in steps_of(record):
+            state = str(step.get("state"))
+            seen[state] += 1
+            if seen[state] > self._told[state]:
+                self._told[state] += 1
+                self._terminal.note(step_line(step))
 
     def _give_time(self) -> None:
         """The command's own, once that is known. By the gateway's clock alone: of two moments the difference."""

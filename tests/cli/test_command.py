@@ -75,7 +75,7 @@ def test_it_sends_what_was_given_and_ends_with_the_proof_and_a_sentence(
 
 
 def test_each_step_is_told_once_as_it_comes(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
-    gateway.on(POST, as_json(record("written", *STATES[:2]), 202))
+    gateway.on(POST, as_json(record("accepted", *STATES[:2], "accepted"), 202))
     gateway.on(
         GET, as_json(record("running", *STATES[:3], progress=0.4)), problem("routing_unavailable", 503), as_json(DONE)
     )
@@ -84,7 +84,9 @@ def test_each_step_is_told_once_as_it_comes(gateway: FakeGateway, capsys: pytest
 
     assert json.loads(written.out) == DONE
     told = written.err.splitlines()
-    assert [line.split()[1] for line in told if line.startswith("03:00:00.500")] == list(STATES)
+    assert [line.split()[1] for line in told if line.startswith("03:00:00.500")] == [
+        *("received", "written", "accepted", "running", "completed")
+    ]
     assert [line for line in told if "routing_unavailable" in line] == [
         "What becomes of it cannot be seen now: It is routing_unavailable."
     ]

@@ -109,9 +109,8 @@ async def test_what_was_sent_before_the_watch_began_is_looked_up_once(capsys: py
             for _ in range(3):
                 await lines.take(StreamName.COMMAND_RESULT, step)
             for _ in range(MAX_KNOWN):
-                await lines.take(
-                    StreamName.COMMAND, changed(StreamName.COMMAND, **{**SENT, "command_id": str(uuid4())})
-                )
+                other = {**SENT, "command_id": str(uuid4())}
+                await lines.take(StreamName.COMMAND, changed(StreamName.COMMAND, **other))
             await lines.take(StreamName.COMMAND_RESULT, step)
     written = capsys.readouterr()
 
