@@ -32,7 +32,6 @@ from skygw.control.live_commands import LiveCommands
 from skygw.control.order import CommandOrder
 from skygw.control.safing_spool import SafingSpool
 from skygw.errors import (
-    Busy,
     DeadlineExceeded,
     Draining,
     GatewayError,
@@ -53,8 +52,8 @@ from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 from skygw.protocol.safing import is_safing
 
-MAX_LIVE_COMMANDS = 20_000
-"""Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
+FRAME_BYTES = 2_048
+"""What a frame has beside its command, at most."""
 
 DRAINING_RETRY_S = 1.0
 LEDGER_PATIENCE_S = 0.5
@@ -269,8 +268,11 @@ class CommandService:
             session.require_more_than_safing()
         except GatewayError as error:
             yield error
-        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
-            yield Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
+        try:
+            self._live.require_room(order.service)
+            session.require_room(len(order.command.text.encode()) + FRAME_BYTES, order.service)
+        except GatewayError as error:
+            yield error
 
     async def _submit(self, order: CommandOrder, admission: Admission) -> tuple[CommandRecord, bool]:
         install_id = await self._installation_of(order)
@@ -416,7 +418,7 @@ class CommandService:
             if not live.safing and left_s <= 0:
                 raise DeadlineExceeded("The time for this command ran out before it could be sent.")
             left = None if live.safing else left_s
-            parcel = session.put(lane, event_of(order, record, session, left_s=left, fence=fence))
+            parcel = session.put(lane, event_of(order, record, session, left_s=left, fence=fence), order.service)
         except GatewayError as error:
             # Admitted and never written: the ledger says so, and the caller is told why.
             self._live.moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)

@@ -278,7 +278,7 @@ class DirectCall:
         try:
             self._session = await self._rpc.session_for(self._order, self._deadline)
             self._record.epoch = self._session.epoch
-            self._call = self._session.calls.open()
+            self._call = self._session.calls.open(self._order.service)
         except BaseException as error:
             self._close(error)
             raise
@@ -347,6 +347,7 @@ class DirectCall:
                 t_ms=session.t_ms(),
                 traceparent=carried_traceparent(order.traceparent),
             ),
+            order.service,
         )
         return await call.started()
 

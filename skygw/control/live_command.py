@@ -29,6 +29,8 @@ class LiveCommand:
     ) -> None:
         """`deadline`: on trio's clock, as everything here that is waited for."""
         self.record = record
+        self.service = record.service
+        """Whose share it counts in, also when the ledger's record takes the place of this one."""
         self.safing = safing
         self.command_type = command_type
         self.in_ledger = in_ledger

@@ -1,5 +1,6 @@
 """A gateway's rooms without doors: registry, sessions, direct requests and commands over memory links and twins."""
 
+from itertools import count
 from time import time
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -14,6 +15,7 @@ from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
 from skygw.control.order import CommandOrder
 from skygw.control.safing_spool import SafingSpool
+from skygw.errors import Busy
 from skygw.ids import (
     BootId,
     CommandId,
@@ -26,12 +28,13 @@ from skygw.ids import (
 )
 from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Binding, SessionPorts
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import Welcome
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import Hello, NodeType
+from skygw.protocol.node_frames import Hello, NodeType, Ping
 from skygw.resources import Resource, ResourceKind
 from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
@@ -223,3 +226,14 @@ def command_order(site: Site, command: dict[str, Any] | None = None, **changed: 
         "timeout_s": 60.0,
     }
     return CommandOrder(**{**members, **changed})
+
+
+def fill_data_lane(session: NodeSession) -> None:
+    """By many callers, until nobody finds room for a message of the usual size."""
+    for number in count():
+        try:
+            while True:
+                session.put(Lane.DATA, Ping(id="x" * 250), f"caller {number}")
+        except Busy as busy:
+            if "service" not in busy.details:
+                return
