@@ -14,6 +14,7 @@ import trio
 
 from skygw.control.admissions import Admission, Admissions, Revocation
 from skygw.control.command_frames import event_of, send_cancel
+from skygw.control.device_conflicts import DeviceConflicts
 from skygw.control.guards import Guards
 from skygw.control.lease_guard import Fence
 from skygw.control.ledger import (
@@ -100,6 +101,7 @@ class CommandService:
         self._guards = guards
         self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished, spool=spool)
         self._admissions = Admissions()
+        self._conflicts = DeviceConflicts()
         self._draining = False
 
     @property
@@ -206,6 +208,7 @@ class CommandService:
         session = self._registry.current(live.record.install_id)
         if session is not None:
             send_cancel(session, live.record.command_id, mode, grace_s)  # before anything is asked of the ledger
+            live.is_released = True
         if live.record.state is CommandState.UNKNOWN:
             with trio.move_on_after(LEDGER_PATIENCE_S):
                 await self._live.resolve(live)
@@ -273,6 +276,8 @@ class CommandService:
             session.require_room(len(order.command.text.encode()) + FRAME_BYTES, order.service)
         except GatewayError as error:
             yield error
+        if (busy := self._conflicts.in_the_way(order, session.binding)) is not None:
+            yield busy
 
     async def _submit(self, order: CommandOrder, admission: Admission) -> tuple[CommandRecord, bool]:
         install_id = await self._installation_of(order)
@@ -299,9 +304,11 @@ class CommandService:
             raise _not_connected()
         for refusal in self._refusals(order, session):
             raise refusal
+        hold = self._conflicts.claim(record, admission.command_type, session.binding, by=admission)
         stored, duplicate = await self._admit(record, stored, admission)
         if duplicate:
             return stored, True
+        hold.by = live
         self._live.add(live)
         if admission.revoked is not None:
             self._live.end_before_start(live, admission.revoked)
@@ -366,6 +373,7 @@ class CommandService:
         record = order.record(session.binding.install_id, session.epoch, left_s=order.timeout_s)
         live = LiveCommand(record, command_type=order.command_type, safing=True, in_ledger=False, deadline=deadline)
         self._live.add(live)
+        self._conflicts.claim(record, order.command_type, session.binding, by=live)
         try:
             self._send(live, order, session, Lane.SAFING, None)
         except GatewayError:
@@ -391,6 +399,7 @@ class CommandService:
                 admission.revoke(stopped)
         for live in self._live:
             if overtakes(order, live):
+                live.is_released = True
                 self._live.take_back(live, stopped)
 
     async def _session_by_the_records(self, order: CommandOrder) -> NodeSession:

@@ -37,6 +37,8 @@ class LiveCommand:
         self.began = trio.current_time()
         self.results: list[PublishCommandResult] = []
         """What the node said before the ledger knew of this command."""
+        self.is_released = False
+        """Its devices may be free: the node has said that it ended, or a stop or a cancel is on its way to it."""
         self.parcel: Parcel | None = None
         self.deadline = deadline
         self.forget_at = max(deadline, self.began) + KEEP_AFTER_DEADLINE_S
@@ -45,6 +47,12 @@ class LiveCommand:
     @property
     def ended(self) -> bool:
         return self.record.state in ENDS
+
+    @property
+    def holds_devices(self) -> bool:
+        """Whether it moves something now, as far as is known. After its deadline the node alone knows."""
+        is_under_way = not self.ended and self.record.state is not CommandState.UNKNOWN
+        return is_under_way and not self.is_released and trio.current_time() < self.deadline
 
     @property
     def may_be_forgotten(self) -> bool:

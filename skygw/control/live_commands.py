@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import trio
 
 from skygw.control.admissions import Revocation
-from skygw.control.ledger import Caller, CommandLedger, CommandRecord, CommandState, Move, may_move
+from skygw.control.ledger import ENDS, Caller, CommandLedger, CommandRecord, CommandState, Move, may_move
 from skygw.control.ledger_writer import LedgerWriter
 from skygw.control.live_command import LiveCommand
 from skygw.control.safing_spool import SafingSpool
@@ -167,9 +167,12 @@ class LiveCommands:
             self.moved(live, CommandState.UNKNOWN, Hop.GATEWAY, "the socket ended while it was being written")
 
     def result_arrived(self, install_id: InstallId, result: PublishCommandResult) -> None:
-        """Safing is answered from memory, because the database may be away."""
+        """Safing is answered from memory, because the database may be away. What ended has let go of its devices."""
         live = self._live.get(result.command_id)
-        if live is not None and live.safing and live.record.install_id == install_id:
+        if live is None or live.record.install_id != install_id:
+            return
+        live.is_released = live.is_released or CommandState(result.status.value) in ENDS
+        if live.safing:
             self._apply(live, result)
 
     def result_committed(self, install_id: InstallId, result: PublishCommandResult) -> None:

@@ -391,7 +391,7 @@ async def test_a_stop_overtakes_what_waits(autojump_clock: Clock, nursery: trio.
     gateway, site, link = await running(nursery)
     await stuck(gateway, site, link)
     for _ in range(20):
-        await gateway.commands.submit(command_order(site, {"command_type": "camera.exposure.start"}))
+        await gateway.commands.submit(command_order(site, {"command_type": "mountain.climb"}))
     order = command_order(site, STOP)
     await gateway.commands.submit(order)
     link.flow()
