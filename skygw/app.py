@@ -17,6 +17,7 @@ from skygw.auth.introspection import Introspection
 from skygw.auth.issuer_http import open_issuer_client
 from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
 from skygw.auth.networks import Network, client_address
+from skygw.control.allow_list import AllowList
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.control.guards import Guards
@@ -36,6 +37,7 @@ from skygw.database.node_sessions import NodeSessions
 from skygw.database.platform import check_platform
 from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.retained_values import PgRetainedValues, next_era
+from skygw.database.surveyor import PgSurveyor
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
 from skygw.nodes.admission import NodeDoor
@@ -127,12 +129,13 @@ async def run(
         epochs = NodeSessions(database)
         hub, kept_values = await _open_hub(database, installations, heartbeat_s=settings.heartbeat_s, metrics=metrics)
         lease_ledger = PgLeases(database, committed=hub.feed.poke)
-        leases = LeaseService(ledger=lease_ledger, registry=registry, retained=hub.retained)
+        allowed = AllowList(settings.service_telescopes, PgSurveyor(database))
+        leases = LeaseService(ledger=lease_ledger, registry=registry, retained=hub.retained, allowed=allowed)
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
             controllers=installations,
-            guards=Guards([LeaseGuard(lease_ledger, is_required=settings.leases_required)]),
+            guards=Guards([allowed, LeaseGuard(lease_ledger, is_required=settings.leases_required)]),
             finished=metrics.command_ended,
             spool=SafingSpool(settings.data_dir / SPOOL_FOLDER),
         )
@@ -140,7 +143,7 @@ async def run(
             audit_key.load_or_make, settings.audit_key or settings.data_dir / audit_key.KEY_FILE
         )
         signer = AuditSigner(database, key_id=signing_key.key_id, sign=signing_key.sign)
-        rpc = DirectRpc(registry, metrics=metrics)
+        rpc = DirectRpc(registry, metrics=metrics, allowed=allowed)
 
         # Doors.
         authenticator, refreshing = await _authenticator(settings, installations, stack)

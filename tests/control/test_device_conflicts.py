@@ -249,7 +249,7 @@ async def test_what_is_stopped_or_canceled_may_be_free_and_the_node_decides(
 async def test_no_stop_is_refused_for_what_moves_and_none_holds_the_mount_but_a_shutdown(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
-    gateway, site, link = await connected(nursery)
+    gateway, site, _ = await connected(nursery)
     await gateway.commands.submit(move(site))
     for stop in ("mount.stop", "telescope.stop", "telescope.safe_shutdown", "telescope.safe_shutdown"):
         await gateway.commands.submit(move(site, stop))

@@ -1,12 +1,14 @@
 """A gateway's rooms without doors: registry, sessions, direct requests and commands over memory links and twins."""
 
+from collections.abc import Collection, Mapping
 from itertools import count
 from time import time
 from typing import Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import trio
 
+from skygw.control.allow_list import AllowList
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
 from skygw.control.guards import Guards
@@ -41,6 +43,7 @@ from skygw.telemetry.hub import StreamHub
 from tests.fakes.memory_leases import MemoryLeases
 from tests.fakes.memory_link import MemoryLink
 from tests.fakes.memory_log import MemoryLog
+from tests.fakes.memory_surveyor import MemorySurveyor
 from tests.fakes.ports import (
     CountedMetrics,
     MemoryCommands,
@@ -127,6 +130,7 @@ class Gateway:
         *,
         leases_required: bool = False,
         spool: SafingSpool | None = None,
+        service_telescopes: Mapping[str, Collection[UUID]] | None = None,
     ) -> None:
         self.database = Switch()
         self.registry = ConnectionRegistry()
@@ -143,16 +147,20 @@ class Gateway:
         self.lease_database = Switch()
         """One of its own: tests count how long the other takes."""
         self.lease_ledger = MemoryLeases(self.lease_database, self.epochs.fences)
-        self.leases = LeaseService(ledger=self.lease_ledger, registry=self.registry, retained=self.snapshots)
+        self.surveyor = MemorySurveyor(self.database)
+        self.allowed = AllowList(service_telescopes or {}, self.surveyor)
+        self.leases = LeaseService(
+            ledger=self.lease_ledger, registry=self.registry, retained=self.snapshots, allowed=self.allowed
+        )
         self.commands = CommandService(
             registry=self.registry,
             ledger=self.ledger,
             controllers=self.controllers,
-            guards=Guards([LeaseGuard(self.lease_ledger, is_required=leases_required)]),
+            guards=Guards([self.allowed, LeaseGuard(self.lease_ledger, is_required=leases_required)]),
             finished=self.command_outcomes.append,
             spool=spool,
         )
-        self.rpc = DirectRpc(self.registry, metrics=self.metrics)
+        self.rpc = DirectRpc(self.registry, metrics=self.metrics, allowed=self.allowed)
         self.rules = rules or SessionRules()
         self.door = NodeDoor(
             registry=self.registry,
@@ -180,6 +188,7 @@ class Gateway:
         link = PlayedLink()
         self.controllers.of[site.telescope_uid] = site.install_id
         self.controllers.of[site.device_uid] = site.install_id
+        self.surveyor.know(site.binding)
         self.lease_ledger.put(*(Place(resource, ()) for resource in site.binding.resources.values()))
         arrival = Arrival(link=link, binding=site.binding, token_expires_at=time() + token_lasts_s, address="192.0.2.7")
         self._nursery.start_soon(self._serve, arrival, link)
