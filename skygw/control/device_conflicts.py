@@ -15,6 +15,7 @@ from skygw.errors import DeviceBusy
 from skygw.nodes.ports import Binding
 from skygw.protocol.command_catalogue import DeviceType, held_by
 from skygw.resources import Resource, ResourceKind
+from skygw.telemetry.value import utc
 
 BUSY_RETRY_S = 2.0
 """When to try again: nobody knows how long a slew takes, and most take longer."""
@@ -137,7 +138,7 @@ def _busy(part: Part, hold: Hold) -> DeviceBusy:
             "deviceType": part.device_type,
             "commandId": str(record.command_id),
             "commandType": hold.command_type,
-            "since": since.isoformat(),
+            "since": utc(since),
             "holder": who,
             **{name: uid for name, uid in target.items() if uid is not None},
         },

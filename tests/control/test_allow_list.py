@@ -1,13 +1,17 @@
 """Which telescopes a service may act on: asked at every door that acts, never of a stop, the same on both records."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import trio
 import trio.testing
+from pydantic import SecretStr
 
+from skygw.cli.checks import Verdict
+from skygw.cli.remote_checks import Clocks, check_database
 from skygw.control.allow_list import AllowList, Surroundings, Surveyor
 from skygw.control.lease import Holder, LeaseProof, LeaseWish, Terms
 from skygw.control.ledger import Caller
@@ -20,6 +24,7 @@ from skygw.nodes.ports import Binding
 from skygw.protocol.gateway_frames import CancelCommand, CancelMode, DirectRequest, EventCommand, OnExpiry
 from skygw.protocol.node_frames import NodeType
 from skygw.resources import ResourceKind
+from skygw.settings import Settings
 from tests.fakes.answers import whole_answer
 from tests.fakes.memory_surveyor import MemorySurveyor
 from tests.fakes.ports import Switch
@@ -136,6 +141,26 @@ async def test_uids_that_are_no_telescope_and_no_observatory_are_found(postgres:
         assert await unknown_among(connection, [EAST, *nobody, OBSERVATORY]) == nobody
         assert await unknown_among(connection, [CAMERA]) == [CAMERA]
         assert await unknown_among(connection, []) == []
+
+
+async def test_the_doctor_says_which_uids_nobody_has(postgres: PostgresServer, tmp_path: Path) -> None:
+    await provision(postgres.owner_url, [RECORDS])
+    nobody = uuid4()
+
+    async def verdict(*uids: UUID) -> tuple[Verdict, str]:
+        settings = Settings(
+            data_dir=tmp_path,
+            database_url=SecretStr(postgres.gateway_url),
+            service_telescopes={"night": (*uids,), "day": (EAST,)},
+        )
+        found = {check.name: check for check in await check_database(settings, Clocks())}["service telescopes"]
+        return found.verdict, found.found
+
+    assert (await verdict(OBSERVATORY))[0] is Verdict.OK
+    assert await verdict(EAST, nobody) == (
+        Verdict.WARNING,
+        f"no telescope or observatory has the uid {nobody}",
+    )
 
 
 # At the doors.

@@ -18,6 +18,7 @@ from skygw.nodes.session import SessionRules
 from skygw.protocol.gateway_frames import CancelMode, EventCommand
 from skygw.protocol.node_frames import CommandStatus, NodeType, PublishCommandResult
 from skygw.resources import Resource, ResourceKind
+from skygw.telemetry.value import utc
 from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 
 Clock = trio.testing.MockClock
@@ -138,7 +139,7 @@ async def test_the_refusal_names_the_command_that_moves_the_mount_and_uses_up_no
         "deviceType": "mount",
         "commandId": str(first.command_id),
         "commandType": "mount.point",
-        "since": record.created_at.isoformat(),
+        "since": utc(record.created_at),
         "holder": {"service": "scheduler", "actor": actor},
         "telescopeUid": str(site.telescope_uid),
     }
