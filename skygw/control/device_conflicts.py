@@ -70,9 +70,8 @@ class DeviceConflicts:
         """The command that moves what this order would move, if one does."""
         for part in parts_of(order.command_type, order.telescope_uid, order.device_uid, binding):
             for hold in self._holds.get(part.place, ()):
-                if hold.record.command_id == order.command_id or not hold.by.holds_devices:
-                    continue
-                if any(part.may_be(held) for held in hold.parts if held.place == part.place):
+                meets = any(part.may_be(held) for held in hold.parts if held.place == part.place)
+                if meets and hold.by.holds_devices:
                     return _busy(part, hold)
         return None
 
