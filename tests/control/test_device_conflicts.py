@@ -2,13 +2,13 @@
 
 from math import inf
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 import trio
 import trio.testing
 
-from skygw.control.device_conflicts import parts_of
+from skygw.control.device_conflicts import DeviceConflicts
 from skygw.control.ledger import Caller, CommandState
 from skygw.control.order import CommandOrder
 from skygw.errors import DeviceBusy, Outcome, Retry, RoutingUnavailable
@@ -23,7 +23,7 @@ from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 
 Clock = trio.testing.MockClock
 
-TELESCOPE = uuid4()
+TELESCOPE, UNKNOWN = uuid4(), uuid4()
 DEVICES = {
     "mount": "mount",
     "camera 1": "camera",
@@ -65,8 +65,18 @@ def binding() -> Binding:
     )
 
 
-def target(name: str) -> tuple[UUID | None, UUID | None]:
-    return (TELESCOPE, None) if name == "telescope" else (None, UIDS.get(name) or UUID(int=7))
+class Standing:
+    """A mover that is under way."""
+
+    holds_devices = True
+
+
+def order_for(site: Site, command_type: str, name: str) -> CommandOrder:
+    """For the telescope, or for one of its devices, or for one that the records do not have."""
+    if name == "telescope":
+        return command_order(site, {"command_type": command_type}, telescope_uid=TELESCOPE)
+    uid = UIDS.get(name, UNKNOWN)
+    return command_order(site, {"command_type": command_type}, telescope_uid=None, device_uid=uid)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +108,13 @@ def target(name: str) -> tuple[UUID | None, UUID | None]:
 def test_commands_meet_where_the_same_part_may_be_meant(
     first: tuple[str, str], second: tuple[str, str], *, meet: bool
 ) -> None:
-    known = binding()
-    one, other = (parts_of(command_type, *target(name), known) for command_type, name in (first, second))
-    found = any(a.place == b.place and a.may_be(b) and b.may_be(a) for a in one for b in other)
-    assert found is meet
+    site, known = Site(), binding()
+    for one, other in ((first, second), (second, first)):
+        conflicts = DeviceConflicts()
+        order = order_for(site, *one)
+        assert conflicts.in_the_way(order, known) is None
+        conflicts.claim(order.record(site.install_id, None, left_s=9), order.command_type, known, by=Standing())
+        assert (conflicts.in_the_way(order_for(site, *other), known) is not None) is meet
 
 
 async def connected(nursery: trio.Nursery) -> tuple[Gateway, Site, PlayedLink]:
