@@ -67,11 +67,11 @@ class DeviceConflicts:
         self._holds: dict[tuple[DeviceType, UUID | None], list[Hold]] = {}
 
     def in_the_way(self, order: CommandOrder, binding: Binding) -> DeviceBusy | None:
-        """The command that moves what this order would move, if one does."""
+        """The other command that moves what this order would move, if one does."""
         for part in parts_of(order.command_type, order.telescope_uid, order.device_uid, binding):
             for hold in self._holds.get(part.place, ()):
                 meets = any(part.may_be(held) for held in hold.parts if held.place == part.place)
-                if meets and hold.by.holds_devices:
+                if meets and hold.by.holds_devices and hold.record.command_id != order.command_id:
                     return _busy(part, hold)
         return None
 
