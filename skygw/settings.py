@@ -217,7 +217,9 @@ class Settings(BaseSettings):
         "Connections (behind a proxy: requests under way) of one address; raise it for a fleet behind one NAT",
         1_024,
     )
-    max_calls_per_node: Count = _is("Direct requests in flight per node; more are `busy`", 64)
+    max_calls_per_node: Count = _is(
+        "Direct requests in flight per node; more are `busy`. One service gets three quarters at most", 64
+    )
     direct_credit_bytes: Bytes = _is("What one response may have under way to a caller who has not read it", MIB // 2)
     max_in_flight_bytes_per_node: Bytes = _is("Response bytes all callers of one node may leave unread", 32 * MIB)
     node_frames_per_s: Count = _is(
