@@ -17,6 +17,7 @@ from skygw.auth.introspection import Introspection
 from skygw.auth.issuer_http import open_issuer_client
 from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
 from skygw.auth.networks import Network, client_address
+from skygw.control.allow_list import AllowList
 from skygw.control.commands import CommandService
 from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
 from skygw.control.direct_rpc import DirectRpc
@@ -41,6 +42,7 @@ from skygw.database.platform import check_platform
 from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.retained_values import PgRetainedValues, next_era
 from skygw.database.running_tasks import PgRunningTasks
+from skygw.database.surveyor import PgSurveyor
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
 from skygw.nodes.admission import NodeDoor, SessionWitness
@@ -132,9 +134,12 @@ async def run(
         epochs = NodeSessions(database)
         hub, kept_values = await _open_hub(database, installations, heartbeat_s=settings.heartbeat_s, metrics=metrics)
         lease_ledger = PgLeases(database, committed=hub.feed.poke)
+        allowed = AllowList(settings.service_telescopes, PgSurveyor(database))
         tasks = PgRunningTasks(database)
         aborts = TaskAborts(tasks=tasks, registry=registry)
-        leases = LeaseService(ledger=lease_ledger, registry=registry, retained=hub.retained, aborts=aborts)
+        leases = LeaseService(
+            ledger=lease_ledger, registry=registry, retained=hub.retained, aborts=aborts, allowed=allowed
+        )
         sites = SiteWord(hub.retained, registry)
         commands = CommandService(
             registry=registry,
@@ -142,6 +147,7 @@ async def run(
             controllers=installations,
             guards=Guards(
                 [
+                    allowed,
                     LeaseGuard(lease_ledger, is_required=settings.leases_required),
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
@@ -156,7 +162,7 @@ async def run(
             audit_key.load_or_make, settings.audit_key or settings.data_dir / audit_key.KEY_FILE
         )
         signer = AuditSigner(database, key_id=signing_key.key_id, sign=signing_key.sign)
-        rpc = DirectRpc(registry, metrics=metrics)
+        rpc = DirectRpc(registry, metrics=metrics, allowed=allowed)
 
         # Doors.
         authenticator, refreshing = await _authenticator(settings, installations, stack)

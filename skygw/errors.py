@@ -126,6 +126,13 @@ class Busy(GatewayError):
     retry_unless_told = Retry.AFTER
 
 
+class DeviceBusy(GatewayError):
+    """Another command moves what this one would move; `details` name it."""
+
+    reason = "device_busy"
+    retry_unless_told = Retry.AFTER
+
+
 class IdReused(GatewayError):
     """A command id that already belongs to another command."""
 

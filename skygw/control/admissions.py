@@ -36,6 +36,11 @@ class Admission:
         self._earlier = earlier
         self.over = trio.Event()
 
+    @property
+    def holds_devices(self) -> bool:
+        """Once it is let in, until it is over: then the command does."""
+        return self.revoked is None and not self.over.is_set()
+
     def revoke(self, revocation: Revocation) -> None:
         """It will not be written to the node. The first reason wins."""
         if revocation.cancel is not None:

@@ -15,6 +15,7 @@ import trio
 
 from skygw.control.admissions import Admission, Admissions, Revocation
 from skygw.control.command_frames import event_of, send_cancel
+from skygw.control.device_conflicts import DeviceConflicts
 from skygw.control.guards import Guards
 from skygw.control.ledger import (
     ENDS,
@@ -31,7 +32,6 @@ from skygw.control.live_commands import LiveCommands
 from skygw.control.order import CommandOrder
 from skygw.control.safing_spool import SafingSpool
 from skygw.errors import (
-    Busy,
     DeadlineExceeded,
     Draining,
     GatewayError,
@@ -52,8 +52,8 @@ from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.node_frames import PublishCommandResult
 from skygw.protocol.safing import is_safing
 
-MAX_LIVE_COMMANDS = 20_000
-"""Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
+FRAME_BYTES = 2_048
+"""What a frame has beside its command, at most."""
 
 DRAINING_RETRY_S = 1.0
 LEDGER_PATIENCE_S = 0.5
@@ -99,6 +99,7 @@ class CommandService:
         self._controllers = controllers
         self._guards = guards
         self._admissions = Admissions()
+        self._conflicts = DeviceConflicts()
         self._live = LiveCommands(
             registry=registry,
             ledger=ledger,
@@ -217,6 +218,7 @@ class CommandService:
         session = self._registry.current(live.record.install_id)
         if session is not None:
             send_cancel(session, asked)  # before anything is asked of the ledger
+            live.is_released = True
         self._live.cancel_asked(asked)
         if live.record.state is CommandState.UNKNOWN:
             with trio.move_on_after(LEDGER_PATIENCE_S):
@@ -280,8 +282,13 @@ class CommandService:
             session.require_more_than_safing()
         except GatewayError as error:
             yield error
-        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
-            yield Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
+        try:
+            self._live.require_room(order.service)
+            session.require_room(len(order.command.text.encode()) + FRAME_BYTES, order.service)
+        except GatewayError as error:
+            yield error
+        if (busy := self._conflicts.in_the_way(order, session.binding)) is not None:
+            yield busy
 
     async def _submit(self, order: CommandOrder, admission: Admission) -> tuple[CommandRecord, bool]:
         install_id = await self._installation_of(order)
@@ -310,6 +317,7 @@ class CommandService:
             raise _not_connected()
         for refusal in self._refusals(order, session):
             raise refusal
+        hold = self._conflicts.claim(record, admission.command_type, session.binding, by=admission)
         try:
             stored, duplicate = await self._admit(record, stored)
         except RoutingUnavailable:
@@ -322,6 +330,7 @@ class CommandService:
             raise
         if duplicate:
             return stored, True
+        hold.by = live
         self._live.add(live)
         if admission.revoked is not None:
             self._revoked(live, admission, admission.revoked)
@@ -382,6 +391,7 @@ class CommandService:
         record = order.record(session.binding.install_id, session.epoch, left_s=order.timeout_s)
         live = LiveCommand(record, command_type=order.command_type, safing=True, in_ledger=False, deadline=deadline)
         self._live.add(live)
+        self._conflicts.claim(record, order.command_type, session.binding, by=live)
         try:
             self._send(live, order, session, Lane.SAFING)
         except GatewayError:
@@ -407,6 +417,7 @@ class CommandService:
                 admission.revoke(stopped)
         for live in self._live:
             if overtakes(order, live):
+                live.is_released = True
                 self._live.take_back(live, stopped)
 
     async def _session_by_the_records(self, order: CommandOrder) -> NodeSession:
@@ -432,7 +443,7 @@ class CommandService:
             if not live.safing and left_s <= 0:
                 raise DeadlineExceeded("The time for this command ran out before it could be sent.")
             left = None if live.safing else left_s
-            parcel = session.put(lane, event_of(order, record, session, left_s=left))
+            parcel = session.put(lane, event_of(order, record, session, left_s=left), order.service)
         except GatewayError as error:
             # Admitted and never written: the ledger says so, and the caller is told why.
             self._live.moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 import trio
 
+from skygw.control.allow_list import AllowList
 from skygw.control.trace_context import carried_traceparent
 from skygw.errors import (
     BadResponse,
@@ -204,8 +205,9 @@ class CallMetrics(Protocol):
 class DirectRpc:
     """The proxy between callers and nodes."""
 
-    def __init__(self, registry: ConnectionRegistry, *, metrics: CallMetrics) -> None:
+    def __init__(self, registry: ConnectionRegistry, *, metrics: CallMetrics, allowed: AllowList) -> None:
         self._registry = registry
+        self._allowed = allowed
         self._metrics = metrics
         self._draining = False
         self.log = CallLog()
@@ -246,9 +248,13 @@ class DirectRpc:
         self._metrics.call_ended(outcome=record.outcome, reason=record.reason or "", seconds=seconds)
 
     async def session_for(self, order: DirectOrder, deadline: float) -> NodeSession:
-        """The node's, now or within the order's `connect_wait_s`. Raises `Draining`, `NodeOffline`."""
+        """The node's, now or within the order's `connect_wait_s`. Raises `Draining`, `NodeOffline`, `Forbidden` if the
+        service may not act there, `RoutingUnavailable` if nobody can say whether it may.
+        """
         if self._draining:
             raise Draining("This gateway is draining; ask another, or again soon.", retry_after_s=OFFLINE_RETRY_S)
+        if self._allowed.names(order.service):
+            await self._require_allowed(order, deadline)
         session = self._registry.current(order.install_id)
         if session is not None and session.ending is None:
             return session
@@ -260,6 +266,15 @@ class DirectRpc:
             + (f" Waited {order.connect_wait_s:g} s for it." if order.connect_wait_s > 0 else ""),
             retry_after_s=OFFLINE_RETRY_S,
         )
+
+    async def _require_allowed(self, order: DirectOrder, deadline: float) -> None:
+        session = self._registry.current(order.install_id)
+        with trio.move_on_at(deadline) as time_left:
+            await self._allowed.require_installation(
+                order.service, order.install_id, None if session is None else session.binding
+            )
+        if time_left.cancelled_caught:
+            raise DeadlineExceeded("The time ran out before it was known whether this service may ask this node.")
 
 
 class DirectCall:
@@ -278,7 +293,7 @@ class DirectCall:
         try:
             self._session = await self._rpc.session_for(self._order, self._deadline)
             self._record.epoch = self._session.epoch
-            self._call = self._session.calls.open()
+            self._call = self._session.calls.open(self._order.service)
         except BaseException as error:
             self._close(error)
             raise
@@ -347,6 +362,7 @@ class DirectCall:
                 t_ms=session.t_ms(),
                 traceparent=carried_traceparent(order.traceparent),
             ),
+            order.service,
         )
         return await call.started()
 

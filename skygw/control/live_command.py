@@ -38,12 +38,16 @@ class LiveCommand:
     ) -> None:
         """`deadline`: on trio's clock, as everything here that is waited for."""
         self.record = record
+        self.service = record.service
+        """Whose share it counts in, also when the ledger's record takes the place of this one."""
         self.safing = safing
         self.command_type = command_type
         self.in_ledger = in_ledger
         self.began = trio.current_time()
         self.results: list[PublishCommandResult] = []
         """What the node said before the ledger knew of this command."""
+        self.is_released = False
+        """Its devices may be free: the node has said that it ended, or a stop or a cancel is on its way to it."""
         self.parcel: Parcel | None = None
         self.deadline = deadline
         self.forget_at = max(deadline, self.began) + KEEP_AFTER_DEADLINE_S
@@ -52,6 +56,12 @@ class LiveCommand:
     @property
     def ended(self) -> bool:
         return self.record.state in ENDS
+
+    @property
+    def holds_devices(self) -> bool:
+        """Whether it moves something now, as far as is known. After its deadline the node alone knows."""
+        is_under_way = not self.ended and self.record.state is not CommandState.UNKNOWN
+        return is_under_way and not self.is_released and trio.current_time() < self.deadline
 
     @property
     def may_be_forgotten(self) -> bool:

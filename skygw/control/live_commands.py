@@ -1,6 +1,7 @@
 """The commands this process follows: what the node, the socket and the ledger say of each, in one place."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -8,6 +9,7 @@ import trio
 
 from skygw.control.admissions import Revocation
 from skygw.control.ledger import (
+    ENDS,
     Caller,
     CancelRequest,
     CommandLedger,
@@ -19,10 +21,11 @@ from skygw.control.ledger import (
 from skygw.control.ledger_writer import LedgerWriter
 from skygw.control.live_command import LiveCommand
 from skygw.control.safing_spool import SafingSpool
-from skygw.errors import Hop, RoutingUnavailable
+from skygw.errors import Busy, Hop, RoutingUnavailable
 from skygw.ids import CommandId, Epoch, InstallId
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.outbox import Parcel, ParcelState
+from skygw.nodes.shares import share_of
 from skygw.protocol.gateway_frames import QueryCommand
 from skygw.protocol.json_text import read_value
 from skygw.protocol.never_received import says_never_received
@@ -30,6 +33,8 @@ from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 
 log = logging.getLogger("skygw.control")
 
+MAX_LIVE_COMMANDS = 20_000
+"""Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
 FORGET_EVERY_S = 60.0
 TAKE_OVER_S = 5.0
 """What a start waits for the ledger to hear of stops that are on the disk."""
@@ -53,6 +58,7 @@ class LiveCommands:
         self._ledger = ledger
         self._finished = finished
         self._live: dict[CommandId, LiveCommand] = {}
+        self._of: Counter[str] = Counter()
         self._admitting = admitting
         self.writer = LedgerWriter(
             ledger, settled=self._settled_in_ledger, lost=self._ask, followed=self._followed, spool=spool
@@ -67,9 +73,31 @@ class LiveCommands:
     def find(self, command_id: CommandId) -> LiveCommand | None:
         return self._live.get(command_id)
 
+    def require_room(self, service: str) -> None:
+        """Raises `Busy` when no more commands, or no more of this service, can be followed (`nodes/shares.py`)."""
+        if len(self._live) >= MAX_LIVE_COMMANDS:
+            raise Busy(
+                f"This gateway follows {len(self._live)} commands, and that is the limit; nothing was sent.",
+                retry_after_s=1.0,
+                details={"usedUp": "commands"},
+            )
+        own = self._of[service]
+        share = share_of(MAX_LIVE_COMMANDS - (len(self._live) - own))
+        if own >= share:
+            raise Busy(
+                f"This gateway follows {own} commands of {service}, and its share is {share}: the rest is for other "
+                "services. Nothing was sent.",
+                retry_after_s=1.0,
+                details={"usedUp": "commands", "service": service},
+            )
+
     def add(self, live: LiveCommand) -> None:
         """Follows it from now on, instead of an earlier life of the same id."""
+        before = self._live.get(live.record.command_id)
+        if before is not None:
+            self.drop(before)
         self._live[live.record.command_id] = live
+        self._of[live.service] += 1
 
     def add_again(self, record: CommandRecord) -> None:
         """Follows what was sent before this process began."""
@@ -82,6 +110,9 @@ class LiveCommands:
     def drop(self, live: LiveCommand) -> None:
         if self._live.get(live.record.command_id) is live:
             del self._live[live.record.command_id]
+            self._of[live.service] -= 1
+            if not self._of[live.service]:
+                del self._of[live.service]
 
     def watch(self, live: LiveCommand, parcel: Parcel) -> None:
         """Follows what becomes of its bytes."""
@@ -163,11 +194,12 @@ class LiveCommands:
             self.moved(live, CommandState.UNKNOWN, Hop.GATEWAY, "the socket ended while it was being written")
 
     def result_arrived(self, install_id: InstallId, result: PublishCommandResult) -> None:
-        """Safing is answered from memory, because the database may be away."""
+        """Safing is answered from memory, because the database may be away. What ended has let go of its devices."""
         live = self._live.get(result.command_id)
-        if live is None or not live.safing or live.record.install_id != install_id:
+        if live is None or live.record.install_id != install_id:
             return
-        if not says_never_received(result):  # a stop may have run before its node wrote anything down
+        live.is_released = live.is_released or CommandState(result.status.value) in ENDS
+        if live.safing and not says_never_received(result):  # it may have run before its node wrote anything down
             self._apply(live, result)
 
     def result_committed(self, install_id: InstallId, result: PublishCommandResult) -> None:

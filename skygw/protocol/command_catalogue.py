@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]
+DeviceType = Literal["mount", "camera", "focuser", "filter_wheel", "instrument_rotator", "enclosure"]
+"""What moves, by the platform's `deviceType`."""
 Key = Whole | Annotated[str, Field(strict=True, min_length=1, max_length=100)]
 """The hub's key of a record, or its uid."""
 
@@ -54,6 +56,8 @@ class Command(_Part):
 
     command_type: ClassVar[str]
     published: ClassVar[bool] = False
+    holds: ClassVar[tuple[DeviceType, ...]] = ()
+    """What nothing else moves from when it is taken to its end. A stop that ends at once holds nothing."""
 
 
 class MountPoint(Command):
@@ -61,6 +65,7 @@ class MountPoint(Command):
 
     command_type = "mount.point"
     published = True
+    holds = ("mount",)
     target: Target
 
 
@@ -69,6 +74,7 @@ class MountTrack(Command):
 
     command_type = "mount.track"
     published = True
+    holds = ("mount",)
     target: Target
     offset_pattern: OffsetPattern | None = None
 
@@ -78,6 +84,7 @@ class MountOffsetRelative(Command):
 
     command_type = "mount.offset_relative"
     published = True
+    holds = ("mount",)
     delta_arcsec: Annotated[Number, Field(description="arc seconds on the sky, signed")]
     axis: Annotated[str, Field(strict=True, min_length=1, max_length=32, description="which axis, by its name")]
 
@@ -86,12 +93,14 @@ class MountPark(Command):
     """Slew to the park position and stay there."""
 
     command_type = "mount.park"
+    holds = ("mount",)
 
 
 class MountUnpark(Command):
     """Leave the park position: what moves the mount is taken again."""
 
     command_type = "mount.unpark"
+    holds = ("mount",)
 
 
 class MountStop(Command):
@@ -105,6 +114,7 @@ class CameraExposureStart(Command):
 
     command_type = "camera.exposure.start"
     published = True
+    holds = ("camera",)
     duration_s: Annotated[Number, Field(ge=0, description="exposure time, seconds; 0 is a bias frame")]
     binning: Annotated[Whole | None, Field(ge=1, description="pixels a side that are read as one")] = None
     filter_id: Annotated[Key | None, Field(description="the hub's key of the filter, or its uid")] = None
@@ -121,6 +131,7 @@ class ImagerAutofocus(Command):
 
     command_type = "imager.autofocus"
     published = True
+    holds = ("camera", "focuser", "filter_wheel")
     filter_id: Annotated[Key, Field(description="the hub's key of the filter, or its uid")]
 
 
@@ -128,6 +139,7 @@ class FilterWheelPositionSet(Command):
     """Turn the wheel."""
 
     command_type = "filter_wheel.position.set"
+    holds = ("filter_wheel",)
     position: Annotated[Whole, Field(ge=0, description="which place of the wheel, from 0")]
 
 
@@ -135,6 +147,7 @@ class FocuserMove(Command):
     """Move the focuser."""
 
     command_type = "focuser.move"
+    holds = ("focuser",)
     position: Annotated[Whole, Field(description="where to, steps of its motor")]
 
 
@@ -148,6 +161,7 @@ class RotatorRotate(Command):
     """Turn the instrument."""
 
     command_type = "rotator.rotate"
+    holds = ("instrument_rotator",)
     angle_deg: Annotated[Number, Field(ge=-360, le=360, description="position angle, degrees")]
 
 
@@ -161,12 +175,14 @@ class EnclosureOpen(Command):
     """Open the dome or roof."""
 
     command_type = "enclosure.open"
+    holds = ("enclosure",)
 
 
 class EnclosureClose(Command):
     """Close the dome or roof."""
 
     command_type = "enclosure.close"
+    holds = ("enclosure",)
 
 
 class EnclosureStop(Command):
@@ -185,6 +201,7 @@ class TelescopeSafeShutdown(Command):
     """Stop, park and close, in the order the node knows. Safing."""
 
     command_type = "telescope.safe_shutdown"
+    holds = ("mount", "enclosure")
 
 
 KNOWN: tuple[type[Command], ...] = (
@@ -234,6 +251,12 @@ def misfits(command_type: str, command: Mapping[str, Any]) -> list[dict[str, Any
     return []
 
 
+def held_by(command_type: str) -> tuple[DeviceType, ...]:
+    """What a command of this type moves; nothing of a type that is not known."""
+    model = known(command_type)
+    return () if model is None else model.holds
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A type, or a part that some types have, in words."""
@@ -241,6 +264,7 @@ class Entry:
     name: str
     published: bool | None
     members: str
+    moves: str
     says: str
 
 
@@ -252,6 +276,7 @@ def catalogue_entries(mark: str = "") -> list[Entry]:
             _name(model, mark),
             model.published if issubclass(model, Command) else None,
             "; ".join(_member(name, info, mark) for name, info in model.model_fields.items()),
+            ", ".join(f"{mark}{part}{mark}" for part in model.holds) if issubclass(model, Command) else "",
             " ".join((model.__doc__ or "").split()),
         )
         for model in models
@@ -260,10 +285,10 @@ def catalogue_entries(mark: str = "") -> list[Entry]:
 
 def catalogue_table() -> str:
     """Every known type, as the Markdown table of the guide."""
-    rows = ["| `command_type` | | members | does |", "|---|---|---|---|"]
+    rows = ["| `command_type` | | members | moves | does |", "|---|---|---|---|---|"]
     origins = {True: "published | ", False: "ours | ", None: "| "}
     rows += [
-        f"| {entry.name} | {origins[entry.published]}{entry.members or 'none'} | {entry.says} |"
+        f"| {entry.name} | {origins[entry.published]}{entry.members or 'none'} | {entry.moves} | {entry.says} |"
         for entry in catalogue_entries("`")
     ]
     return "\n".join(rows) + "\n"

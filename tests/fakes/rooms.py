@@ -1,11 +1,14 @@
 """A gateway's rooms without doors: registry, sessions, direct requests and commands over memory links and twins."""
 
+from collections.abc import Collection, Mapping
+from itertools import count
 from time import time
 from typing import Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import trio
 
+from skygw.control.allow_list import AllowList
 from skygw.control.commands import CommandService
 from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
@@ -18,6 +21,7 @@ from skygw.control.running_tasks import TaskGuard
 from skygw.control.safing_spool import SafingSpool
 from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord
 from skygw.control.task_aborts import TaskAborts
+from skygw.errors import Busy
 from skygw.ids import (
     BootId,
     CommandId,
@@ -30,18 +34,20 @@ from skygw.ids import (
 )
 from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Binding, SessionPorts
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import Welcome
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import Hello, NodeType
+from skygw.protocol.node_frames import Hello, NodeType, Ping
 from skygw.resources import Resource, ResourceKind
 from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
 from tests.fakes.memory_leases import MemoryLeases
 from tests.fakes.memory_link import MemoryLink
 from tests.fakes.memory_log import MemoryLog
+from tests.fakes.memory_surveyor import MemorySurveyor
 from tests.fakes.memory_tasks import MemoryTasks
 from tests.fakes.ports import (
     CountedMetrics,
@@ -129,6 +135,7 @@ class Gateway:
         *,
         leases_required: bool = False,
         spool: SafingSpool | None = None,
+        service_telescopes: Mapping[str, Collection[UUID]] | None = None,
     ) -> None:
         self.database = Switch()
         self.registry = ConnectionRegistry()
@@ -145,10 +152,16 @@ class Gateway:
         self.lease_database = Switch()
         """One of its own: tests count how long the other takes."""
         self.lease_ledger = MemoryLeases(self.lease_database, self.epochs.fences)
+        self.surveyor = MemorySurveyor(self.database)
+        self.allowed = AllowList(service_telescopes or {}, self.surveyor)
         self.tasks = MemoryTasks(self.lease_ledger, self.lease_database)
         self.aborts = TaskAborts(tasks=self.tasks, registry=self.registry)
         self.leases = LeaseService(
-            ledger=self.lease_ledger, registry=self.registry, retained=self.snapshots, aborts=self.aborts
+            ledger=self.lease_ledger,
+            registry=self.registry,
+            retained=self.snapshots,
+            aborts=self.aborts,
+            allowed=self.allowed,
         )
         sites = SiteWord(self.snapshots, self.registry)
         self.commands = CommandService(
@@ -157,6 +170,7 @@ class Gateway:
             controllers=self.controllers,
             guards=Guards(
                 [
+                    self.allowed,
                     LeaseGuard(self.lease_ledger, is_required=leases_required),
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
@@ -167,7 +181,7 @@ class Gateway:
             finished=self.command_outcomes.append,
             spool=spool,
         )
-        self.rpc = DirectRpc(self.registry, metrics=self.metrics)
+        self.rpc = DirectRpc(self.registry, metrics=self.metrics, allowed=self.allowed)
         self.rules = rules or SessionRules()
         self.door = NodeDoor(
             registry=self.registry,
@@ -195,6 +209,7 @@ class Gateway:
         link = PlayedLink()
         self.controllers.of[site.telescope_uid] = site.install_id
         self.controllers.of[site.device_uid] = site.install_id
+        self.surveyor.know(site.binding)
         self.lease_ledger.put(*(Place(resource, ()) for resource in site.binding.resources.values()))
         arrival = Arrival(link=link, binding=site.binding, token_expires_at=time() + token_lasts_s, address="192.0.2.7")
         self._nursery.start_soon(self._serve, arrival, link)
@@ -241,3 +256,14 @@ def command_order(site: Site, command: dict[str, Any] | None = None, **changed: 
         "timeout_s": 60.0,
     }
     return CommandOrder(**{**members, **changed})
+
+
+def fill_data_lane(session: NodeSession) -> None:
+    """By many callers, until nobody finds room for a message of the usual size."""
+    for number in count():
+        try:
+            while True:
+                session.put(Lane.DATA, Ping(id="x" * 250), f"caller {number}")
+        except Busy as busy:
+            if "service" not in busy.details:
+                return

@@ -131,7 +131,7 @@ async def test_a_command_is_canceled_when_its_caller_leaves_if_he_said_so(
 ) -> None:
     async with gateway(postgres, tmp_path) as world, world.node() as node:
         kept = a_command(world, "mount.point", waitS=60)
-        left = a_command(world, "mount.point", waitS=60, onCallerGone="cancel")
+        left = a_command(world, "enclosure.open", waitS=60, onCallerGone="cancel")
         for order in (kept, left):
             async with posted(world, order):
                 assert str((await node.hear(EventCommand)).command_id) == order["commandId"]

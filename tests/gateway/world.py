@@ -185,10 +185,10 @@ class AnyWorld:
             now=time.time(),
         )
 
-    def service_token(self, *scopes: str) -> str:
+    def service_token(self, *scopes: str, service: str = "tests") -> str:
         return mint(
             self.key,
-            subject="tests",
+            subject=service,
             audience="sky-node-gateway-internal",
             scopes=scopes or ALL_SCOPES,
             lifetime_s=600,
