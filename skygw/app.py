@@ -132,7 +132,7 @@ async def run(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
             controllers=installations,
-            guards=Guards([LeaseGuard(lease_ledger, is_required=settings.leases_required)]),
+            guards=Guards([LeaseGuard(lease_ledger)]),
             finished=metrics.command_ended,
             spool=SafingSpool(settings.data_dir / SPOOL_FOLDER),
         )

@@ -207,7 +207,6 @@ class Settings(BaseSettings):
     max_direct_timeout_s: Seconds = _is("Most time a caller may give a direct request", 600.0)
     command_timeout_s: Seconds = _is("Time a command has, unless its caller says", 60.0)
     max_command_timeout_s: Seconds = _is("Most time a caller may give a command", 14_400.0)
-    leases_required: bool = _is("Every command but safing needs a manual control lease", False)
 
     log_format: Literal["json", "console"] = _is("How log lines are written to stderr", "json")
     log_level: Literal["debug", "info", "warning", "error"] = _is("The least important level that is logged", "info")

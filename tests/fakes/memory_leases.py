@@ -49,17 +49,25 @@ class MemoryLeases:
         if granted_before(wish, place, before) is not None:
             return before[wish.target], ()
         self._clear(before[wish.target])
-        self._raise(wish.target)
+        self.grant(wish)
         if place.resource.kind is ResourceKind.TELESCOPE:
             for uid in place.neighbours:
                 lease = before[uid].lease
                 if lease is None or lease.ended_at is not None:
                     self._raise(uid)
+        after = {uid: self._control(uid) for uid in around}
+        return after[wish.target], [now for uid, now in after.items() if now.order != before[uid].order]
+
+    def grant(self, wish: LeaseWish) -> None:
+        """Unless it was granted before."""
+        if any(lease.secret == digest(wish.lease_uid) for lease in self.rows.values()):
+            return
+        self._raise(wish.target)
         now = _now()
         lease = Lease(
             lease_id=LeaseId(uuid4()),
             secret=digest(wish.lease_uid),
-            resource=place.resource,
+            resource=self._place(wish.target, wish.kind).resource,
             holder=wish.holder,
             terms=wish.terms,
             fence=self.fences[wish.target],
@@ -69,8 +77,6 @@ class MemoryLeases:
             changed_at=now,
         )
         self.rows[lease.lease_id] = lease
-        after = {uid: self._control(uid) for uid in around}
-        return after[wish.target], [now for uid, now in after.items() if now.order != before[uid].order]
 
     async def renew(self, lease_id: LeaseId, proof: LeaseProof, terms: Terms | None) -> Control:
         await self._switch.asked()

@@ -16,14 +16,16 @@ from skygw.sim.blueprint import draw_site
 from skygw.sim.journal import Action, effects_of
 from skygw.sim.station import Station, open_station
 from skygw.testing.gateway import TestGateway
-from tests.sim.hub import LONG_SLOWNESS, TRACK_M13, UNPARK, ask, order, send
+from tests.sim.hub import LONG_SLOWNESS, TRACK_M13, UNPARK, ask, control, order, send
 
 PATIENCE_S = 20.0
 
 
 @pytest.fixture
-async def hub(gateway: TestGateway) -> AsyncIterator[httpx.AsyncClient]:
+async def hub(gateway: TestGateway, installation: Station) -> AsyncIterator[httpx.AsyncClient]:
+    """Whoever has control of the installation's telescope."""
     async with gateway.client() as client:
+        await control(client, installation)
         yield client
 
 
@@ -205,6 +207,7 @@ async def test_clocks_that_are_wrong_change_nothing(gateway: TestGateway, tmp_pa
             nursery.start_soon(station.run)
             with trio.fail_after(PATIENCE_S):
                 await station.wait_connected()
+            await control(hub, station)
             unparked = await send(hub, station, UNPARK, timeoutS=5)
             nursery.cancel_scope.cancel()
     assert unparked["outcome"] == "succeeded"
