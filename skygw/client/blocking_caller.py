@@ -11,7 +11,7 @@ import httpx
 from skygw.client import internal_api as api
 from skygw.client.internal_api import NodeKey, Record, Wholeness, metadata_of
 from skygw.client.problems import rebuilt
-from skygw.ids import CommandId
+from skygw.ids import CommandId, LeaseId, LeaseUid
 from skygw.protocol.gateway_frames import CancelMode
 
 
@@ -91,6 +91,32 @@ class BlockingCaller:
             command, command_id=command_id, telescope_uid=telescope_uid, device_uid=device_uid, **options
         )
         return self._record(call)
+
+    def acquire_lease(
+        self,
+        lease_uid: LeaseUid,
+        *,
+        duration_s: float,
+        telescope_uid: UUID | None = None,
+        device_uid: UUID | None = None,
+        **options: Any,
+    ) -> Record:
+        """Control for so many seconds, unless `renew_lease` comes before; the options are those of `Caller.lease`. The
+        secret is the caller's own, a random UUID: the same request again, after a lost answer, finds the same lease.
+        Each `command` shows it as `lease_uid`.
+        """
+        call = api.lease_call(
+            lease_uid, telescope_uid=telescope_uid, device_uid=device_uid, duration_s=duration_s, **options
+        )
+        return self._record(call)
+
+    def renew_lease(self, lease_id: LeaseId, lease_uid: LeaseUid, *, actor: Record | None = None) -> Record:
+        """It lasts its duration from now. Nobody does this for a caller without a loop."""
+        return self._record(api.renew_lease_call(lease_id, lease_uid, actor=actor))
+
+    def release_lease(self, lease_id: LeaseId, lease_uid: LeaseUid, *, actor: Record | None = None) -> Record:
+        """Gives control back; nothing is stopped. Again is no mistake."""
+        return self._record(api.release_lease_call(lease_id, lease_uid, actor=actor))
 
     def cancel(
         self,
