@@ -148,7 +148,7 @@ async def run(
             guards=Guards(
                 [
                     allowed,
-                    LeaseGuard(lease_ledger, is_required=settings.leases_required),
+                    LeaseGuard(lease_ledger),
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
                     TaskGuard(tasks),

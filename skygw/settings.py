@@ -235,7 +235,6 @@ class Settings(BaseSettings):
         description="What a service may act on: a TOML table, or JSON, of uids of telescopes or observatories by "
         "service. A service that is not named may act on everything",
     )
-    leases_required: bool = _is("Every command but safing needs a manual control lease", False)
 
     log_format: Literal["json", "console"] = _is("How log lines are written to stderr", "json")
     log_level: Literal["debug", "info", "warning", "error"] = _is("The least important level that is logged", "info")

@@ -15,7 +15,7 @@ from skygw.client.command_calls import CancelReceipt, Tries, Validation
 from skygw.client.internal_api import NodeKey, Record, Wholeness, metadata_of
 from skygw.client.problems import rebuilt
 from skygw.errors import GatewayError, LinkLost, Outcome
-from skygw.ids import CommandId
+from skygw.ids import CommandId, LeaseId, LeaseUid
 from skygw.protocol.gateway_frames import CancelMode
 
 
@@ -95,6 +95,32 @@ class BlockingCaller:
             command, command_id=command_id, telescope_uid=telescope_uid, device_uid=device_uid, **options
         )
         return self._insist(call)
+
+    def acquire_lease(
+        self,
+        lease_uid: LeaseUid,
+        *,
+        duration_s: float,
+        telescope_uid: UUID | None = None,
+        device_uid: UUID | None = None,
+        **options: Any,
+    ) -> Record:
+        """Control for so many seconds, unless `renew_lease` comes before; the options are those of `Caller.lease`. The
+        secret is the caller's own, a random UUID: the same request again, after a lost answer, finds the same lease.
+        Each `command` shows it as `lease_uid`.
+        """
+        call = api.lease_call(
+            lease_uid, telescope_uid=telescope_uid, device_uid=device_uid, duration_s=duration_s, **options
+        )
+        return self._record(call)
+
+    def renew_lease(self, lease_id: LeaseId, lease_uid: LeaseUid, *, actor: Record | None = None) -> Record:
+        """It lasts its duration from now. Nobody does this for a caller without a loop."""
+        return self._record(api.renew_lease_call(lease_id, lease_uid, actor=actor))
+
+    def release_lease(self, lease_id: LeaseId, lease_uid: LeaseUid, *, actor: Record | None = None) -> Record:
+        """Gives control back; nothing is stopped. Again is no mistake."""
+        return self._record(api.release_lease_call(lease_id, lease_uid, actor=actor))
 
     def validate_command(self, command: Record, *, command_id: CommandId | None = None, **options: Any) -> Validation:
         """See `Caller.validate_command`, whose options these are."""

@@ -170,8 +170,9 @@ class SimulatedNode:
             return CommandOutcome.rejected("interlock_active", f"A shutdown interlock is active: {interlock}.")
         try:
             outcome = await self._execute(command)
-        except trio.Cancelled:
-            # Ended from outside: the site has stopped the hardware, and the hub is told what it reads now.
+        except* trio.Cancelled:
+            # Ended from outside: the site has stopped the hardware, and the hub is told what it reads now. It comes out
+            # of a nursery, where there is one for each task.
             with trio.move_on_after(READ_BACK_S, shield=True):
                 command.report(await self._interrupted(command))
             raise

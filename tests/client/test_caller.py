@@ -23,7 +23,8 @@ from skygw.errors import (
     Reached,
     Retry,
 )
-from skygw.ids import CommandId
+from skygw.ids import CommandId, LeaseId, LeaseUid
+from skygw.protocol.gateway_frames import OnExpiry
 from tests.fakes.canned_http import CannedHttp, canned_http
 
 NODE = UUID(int=42)
@@ -178,6 +179,37 @@ async def test_only_a_connection_never_made_says_that_nothing_was_sent(http: Can
 
     assert answered_nothing.value.outcome is Outcome.UNKNOWN
     assert refused.value.outcome is Outcome.NOT_SENT
+
+
+async def test_a_service_without_a_loop_takes_renews_shows_and_releases_a_lease_itself(http: CannedHttp) -> None:
+    lease_id, lease_uid = LeaseId(uuid4()), LeaseUid(uuid4())
+    for _ in range(4):
+        http.answer(200, {"id": str(lease_id)})
+
+    def work() -> None:
+        with BlockingCaller(http.base_url, "t") as caller:
+            caller.acquire_lease(lease_uid, duration_s=60, device_uid=NODE, on_expiry=OnExpiry.STOP)
+            caller.renew_lease(lease_id, lease_uid)
+            caller.command(
+                {"command_type": "enclosure.close"},
+                command_id=CommandId(uuid4()),
+                device_uid=NODE,
+                lease_uid=lease_uid,
+            )
+            caller.release_lease(lease_id, lease_uid)
+
+    await trio.to_thread.run_sync(work)
+
+    mine = {"leaseUid": str(lease_uid)}
+    acquired, renewed, commanded, released = http.bodies
+    assert acquired == {**mine, "deviceUid": str(NODE), "durationS": 60, "onExpiry": "stop"}
+    assert (renewed, commanded["leaseUid"], released) == (mine, str(lease_uid), mine)
+    assert [head.split()[1] for head in http.heads] == [
+        "/internal/leases",
+        f"/internal/leases/{lease_id}/renew",
+        "/internal/commands",
+        f"/internal/leases/{lease_id}/release",
+    ]
 
 
 async def test_the_blocking_caller_does_the_same_without_a_loop(http: CannedHttp) -> None:

@@ -1,7 +1,9 @@
 """Commands on a node over a real socket: once, kept, cancelled, refused when late, and a stop past everything."""
 
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
+import pytest
 import trio
 
 from skygw.client.commands import Command, CommandOutcome
@@ -79,14 +81,19 @@ async def test_a_repeated_command_id_runs_once_also_after_a_restart_of_the_progr
     assert after_restart.result == again.result
 
 
+@pytest.mark.parametrize("in_a_nursery", [False, True])
 async def test_a_command_cut_off_by_the_end_of_the_program_is_told_as_failed(
-    gateway: FakeGateway, make_config: MakeConfig
+    gateway: FakeGateway, make_config: MakeConfig, in_a_nursery: bool
 ) -> None:
     client = NodeClient(make_config())
 
     @client.command_handler
     async def handle(command: Command) -> CommandOutcome:
-        await trio.sleep_forever()
+        async with AsyncExitStack() as stack:
+            if in_a_nursery:
+                nursery = await stack.enter_async_context(trio.open_nursery())
+                nursery.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
         raise AssertionError
 
     async with running(client):

@@ -38,6 +38,7 @@ class Hub:
         return [act for _, act, _ in self.asked]
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
         act, body = request.url.path.rpartition("/")[2], json.loads(request.content)
         self.asked.append((trio.current_time(), act, body))
         answer = self.says(act)

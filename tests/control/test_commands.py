@@ -79,7 +79,7 @@ async def test_a_command_climbs_from_received_to_completed_and_the_ledger_has_ev
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
     gateway, site, link = await running(nursery)
-    order = command_order(site, origin=Opaque('{"a":  1.0}', {"a": 1.0}), actor={"uid": "u", "kind": "user"})
+    order = command_order(site, origin=Opaque('{"a":  1.0}', {"a": 1.0}))
     record, duplicate = await gateway.commands.submit(order)
     assert not duplicate
     event = await link.hear_next(EventCommand)

@@ -153,13 +153,8 @@ class Hall:
 
     async def admitted(
         self, target: UUID, caller: Holder = ANNA, *, lease: "Taken | LeaseUid | None" = None, kind: str = "mount.park"
-    ) -> tuple[UUID, int] | None:
-        """Under which fence a command goes that nobody needs a lease for."""
-        return await self._judged(target, caller, lease, kind, is_required=False)
-
-    async def _judged(
-        self, target: UUID, caller: Holder, lease: "Taken | LeaseUid | None", kind: str, *, is_required: bool
-    ) -> tuple[UUID, int] | None:
+    ) -> tuple[UUID, int]:
+        """Under which fence a command goes."""
         is_telescope = target in (self.first, self.second)
         order = CommandOrder(
             command_id=CommandId(uuid4()),
@@ -172,8 +167,8 @@ class Hall:
             timeout_s=10.0,
             lease_uid=lease.wish.lease_uid if isinstance(lease, Taken) else lease,
         )
-        fence = await LeaseGuard(self.ledger, is_required=is_required).admit(order, InstallId(uuid4()))
-        return None if fence is None else (fence.uid, fence.fence)
+        fence = await LeaseGuard(self.ledger).admit(order, InstallId(uuid4()))
+        return fence.uid, fence.fence
 
     async def lift(self, node: int, uid: UUID, fence: int) -> None:
         """A node says hello that remembers a higher fence than the ledger does."""
@@ -521,10 +516,10 @@ async def test_a_command_goes_under_the_fence_of_its_lease_also_to_a_device_of_t
     assert await hall.admitted(hall.mount, lease=taken) == (hall.first, taken.lease.fence)
 
 
-async def test_what_nobody_holds_may_be_moved_without_a_lease_until_leases_are_required(hall: Hall) -> None:
-    assert await hall.admitted(hall.mount) is None
-    with pytest.raises(LeaseRequired):
-        await hall._judged(hall.mount, ANNA, None, "mount.park", is_required=True)
+async def test_what_nobody_holds_is_not_moved_without_a_lease_either(hall: Hall) -> None:
+    for target in (hall.first, hall.mount, hall.roof):
+        with pytest.raises(LeaseRequired, match="acquire it"):
+            await hall.admitted(target)
 
 
 @pytest.mark.parametrize(("caller", "refusal"), [(BERT, LeaseHeld), (ROBOT, LeaseHeld), (ANNA, LeaseRequired)])

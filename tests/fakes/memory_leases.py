@@ -55,17 +55,25 @@ class MemoryLeases:
         if wish.while_task is WhileTask.REFUSE and (tasks := self.tasks_at(wish.target)):
             raise task_active(tasks[0])
         self._clear(before[wish.target])
-        self._raise(wish.target)
+        self.grant(wish)
         if place.resource.kind is ResourceKind.TELESCOPE:
             for uid in place.neighbours:
                 lease = before[uid].lease
                 if lease is None or lease.ended_at is not None:
                     self._raise(uid)
+        after = {uid: self._control(uid) for uid in around}
+        return after[wish.target], [now for uid, now in after.items() if now.order != before[uid].order]
+
+    def grant(self, wish: LeaseWish) -> None:
+        """Unless it was granted before."""
+        if any(lease.secret == digest(wish.lease_uid) for lease in self.rows.values()):
+            return
+        self._raise(wish.target)
         now = _now()
         lease = Lease(
             lease_id=LeaseId(uuid4()),
             secret=digest(wish.lease_uid),
-            resource=place.resource,
+            resource=self._place(wish.target, wish.kind).resource,
             holder=wish.holder,
             terms=wish.terms,
             fence=self.fences[wish.target],
@@ -76,8 +84,6 @@ class MemoryLeases:
             while_task=wish.while_task,
         )
         self.rows[lease.lease_id] = lease
-        after = {uid: self._control(uid) for uid in around}
-        return after[wish.target], [now for uid, now in after.items() if now.order != before[uid].order]
 
     async def renew(self, lease_id: LeaseId, proof: LeaseProof, terms: Terms | None) -> Control:
         await self._switch.asked()

@@ -13,7 +13,7 @@ from skygw.control.commands import CommandService
 from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
 from skygw.control.guards import Guards
-from skygw.control.lease import Place
+from skygw.control.lease import Holder, LeaseWish, Place, Terms
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
 from skygw.control.order import CommandOrder
@@ -28,6 +28,7 @@ from skygw.ids import (
     DeviceUid,
     InstallId,
     InstanceUid,
+    LeaseUid,
     OutboxUid,
     RequestId,
     TelescopeUid,
@@ -38,7 +39,7 @@ from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Binding, SessionPorts
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.protocol.frame import Frame
-from skygw.protocol.gateway_frames import Welcome
+from skygw.protocol.gateway_frames import OnExpiry, Welcome
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import Hello, NodeType, Ping
 from skygw.resources import Resource, ResourceKind
@@ -61,6 +62,10 @@ from tests.fakes.ports import (
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
+SERVICE = "tests"
+LASTING = Terms(1e8, 0.0, OnExpiry.FINISH)
+"""Longer than any test's clock runs."""
+
 
 class Site:
     """One installation: who it is, and what it can say `hello` with."""
@@ -71,6 +76,9 @@ class Site:
         self.outbox_uid = OutboxUid(uuid4())
         self.telescope_uid = TelescopeUid(uuid4())
         self.device_uid = DeviceUid(uuid4())
+        self.lease_wish = LeaseWish(
+            self.telescope_uid, ResourceKind.TELESCOPE, LeaseUid(uuid4()), Holder(SERVICE), LASTING
+        )
         observatory_uid = uuid4()
         self.binding = Binding(
             install_id=self.install_id,
@@ -133,10 +141,12 @@ class Gateway:
         nursery: trio.Nursery,
         rules: SessionRules | None = None,
         *,
-        leases_required: bool = False,
+        leased: bool = True,
         spool: SafingSpool | None = None,
         service_telescopes: Mapping[str, Collection[UUID]] | None = None,
     ) -> None:
+        """With `leased`, whoever sends a `command_order` has the lease of the site's telescope."""
+        self._leased = leased
         self.database = Switch()
         self.registry = ConnectionRegistry()
         self.epochs = MemoryEpochs(self.database)
@@ -171,7 +181,7 @@ class Gateway:
             guards=Guards(
                 [
                     self.allowed,
-                    LeaseGuard(self.lease_ledger, is_required=leases_required),
+                    LeaseGuard(self.lease_ledger),
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
                     TaskGuard(self.tasks),
@@ -211,6 +221,8 @@ class Gateway:
         self.controllers.of[site.device_uid] = site.install_id
         self.surveyor.know(site.binding)
         self.lease_ledger.put(*(Place(resource, ()) for resource in site.binding.resources.values()))
+        if self._leased:
+            self.lease_ledger.grant(site.lease_wish)
         arrival = Arrival(link=link, binding=site.binding, token_expires_at=time() + token_lasts_s, address="192.0.2.7")
         self._nursery.start_soon(self._serve, arrival, link)
         return link
@@ -251,9 +263,10 @@ def command_order(site: Site, command: dict[str, Any] | None = None, **changed: 
         "device_uid": None,
         "command": Opaque.of({"command_type": "mount.point", "target": {"ra": 10.0}} if command is None else command),
         "origin": None,
-        "service": "tests",
+        "service": SERVICE,
         "actor": None,
         "timeout_s": 60.0,
+        "lease_uid": site.lease_wish.lease_uid,
     }
     return CommandOrder(**{**members, **changed})
 

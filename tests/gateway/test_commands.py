@@ -100,8 +100,9 @@ async def test_a_dry_run_says_all_that_would_refuse_and_sends_and_stores_nothing
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     async with gateway(postgres, tmp_path) as world:
+        lease = await world.control()
         wrong = {"command_type": "camera.exposure.start", "duration_s": -1}
-        dry = a_command(world, "mount.point", command=wrong, validateOnly=True)
+        dry = a_command(world, "mount.point", command=wrong, validateOnly=True, leaseUid=lease)
         answer = await world.ask("POST", "/internal/commands", dry)
         assert (answer.status_code, answer.json()["valid"]) == (200, False)
         unfit, offline = answer.json()["refusals"]
@@ -112,12 +113,14 @@ async def test_a_dry_run_says_all_that_would_refuse_and_sends_and_stores_nothing
         assert [refusal["code"] for refusal in answer.json()["refusals"]] == ["not_found"]
 
         async with world.node() as node:
-            dry = a_command(world, "mount.park", validateOnly=True, onCallerGone="cancel")
+            bare = await world.ask("POST", "/internal/commands", a_command(world, "mount.park", validateOnly=True))
+            assert [refusal["code"] for refusal in bare.json()["refusals"]] == ["lease_required"]
+            dry = a_command(world, "mount.park", validateOnly=True, onCallerGone="cancel", leaseUid=lease)
             answer = await world.ask("POST", "/internal/commands", dry)
             expected = {"commandId": dry["commandId"], "valid": True, "duplicate": False, "refusals": []}
             assert (answer.status_code, answer.json()) == (200, expected)
             assert (await world.ask("GET", f"/internal/commands/{dry['commandId']}")).status_code == 404
-            real = a_command(world, "mount.unpark")
+            real = a_command(world, "mount.unpark", leaseUid=lease)
             await world.ask("POST", "/internal/commands", real)
             assert str((await node.hear(EventCommand)).command_id) == real["commandId"]
             again = await world.ask("POST", "/internal/commands", {**real, "validateOnly": True})
@@ -130,8 +133,9 @@ async def test_a_command_is_canceled_when_its_caller_leaves_if_he_said_so(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     async with gateway(postgres, tmp_path) as world, world.node() as node:
-        kept = a_command(world, "mount.point", waitS=60)
-        left = a_command(world, "enclosure.open", waitS=60, onCallerGone="cancel")
+        lease = await world.control()
+        kept = a_command(world, "mount.point", waitS=60, leaseUid=lease)
+        left = a_command(world, "enclosure.open", waitS=60, onCallerGone="cancel", leaseUid=lease)
         for order in (kept, left):
             async with posted(world, order):
                 assert str((await node.hear(EventCommand)).command_id) == order["commandId"]
@@ -146,7 +150,7 @@ async def test_a_command_is_canceled_when_its_caller_leaves_if_he_said_so(
         assert await recorded(world, left["commandId"], "canceled")
 
         # Who waits to the end loses nothing.
-        stays = a_command(world, "mount.point", waitS=60, onCallerGone="cancel")
+        stays = a_command(world, "mount.point", waitS=60, onCallerGone="cancel", leaseUid=lease)
         async with trio.open_nursery() as nursery:
             answers = []
 
@@ -163,7 +167,7 @@ async def test_an_unknown_command_is_closed_by_a_word_that_names_who_gave_it(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     async with gateway(postgres, tmp_path) as world:
-        move = a_command(world, "mount.point")
+        move = a_command(world, "mount.point", leaseUid=await world.control())
         async with world.node() as node:
             await world.ask("POST", "/internal/commands", move)
             await node.hear(EventCommand)
@@ -221,7 +225,7 @@ async def test_results_that_are_not_the_nodes_to_say_or_go_backwards_change_noth
         world.node() as node,
         world.socket(token=world.node_token(stranger.install_id), hello=world.a_hello(stranger.install_id)) as other,
     ):
-        move = a_command(world, "mount.point")
+        move = a_command(world, "mount.point", leaseUid=await world.control())
         await world.ask("POST", "/internal/commands", move)
         command_id = (await node.hear(EventCommand)).command_id
         await other.greet()
@@ -309,7 +313,7 @@ async def test_what_a_gateway_that_died_had_written_is_asked_for_by_the_next_one
 ) -> None:
     async with gateway(postgres, tmp_path) as world, world.node() as node:
         site, epoch = world.site, node.epoch
-        move = a_command(world, "mount.point")
+        move = a_command(world, "mount.point", leaseUid=await world.control())
         assert (await world.ask("POST", "/internal/commands", move)).status_code == 202
         await node.hear(EventCommand)
         await recorded(world, move["commandId"], "written")

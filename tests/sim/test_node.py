@@ -18,14 +18,16 @@ from skygw.sim.blueprint import draw_site
 from skygw.sim.journal import Action, effects_of
 from skygw.sim.station import Station, open_station
 from skygw.testing.gateway import TestGateway
-from tests.sim.hub import LONG_SLOWNESS, TRACK_M13, UNPARK, ask, order, send
+from tests.sim.hub import LONG_SLOWNESS, TRACK_M13, UNPARK, ask, control, order, send
 
 PATIENCE_S = 20.0
 
 
 @pytest.fixture
-async def hub(gateway: TestGateway) -> AsyncIterator[httpx.AsyncClient]:
+async def hub(gateway: TestGateway, installation: Station) -> AsyncIterator[httpx.AsyncClient]:
+    """Whoever has control of the installation's telescope."""
     async with gateway.client() as client:
+        await control(client, installation)
         yield client
 
 
@@ -64,8 +66,9 @@ async def test_the_same_command_id_moves_the_hardware_once(hub: httpx.AsyncClien
     assert len(effects_of(CommandId(UUID(body["commandId"])), installation.journal.entries())) == 1
 
 
+@pytest.mark.parametrize("mode", ["graceful", "immediate"])
 async def test_progress_of_a_slow_slew_is_told_and_a_cancel_stops_it(
-    hub: httpx.AsyncClient, installation: Station
+    hub: httpx.AsyncClient, installation: Station, mode: str
 ) -> None:
     mount = installation.site.telescopes[0].mount
     await send(hub, installation, UNPARK)
@@ -77,7 +80,7 @@ async def test_progress_of_a_slow_slew_is_told_and_a_cancel_stops_it(
             await trio.sleep(0.02)
     assert record["state"] == "running"
 
-    receipt = (await hub.post(f"{path}/cancel", json={"waitS": 10})).json()
+    receipt = (await hub.post(f"{path}/cancel", json={"mode": mode, "waitS": 10})).json()
 
     assert receipt["receipt"] == "interrupted"
     assert receipt["proof"]["devices"][0]["state"] == "stopped"
@@ -256,6 +259,7 @@ async def test_clocks_that_are_wrong_change_nothing(gateway: TestGateway, tmp_pa
             nursery.start_soon(station.run)
             with trio.fail_after(PATIENCE_S):
                 await station.wait_connected()
+            await control(hub, station)
             unparked = await send(hub, station, UNPARK, timeoutS=5)
             nursery.cancel_scope.cancel()
     assert unparked["outcome"] == "succeeded"
