@@ -43,6 +43,11 @@ async def take(gateway: Gateway, site: Site, while_task: WhileTask) -> LeaseWish
     return wish
 
 
+async def heard_of_a_task(link: PlayedLink) -> EventTaskChanged:
+    with trio.fail_after(100):
+        return await link.hear_next(EventTaskChanged)
+
+
 async def told_of_tasks(link: PlayedLink) -> list[dict[str, Any]]:
     await trio.testing.wait_all_tasks_blocked()
     frames = [json.loads(text) for text in link.heard_so_far()]
@@ -85,7 +90,7 @@ async def test_who_interrupts_has_the_node_told_and_who_waits_has_not(
     task, theirs = begin_task(gateway, site), begin_task(gateway, other)
     await take(gateway, other, WhileTask.FINISH)
     await take(gateway, site, WhileTask.INTERRUPT)
-    said = await link.hear_next(EventTaskChanged)
+    said = await heard_of_a_task(link)
     assert (said.task_uid, said.telescope_uid) == (task.uid, site.telescope_uid)
     assert (said.directive, said.reason) == (TaskDirective.ABORT, "lease")
     assert await told_of_tasks(bystander) == []
@@ -99,7 +104,7 @@ async def test_a_node_that_comes_back_is_told_again_for_as_long_as_it_is_wanted(
     task = begin_task(gateway, site)
     wish = await take(gateway, site, WhileTask.INTERRUPT)
     again = await gateway.connect(site)
-    assert (await again.hear_next(EventTaskChanged)).task_uid == task.uid
+    assert (await heard_of_a_task(again)).task_uid == task.uid
     [held], _ = await gateway.leases.page(LeaseQuery())
     assert held.lease is not None
     await gateway.leases.release(held.lease.lease_id, LeaseProof(ME, wish.lease_uid))
@@ -118,7 +123,7 @@ async def test_what_could_not_be_looked_up_is_told_when_the_database_is_back(
     await trio.sleep(30)
     assert await told_of_tasks(again) == []
     gateway.lease_database.away = False
-    assert (await again.hear_next(EventTaskChanged)).task_uid == task.uid
+    assert (await heard_of_a_task(again)).task_uid == task.uid
 
 
 async def test_subscribers_are_told_what_becomes_of_tasks(autojump_clock: Clock, nursery: trio.Nursery) -> None:
