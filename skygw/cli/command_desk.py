@@ -28,7 +28,7 @@ from skygw.cli.terminal import AsJson, ExitCode, Terminal
 from skygw.client.caller import Caller
 from skygw.errors import GatewayError, Outcome, StartupError
 from skygw.ids import CommandId
-from skygw.protocol.command_catalogue import catalogue_entries
+from skygw.protocol.command_catalogue import catalogue_in_words
 from skygw.protocol.gateway_frames import CancelMode
 
 MOST_LISTED = 500
@@ -221,11 +221,11 @@ def resolve(
 def types(*, as_json: AsJson = False) -> int:
     """List the known types of commands and their members; a ? marks those that may be left out."""
     terminal = Terminal(as_json=as_json)
-    entries = catalogue_entries()
+    entries = catalogue_in_words()
     if terminal.as_json:
-        terminal.json([{"commandType": entry.name, "members": entry.members, "does": entry.says} for entry in entries])
+        terminal.json([{"commandType": name, "members": members, "does": does} for name, does, members in entries])
     else:
-        terminal.table(("TYPE", "DOES", "MEMBERS"), [(entry.name, entry.says, entry.members) for entry in entries])
+        terminal.table(("TYPE", "DOES", "MEMBERS"), entries)
     return ExitCode.OK
 
 

@@ -5,7 +5,6 @@ than is known here. A type that is not listed is carried as it is: the node deci
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -257,54 +256,44 @@ def held_by(command_type: str) -> tuple[DeviceType, ...]:
     return () if model is None else model.holds
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A type, or a part that some types have, in words."""
-
-    name: str
-    published: bool | None
-    members: str
-    moves: str
-    says: str
-
-
-def catalogue_entries(mark: str = "") -> list[Entry]:
-    """Every known type, and behind them the parts; names stand between two `mark`s."""
-    models: tuple[type[BaseModel], ...] = (*KNOWN, Target, OffsetPattern)
-    return [
-        Entry(
-            _name(model, mark),
-            model.published if issubclass(model, Command) else None,
-            "; ".join(_member(name, info, mark) for name, info in model.model_fields.items()),
-            ", ".join(f"{mark}{part}{mark}" for part in model.holds) if issubclass(model, Command) else "",
-            " ".join((model.__doc__ or "").split()),
-        )
-        for model in models
-    ]
-
-
 def catalogue_table() -> str:
     """Every known type, as the Markdown table of the guide."""
     rows = ["| `command_type` | | members | moves | does |", "|---|---|---|---|---|"]
-    origins = {True: "published | ", False: "ours | ", None: "| "}
-    rows += [
-        f"| {entry.name} | {origins[entry.published]}{entry.members or 'none'} | {entry.moves} | {entry.says} |"
-        for entry in catalogue_entries("`")
-    ]
+    for model in KNOWN:
+        members = "; ".join(_member(name, info) for name, info in model.model_fields.items())
+        origin = "published" if model.published else "ours"
+        moves = ", ".join(f"`{part}`" for part in model.holds)
+        rows.append(f"| `{model.command_type}` | {origin} | {members or 'none'} | {moves} | {_says(model)} |")
+    for part in (Target, OffsetPattern):
+        members = "; ".join(_member(name, info) for name, info in part.model_fields.items())
+        rows.append(f"| ({_member_name(part)}) | | {members} | | {_says(part)} |")
     return "\n".join(rows) + "\n"
 
 
-def _name(model: type[BaseModel], mark: str) -> str:
-    if issubclass(model, Command):
-        return f"{mark}{model.command_type}{mark}"
-    return f"({mark}{'target' if model is Target else 'offset_pattern'}{mark})"
+def catalogue_in_words() -> list[tuple[str, str, str]]:
+    """Every known type, and behind them the parts: name, what it does, members. For people, without markup."""
+    models: tuple[type[BaseModel], ...] = (*KNOWN, Target, OffsetPattern)
+    rows = []
+    for model in models:
+        name = model.command_type if issubclass(model, Command) else f"({_member_name(model)})"
+        members = "; ".join(_member(*field) for field in model.model_fields.items())
+        rows.append((name.replace("`", ""), _says(model), members.replace("`", "")))
+    return rows
 
 
-def _member(name: str, info: FieldInfo, mark: str) -> str:
+def _says(model: type[BaseModel]) -> str:
+    return " ".join((model.__doc__ or "").split())
+
+
+def _member_name(part: type[BaseModel]) -> str:
+    return {"Target": "`target`", "OffsetPattern": "`offset_pattern`"}[part.__name__]
+
+
+def _member(name: str, info: FieldInfo) -> str:
     optional = "" if info.is_required() else "?"
     limits = " ".join(_limits(info))
-    said = ", ".join(part for part in ((info.description or "").replace("`", mark), limits) if part)
-    return f"{mark}{name}{mark}{optional}" + (f" ({said})" if said else "")
+    said = ", ".join(part for part in (info.description, limits) if part)
+    return f"`{name}`{optional}" + (f" ({said})" if said else "")
 
 
 def _limits(info: FieldInfo) -> Iterator[str]:

@@ -208,6 +208,27 @@ def test_a_lease_is_taken_for_the_command_and_given_back_before_it_is_reported(g
     assert (sent["deviceUid"], sent["leaseUid"], released) == (MOUNT, secret, {"leaseUid": secret})
 
 
+def test_a_lease_that_is_lost_on_the_way_does_not_hide_what_became_of_the_command(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lease = {"id": LEASE, "fence": 4, "durationS": 0.9, "deadmanS": None, "onExpiry": "finish", "held": True}
+    gateway.on("POST /internal/leases", as_json(lease, 201))
+    gateway.on(f"POST /internal/leases/{LEASE}/renew", problem("lease_expired"))
+    gateway.on(POST, as_json(record("running", *STATES[:3]), 202))
+    gateway.on(GET, as_json(record("running", *STATES[:3])), as_json(DONE))
+    assert run([*PARK, "--take-lease"]) == ExitCode.OK
+    written = capsys.readouterr()
+    assert "skygw: control was lost meanwhile: It is lease_expired." in written.err
+    assert written.out.splitlines()[-1] == "mount.park succeeded; every device was read back."
+    assert gateway.asked.count(POST) == 1
+
+
+def test_an_id_that_is_known_is_said_to_be(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway.on(POST, as_json({**DONE, "duplicate": True}))
+    assert run([*PARK]) == ExitCode.OK
+    assert capsys.readouterr().err.startswith("This id is known: nothing is sent")
+
+
 def test_a_lease_that_somebody_has_is_not_taken_and_nothing_is_sent(
     gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
