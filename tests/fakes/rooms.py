@@ -142,10 +142,13 @@ class Gateway:
         rules: SessionRules | None = None,
         *,
         leased: bool = True,
+        asks_for_leases: bool = True,
         spool: SafingSpool | None = None,
         service_telescopes: Mapping[str, Collection[UUID]] | None = None,
     ) -> None:
-        """With `leased`, whoever sends a `command_order` has the lease of the site's telescope."""
+        """With `leased`, whoever sends a `command_order` has the lease of the site's telescope. Without
+        `asks_for_leases` anybody may move everything, as far as it is up to leases.
+        """
         self._leased = leased
         self.database = Switch()
         self.registry = ConnectionRegistry()
@@ -181,7 +184,7 @@ class Gateway:
             guards=Guards(
                 [
                     self.allowed,
-                    LeaseGuard(self.lease_ledger),
+                    *([LeaseGuard(self.lease_ledger)] if asks_for_leases else []),
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
                     TaskGuard(self.tasks),
