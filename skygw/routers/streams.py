@@ -6,17 +6,18 @@ from quart import Response, Websocket
 from quart_trio import QuartTrio
 
 from skygw.auth.principals import Scope, ServicePrincipal
+from skygw.conversations.session import ServiceSession
+from skygw.conversations.streams import StreamConversation
 from skygw.errors import Forbidden, GatewayError
 from skygw.observability.logs import bound_ids
 from skygw.observability.metrics import Door
 from skygw.protocol.schemas import STREAM_SOCKET_PATH
 from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
 from skygw.routers.gates import InternalGate
-from skygw.routers.problems import problem, ws_code_of
+from skygw.routers.problems import problem
 from skygw.routers.ws import current_websocket, subprotocol_required, upgrade_required
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 from skygw.telemetry.hub import StreamHub
-from skygw.telemetry.subscriber import SubscriberSession
 
 
 class SubscriberMetrics(Protocol):
@@ -66,14 +67,12 @@ class StreamRouter:
             await socket.accept(subprotocol=SUBSCRIBER_SUBPROTOCOL if extensions else None)
             if handle.websocket is None:
                 return None  # left while it was being answered
-            session = SubscriberSession(
+            session = ServiceSession(
                 handle.websocket,
-                self._hub,
+                StreamConversation(self._hub, owner=principal.service, extensions=extensions),
                 owner=principal.service,
                 expires_at=principal.expires_at,
                 renew=lambda token: self._renewed(principal, token),
-                code_of=ws_code_of,
-                extensions=extensions,
             )
             self._metrics.subscriber_came("websocket")
             try:
