@@ -21,6 +21,7 @@ from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
+from skygw.control.order import Budget
 from skygw.control.safing_spool import SafingSpool
 from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
@@ -171,6 +172,7 @@ async def run(
             count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
             surprised=metrics.unhandled,
         )
+        command_budget = Budget(default_s=settings.command_timeout_s, max_s=settings.max_command_timeout_s)
         internal_side = internal_app(
             [
                 HealthRouter(),
@@ -199,8 +201,7 @@ async def run(
                     commands=commands,
                     snapshots=hub.retained,
                     start_drain=draining.set,
-                    default_command_timeout_s=settings.command_timeout_s,
-                    max_command_timeout_s=settings.max_command_timeout_s,
+                    budget=command_budget,
                 ),
             ],
             [

@@ -9,6 +9,8 @@ from skygw.control.ledger import ENDS, Caller, CommandRecord, CommandState, Tran
 from skygw.errors import Hop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from skygw.control.admissions import Admission
     from skygw.control.order import CommandOrder
     from skygw.nodes.outbox import Parcel
@@ -39,6 +41,8 @@ class LiveCommand:
         self.deadline = deadline
         self.forget_at = max(deadline, self.began) + KEEP_AFTER_DEADLINE_S
         self._changed = trio.Event()
+        self.watchers: set[Callable[[], None]] = set()
+        """Told of each change; they do not wait. While there are any, one without an end is not forgotten."""
 
     @property
     def ended(self) -> bool:
@@ -47,7 +51,8 @@ class LiveCommand:
     @property
     def may_be_forgotten(self) -> bool:
         """Whether the ledger alone may answer for it from now on."""
-        return self.in_ledger and self.forget_at <= trio.current_time()
+        is_awaited = bool(self.watchers) and not self.ended
+        return self.in_ledger and not is_awaited and self.forget_at <= trio.current_time()
 
     def move(
         self, state: CommandState, hop: Hop, detail: str | None = None, by: Caller | None = None
@@ -62,9 +67,15 @@ class LiveCommand:
             self.record.ended_at = step.at
             # A repeat of safing does not wait for the ledger: memory has to know that it is one.
             self.forget_at = trio.current_time() + (REMEMBER_SAFING_S if self.safing else 0.0)
+        self.changed()
+        return step
+
+    def changed(self) -> None:
+        """Whoever waits or watches is told that more is known."""
         self._changed.set()
         self._changed = trio.Event()
-        return step
+        for watcher in list(self.watchers):
+            watcher()
 
     async def settled(self) -> None:
         """Waits for an end, or for `unknown`: nothing more may ever come. Cancelling changes nothing."""

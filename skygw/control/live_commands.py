@@ -106,6 +106,7 @@ class LiveCommands:
             return  # then what memory knows is all that is known
         if stored is not None and may_move(live.record.state, stored.state):
             live.record = stored
+            live.changed()
             if live.ended:
                 self._end(live)
                 self.drop(live)
@@ -175,7 +176,9 @@ class LiveCommands:
         if not live.in_ledger:
             live.results.append(result)
         # The ledger moves by the committed report itself; here only memory does.
-        if live.move(CommandState(result.status.value), Hop.NODE) is not None and live.ended:
+        if live.move(CommandState(result.status.value), Hop.NODE) is None:
+            live.changed()  # it may have come further in the same state
+        elif live.ended:
             self._end(live)
 
     # Its own tasks.

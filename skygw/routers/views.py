@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import trio
 
 from skygw.control.direct_rpc import CallRecord
-from skygw.control.ledger import ENDS, CommandRecord, CommandState
+from skygw.control.ledger import CommandRecord
+from skygw.control.receipts import Receipt
 from skygw.errors import GatewayError
 from skygw.ids import CommandId
 from skygw.nodes.connection_registry import Memory
@@ -21,12 +22,12 @@ from skygw.routers.schemas import (
     CloseView,
     CommandView,
     NodeView,
-    Receipt,
     RefusalView,
     StreamView,
     TransitionView,
     ValidationView,
 )
+from skygw.routers.schemas import Receipt as ReceiptView
 from skygw.telemetry.retained import PUBLISHED_BY_NODES, RetainedValues
 
 
@@ -142,35 +143,9 @@ def _opaque(text: str | None) -> Opaque | None:
     return None if text is None else Opaque(text, read_value(text))
 
 
-def receipt(record: CommandRecord, *, had_ended: bool) -> Receipt:
-    """What became of a cancel. `interrupted` is said only when a device was read back: drivers lie."""
-    said: str
-    if had_ended:
-        said = "already_ended"
-    elif record.state not in ENDS:
-        said = "unknown"
-    elif record.state is CommandState.CANCELED and record.canceled == "before_start":
-        said = "canceled_before_start"
-    elif record.state is CommandState.CANCELED and record.canceled == "interrupted":
-        said = "interrupted" if _read_back(record.proof) else "unknown"
-    elif record.state is CommandState.COMPLETED or record.canceled == "too_late":
-        said = "finished_anyway"
-    else:
-        said = "unknown"
-    return Receipt.model_validate(
-        {"command_id": record.command_id, "receipt": said, "state": record.state, "proof": _opaque(record.proof)}
-    )
-
-
-def _read_back(proof: str | None) -> bool:
-    """Whether every device in the proof was read back, and there is one."""
-    found = None if proof is None else read_value(proof)
-    devices = found.get("devices") if isinstance(found, dict) else None
-    return (
-        isinstance(devices, list)
-        and len(devices) > 0
-        and all(isinstance(device, dict) and device.get("basis") == "read_back" for device in devices)
-    )
+def receipt_view(command_id: CommandId, receipt: Receipt) -> ReceiptView:
+    """What became of a cancel."""
+    return ReceiptView(command_id=command_id, receipt=receipt.word, state=receipt.state, proof=_opaque(receipt.proof))
 
 
 def call_view(record: CallRecord) -> CallView:

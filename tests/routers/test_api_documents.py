@@ -45,8 +45,7 @@ INTERNAL_ROUTERS: list[Router] = [
         commands=NOTHING,
         snapshots=NOTHING,
         start_drain=NOTHING,
-        default_command_timeout_s=1,
-        max_command_timeout_s=1,
+        budget=NOTHING,
     ),
 ]
 
