@@ -50,10 +50,12 @@ from skygw.observability.metrics import CONTENT_TYPE, Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
 from skygw.protocol.gateway_frames import LinkLossPolicy
+from skygw.protocol.schemas import COMMAND_SOCKET_PATH
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.readiness import database_check, loopback_check, not_draining, registry_check
 from skygw.resources import UNWANTED_REASONS
 from skygw.routers.apps import internal_app, node_app
+from skygw.routers.command_socket import CommandSocketRouter
 from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
 from skygw.routers.event_streams import EventStreamRouter
@@ -173,6 +175,7 @@ async def run(
             surprised=metrics.unhandled,
         )
         command_budget = Budget(default_s=settings.command_timeout_s, max_s=settings.max_command_timeout_s)
+        direct_budget = Budget(default_s=settings.direct_timeout_s, max_s=settings.max_direct_timeout_s)
         internal_side = internal_app(
             [
                 HealthRouter(),
@@ -191,6 +194,18 @@ async def run(
                     internal_url=settings.internal_public_url,
                 ),
                 StreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
+                CommandSocketRouter(
+                    gate=internal_gate,
+                    hub=hub,
+                    commands=commands,
+                    leases=leases,
+                    rpc=rpc,
+                    registry=registry,
+                    directory=installations,
+                    metrics=metrics,
+                    command_budget=command_budget,
+                    direct_budget=direct_budget,
+                ),
                 LeaseRouter(gate=internal_gate, leases=leases),
                 InternalRouter(
                     gate=internal_gate,
@@ -210,8 +225,7 @@ async def run(
                     rpc=rpc,
                     registry=registry,
                     directory=installations,
-                    default_timeout_s=settings.direct_timeout_s,
-                    max_timeout_s=settings.max_direct_timeout_s,
+                    budget=direct_budget,
                 ),
                 EventStreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
             ],
@@ -285,7 +299,7 @@ def _client(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Network])
 
 def _may_carry_a_stop(path: str) -> bool:
     """Who has too much under way may still stop a telescope (contract §0); the token is asked for as ever."""
-    return path.startswith("/internal/commands")
+    return path.startswith("/internal/commands") or path == COMMAND_SOCKET_PATH
 
 
 def _url(settings: Settings, name: ListenerName, listener: Listener) -> str:
