@@ -59,7 +59,7 @@ MAX_GRACE_MS = 600_000
 _Traceparent = Annotated[ShortText | None, OrUnsaid, Field(description="A broken one refuses nothing.")]
 
 
-class PublishCommand(Frame, CommandMembers):
+class PublishCommand(CommandMembers, Frame):
     """A command for a telescope or a device, answered by `event_command_result` for each step, or by `error`. Unknown
     members are refused: a misspelt option must not be ignored.
     """
@@ -80,7 +80,7 @@ class PublishStop(StopMembers, PublishCommand):
     model_config = ConfigDict(extra="ignore")
 
 
-class CancelPublished(Frame, CancelMembers):
+class CancelPublished(CancelMembers, Frame):
     """Cancels a command, whoever has sent it. Safing: what makes no sense here counts as not said."""
 
     kind: Literal["cancel_command"] = "cancel_command"
@@ -180,7 +180,10 @@ EVENT_MEMBERS = ("subscription_id", "position", "received_at", "data")
 
 def _one_of_both(schema: dict[str, Any]) -> None:
     """Either a step of a command of this socket, or an event of a subscription: each has members of its own."""
-    schema["oneOf"] = [{"required": list(STEP_MEMBERS)}, {"required": list(EVENT_MEMBERS)}]
+    schema["oneOf"] = [
+        {"required": list(these), "not": {"anyOf": [{"required": [name]} for name in others]}}
+        for these, others in ((STEP_MEMBERS, EVENT_MEMBERS), (EVENT_MEMBERS, STEP_MEMBERS))
+    ]
 
 
 class CommandEvent(Frame):
