@@ -105,14 +105,17 @@ async def test_commands_for_one_target_go_in_the_order_they_were_said(autojump_c
 
 async def test_a_stop_takes_back_what_was_said_before_it_and_waits(autojump_clock: Clock) -> None:
     async with gateway_and_node() as (gateway, site, link), talking(gateway) as talk:
-        moves, stop = [publish(site) for _ in range(5)], publish(site, "mount.stop")
-        talk.say([*moves, stop])
-        node = PlayedNode(link)
-        assert (await node.takes()).command.value["command_type"] == "mount.stop"
-        ends = [await talk.statuses(move["command_id"], "canceled") for move in moves[-1:]]
-        assert ends == [["received", "canceled"]]
-        await trio.testing.wait_all_tasks_blocked()
-        assert [frame for frame in link.heard_so_far() if "event_command" in str(frame)] == []
+        for _ in range(10):  # in whatever order tasks run
+            moves, stop = [publish(site) for _ in range(5)], publish(site, "mount.stop")
+            talk.say([*moves, stop])
+            assert str((await PlayedNode(link).takes()).command_id) == stop["command_id"]
+            told: dict[str, list[str]] = {move["command_id"]: [] for move in moves}
+            while any("canceled" not in told[move["command_id"]] for move in moves):
+                heard = await talk.hear()
+                told.setdefault(heard["command_id"], []).append(heard["status"])
+            assert all(told[move["command_id"]] == ["received", "canceled"] for move in moves)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [frame for frame in link.heard_so_far() if "event_command" in str(frame)] == []
 
 
 async def test_a_stop_goes_out_whatever_accompanies_it(autojump_clock: Clock) -> None:
@@ -162,7 +165,7 @@ async def test_a_stop_is_read_past_a_flood_whose_answers_nobody_reads(autojump_c
     async with gateway_and_node() as (gateway, site, link), talking(gateway) as talk:
         talk.link.stall()
         bad = {"kind": "no_such_kind", "id": "x" * 200}
-        for _ in range(40):
+        for _ in range(15):
             talk.say([bad] * 200)
         talk.say(publish(site, "mount.stop"))
         assert (await PlayedNode(link).takes()).command.value["command_type"] == "mount.stop"
@@ -171,8 +174,8 @@ async def test_a_stop_is_read_past_a_flood_whose_answers_nobody_reads(autojump_c
         while (heard := await talk.hear())["details"]["reason"] != "busy":
             told += 1
         left_out = int(heard["message"].split()[0])
-        assert told + left_out >= 8_000 - 200
-        assert told < 2_000
+        assert told + left_out == 3_000
+        assert told < 1_500
 
 
 async def test_a_cancel_is_answered_by_a_receipt_with_its_proof(autojump_clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
@@ -152,6 +153,9 @@ async def test_an_answer_is_read_as_fast_as_the_socket_takes_it_and_a_command_go
             for seq in range(4):
                 link.say(pack_chunk(Chunk(request.id, seq, bytes(request.credit // 4))))
         await trio.testing.wait_all_tasks_blocked()
+        frames = [json.loads(frame) for frame in link.heard_so_far() if isinstance(frame, str)]
+        granted = sum(frame["bytes"] for frame in frames if frame["kind"] == "direct_credit")
+        assert granted < requests[0].credit // 4
         said = publish(site)
         talk.say(said)
         await link.hear_next(EventCommand)
