@@ -224,14 +224,17 @@ def _devices(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _doubt(record: dict[str, Any]) -> str | None:
-    """Why this telescope is not proved safe; `None` if every device of it was read back."""
+    """Why this telescope is not proved safe; `None` if every device of it was read back at rest."""
     if record.get("outcome") != "succeeded":
         return str(record.get("detail") or "the stop has not succeeded")
     devices = _devices(record)
     if not devices:
         return "no proof given"
     assumed = [str(device.get("device_uid")) for device in devices if device.get("basis") != "read_back"]
-    return f"not read back: {', '.join(assumed)}" if assumed else None
+    if assumed:
+        return f"not read back: {', '.join(assumed)}"
+    restless = [str(device.get("device_uid")) for device in devices if device.get("settled_ms") is None]
+    return f"not at rest: {', '.join(restless)}" if restless else None
 
 
 def _rows(record: dict[str, Any], doubt: str | None) -> list[tuple[object, ...]]:

@@ -61,7 +61,7 @@ class CommandOutcome:
 
     @classmethod
     def interrupted(cls, *, proof: dict[str, Any] | None = None) -> "CommandOutcome":
-        """A cancel stopped it on the way. Without proof by reading back the hub says `unknown`."""
+        """A cancel stopped it on the way, and its devices were read back at rest; otherwise say `failed`."""
         return cls(CommandStatus.CANCELED, proof=proof, canceled=CanceledHow.INTERRUPTED)
 
     @classmethod
@@ -274,7 +274,9 @@ class Commands:
         except Exception:  # the handler is not ours: whatever it raises ends this command and nothing else
             log.exception("the handler of command %s failed", command.type)
             return command.reported or CommandOutcome.failed("internal", "The command handler failed on the node.")
-        return command.reported or CommandOutcome.interrupted()
+        return command.reported or CommandOutcome.failed(
+            "not_proved", "The handler was ended by a cancel and did not say what the hardware does now."
+        )
 
 
 def _with_cancel(outcome: CommandOutcome, how: CanceledHow) -> CommandOutcome:

@@ -143,7 +143,7 @@ def _opaque(text: str | None) -> Opaque | None:
 
 
 def receipt(record: CommandRecord, *, had_ended: bool) -> Receipt:
-    """What became of a cancel. `interrupted` is said only when a device was read back: drivers lie."""
+    """What became of a cancel. `interrupted` is said only when each device was read back at rest: drivers lie."""
     said: str
     if had_ended:
         said = "already_ended"
@@ -163,13 +163,18 @@ def receipt(record: CommandRecord, *, had_ended: bool) -> Receipt:
 
 
 def _read_back(proof: str | None) -> bool:
-    """Whether every device in the proof was read back, and there is one."""
+    """Whether every device in the proof was read back until it settled, and there is one."""
     found = None if proof is None else read_value(proof)
     devices = found.get("devices") if isinstance(found, dict) else None
     return (
         isinstance(devices, list)
         and len(devices) > 0
-        and all(isinstance(device, dict) and device.get("basis") == "read_back" for device in devices)
+        and all(
+            isinstance(device, dict)
+            and device.get("basis") == "read_back"
+            and isinstance(device.get("settled_ms"), int | float)
+            for device in devices
+        )
     )
 
 

@@ -28,15 +28,16 @@ from skygw.ids import InstallId
 from skygw.protocol.node_frames import CanceledHow, CommandStatus
 from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.sim.blueprint import Layout
-from skygw.sim.devices.device import Refused
+from skygw.sim.devices.device import DeviceFault, Refused, stop_each
 from skygw.sim.fault_proxy import FaultProxy
 from skygw.sim.faults import NodeFaults
 from skygw.sim.frame_store import FrameStore
-from skygw.sim.installation import Execution, Site
+from skygw.sim.installation import NOT_AT_REST, Execution, Site
 from skygw.sim.journal import Order
 from skygw.sim.line import Line
 from skygw.sim.operations import NodeOperations
 from skygw.sim.posts import Post
+from skygw.sim.proof import shows_rest
 from skygw.sim.telemetry import NodeTelemetry
 from skygw.sim.weather_watch import WeatherWatch
 
@@ -206,7 +207,7 @@ class SimulatedNode:
         if command.cancel_requested.is_set():
             return outcome
         return CommandOutcome.failed(
-            "deadline_exceeded", "The caller's time ran out; the hardware was stopped.", proof=outcome.proof
+            "deadline_exceeded", "The caller's time ran out; the hardware was told to stop.", proof=outcome.proof
         )
 
     async def _cancel_when_asked(self, command: Command, work: trio.CancelScope) -> None:
@@ -214,13 +215,19 @@ class SimulatedNode:
         work.cancel()
 
     async def _interrupted(self, command: Command) -> CommandOutcome:
+        """What a stop on the way came to: only devices that were read back at rest are interrupted."""
         try:
             proof = await self._site.prove_for(
-                command.body.value, telescope_uid=command.telescope_uid, device_uid=command.device_uid
+                command.body.value,
+                command.id,
+                telescope_uid=command.telescope_uid,
+                device_uid=command.device_uid,
             )
         except Refused as refused:
             return CommandOutcome.rejected(refused.reason, str(refused))
-        return CommandOutcome.interrupted(proof=proof)
+        if shows_rest(proof):
+            return CommandOutcome.interrupted(proof=proof)
+        return CommandOutcome.failed("not_at_rest", NOT_AT_REST, proof=proof)
 
     async def _tell_progress(self, command: Command) -> None:
         while True:
@@ -269,8 +276,10 @@ class SimulatedNode:
             case OnExpiry.FINISH:
                 return
             case OnExpiry.STOP:
-                for device in self.post.devices:
-                    device.stop(Order(cause=f"policy: {cause}"))
+                try:
+                    stop_each(self.post.devices, Order(cause=f"policy: {cause}"))
+                except DeviceFault as fault:
+                    self._note(f"the stop went wrong: {fault}")
             case OnExpiry.SAFE_SHUTDOWN:
                 await self._site.shut_by_policy(cause, self.post.telescopes)
                 if self._site.policy_problem is not None:

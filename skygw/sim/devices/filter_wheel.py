@@ -48,6 +48,10 @@ class FilterWheel(Mover[float]):
         place = self.place % len(self.filters)
         return self.filters[int(place)] if not self.is_moving and place == int(place) else None
 
+    def is_at_rest(self, said: dict[str, Any]) -> bool:
+        """Between two slots it has no position to read: what it says then is its driver's word, and no measurement."""
+        return super().is_at_rest(said) and said["position"] is not None
+
     def slot_of(self, filter_id: int) -> int:
         """The slot of a filter. Raises `Refused` if the wheel does not hold it."""
         for slot, held in enumerate(self.filters):
