@@ -85,7 +85,8 @@ async def test_a_command_cut_off_by_the_end_of_the_program_is_told_as_failed(
 
     @client.command_handler
     async def handle(command: Command) -> CommandOutcome:
-        await trio.sleep_forever()
+        async with trio.open_nursery():  # which brings a cancel in a group
+            await trio.sleep_forever()
         raise AssertionError
 
     async with running(client):

@@ -82,6 +82,23 @@ async def test_progress_of_a_slow_slew_is_told_and_a_cancel_stops_it(
     assert not mount.is_moving
 
 
+async def test_an_immediate_cancel_has_its_proof_too(hub: httpx.AsyncClient, installation: Station) -> None:
+    mount = installation.site.telescopes[0].mount
+    await send(hub, installation, UNPARK)
+    mount.faults.slow = LONG_SLOWNESS
+    slewing = await send(hub, installation, TRACK_M13, waitS=0)
+    with trio.fail_after(PATIENCE_S):
+        while not mount.is_moving:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+    path = f"/internal/commands/{slewing['commandId']}/cancel"
+    receipt = (await hub.post(path, json={"mode": "immediate", "waitS": 10})).json()
+
+    assert receipt["receipt"] == "interrupted"
+    assert receipt["proof"]["devices"][0]["basis"] == "read_back"
+    assert not mount.is_moving
+
+
 async def test_a_command_whose_time_runs_out_on_site_leaves_nothing_moving(
     hub: httpx.AsyncClient, installation: Station
 ) -> None:

@@ -220,11 +220,14 @@ class Device(ABC):
     def _driver_says(self) -> dict[str, Any]:
         """The state as the driver knows it, which may be an old one."""
         now = self._clock.elapsed()
-        if self._answer is not None and now < self._answer.valid_until:
+        if not (self.faults.asks_every_s or self.faults.frozen_by_stop):
+            self._answer = None
+        elif self._answer is not None and now < self._answer.valid_until:
             return self._answer.state
-        state = self._state()
-        self._answer = _Answer(state, now + self.faults.asks_every_s) if self.faults.asks_every_s else None
-        return state
+        elif self.faults.asks_every_s:
+            self._answer = _Answer(self._state(), now + self.faults.asks_every_s)
+            return self._answer.state
+        return self._state()
 
     def _record(self, order: Order, action: Action, **details: Any) -> int:
         return self._journal.record(self.uid, action, order, details).number
