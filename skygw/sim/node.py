@@ -1,6 +1,7 @@
 """One simulated installation: its part of a site behind a node client, as a SkyNode would run it."""
 
 import math
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -66,6 +67,8 @@ class NodeHabits:
     """How old the weather of another installation may be before the node shuts its telescope."""
     monotonic_ahead_s: float = 0.0
     """The node's own monotonic clock counts from elsewhere: no answer may depend on it."""
+    comeback_chance: Callable[[], float] = random.random
+    """Uniform in [0, 1): how much of the longest wait a node takes before it comes back."""
     line: Line | None = None
     """What each node has between itself and the gateway; none is this machine's own network."""
     line_seed: str = "line"
@@ -107,6 +110,7 @@ class SimulatedNode:
                 link_loss_after_s=habits.link_loss_after_s,
             ),
             connect=self._counted_link,
+            chance=habits.comeback_chance,
             now_ms=lambda: monotonic_ms() + habits.monotonic_ahead_s * 1000,
         )
         self.weather = self._follow_weather()

@@ -135,7 +135,9 @@ async def cancel_on(bench: Bench, lie: Lie, hub: httpx.AsyncClient, chance: Rand
     await until(lambda: device.is_moving)
     await clock.sleep(chance.uniform(0.5, 5.0))
     path = f"/internal/commands/{order['commandId']}"
-    how = chance.choice([{"mode": "immediate"}, {"mode": "graceful"}, {"mode": "graceful", "graceS": 0.01}])
+    how: dict[str, Any] = chance.choice(
+        [{"mode": "immediate"}, {"mode": "graceful"}, {"mode": "graceful", "graceS": 0.01}]
+    )
     answer = await hub.post(f"{path}/cancel", json={**how, "waitS": 20}, timeout=PATIENCE_S)
     stood_at = device.place
     assert answer.status_code == 200, answer.text
