@@ -16,6 +16,7 @@ from tests.fleet.telemetry.hub import Hub
 
 TIMEOUTS_S = (1.0, 5.0)
 LEASES_S = (1.5, 4.0)
+STOPPABLE = frozenset({"mount", "focuser", "enclosure"})
 PAUSES_S = (0.02, 0.3)
 ANSWER_WITHIN_S = 12.0
 NOBODY_THERE_S = 0.5
@@ -152,10 +153,9 @@ class Caller:
         await self.look(ask)
 
     async def stop(self, place: Place) -> None:
-        device_uid, _ = self._chance.choice(place.devices)
-        kind = {_slew: "mount", _focus: "focuser", _roof: "enclosure", _turn: None}
-        what = kind[dict(place.devices)[device_uid]]
-        if what is not None:
+        device_uid, draw = self._chance.choice(place.devices)
+        what, _, _ = draw(self._chance)["command_type"].partition(".")
+        if what in STOPPABLE:
             await self.post(self.new_ask(device_uid, {"command_type": f"{what}.stop"}, None), None)
 
     async def post(self, ask: Ask, lease_uid: str | None, *, timeout_s: float | None = None) -> None:
