@@ -89,10 +89,11 @@ class Caller:
         self._story = story
         self._http = http
         self._chance = chance
+        self.is_over = False
+        """Ends `run` when what it began is answered: a request that is given up would be no story."""
 
     async def run(self, places: Sequence[Place]) -> None:
-        """Until cancelled."""
-        while True:
+        while not self.is_over:
             place = self._chance.choice(places)
             held = await self.acquire(place.lease, duration_s=self._chance.uniform(*LEASES_S))
             if held is None:

@@ -78,6 +78,15 @@ class Ask:
             if answer.what == "post"
         )
 
+    @property
+    def told_so_far(self) -> str:
+        """For whoever looks into it."""
+        said = [
+            (f"{answer.at:%H:%M:%S.%f}", answer.what, answer.status, answer.state, answer.body.get("receipt"))
+            for answer in self.answers
+        ]
+        return f"{self.command_type} until {self.deadline_at}: {said}"
+
     def told(self, what: str, status: int | None, body: dict[str, Any]) -> None:
         self.answers.append(Answer(datetime.now(UTC), what, status, body))
 
