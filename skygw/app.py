@@ -19,6 +19,7 @@ from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
 from skygw.auth.networks import Network, client_address
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
+from skygw.control.guards import Guards
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
 from skygw.control.safing_spool import SafingSpool
@@ -131,7 +132,7 @@ async def run(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
             controllers=installations,
-            guard=LeaseGuard(lease_ledger, is_required=settings.leases_required),
+            guards=Guards([LeaseGuard(lease_ledger, is_required=settings.leases_required)]),
             finished=metrics.command_ended,
             spool=SafingSpool(settings.data_dir / SPOOL_FOLDER),
         )

@@ -14,6 +14,7 @@ import trio
 
 from skygw.control.admissions import Admission, Admissions, Revocation
 from skygw.control.command_frames import event_of, send_cancel
+from skygw.control.guards import Guards
 from skygw.control.lease_guard import Fence
 from skygw.control.ledger import (
     ENDS,
@@ -72,14 +73,6 @@ class Controllers(Protocol):
     ) -> InstallId | None: ...
 
 
-class Guard(Protocol):
-    """Whether a command that is no safing may go, and under which fence."""
-
-    async def admit(self, order: CommandOrder) -> Fence | None:
-        """Raises the `GatewayError` that stands in the way."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Cancellation:
     """What a cancel met. Without a record nothing is known of the command but what `met` says."""
@@ -97,7 +90,7 @@ class CommandService:
         registry: ConnectionRegistry,
         ledger: CommandLedger,
         controllers: Controllers,
-        guard: Guard,
+        guards: Guards,
         finished: Callable[[str], None],
         spool: SafingSpool | None = None,
     ) -> None:
@@ -105,7 +98,7 @@ class CommandService:
         self._registry = registry
         self._ledger = ledger
         self._controllers = controllers
-        self._guard = guard
+        self._guards = guards
         self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished, spool=spool)
         self._admissions = Admissions()
         self._draining = False
@@ -153,10 +146,7 @@ class CommandService:
             if all(other.reason != error.reason for other in found):
                 found.append(error)
         if install_id is not None and not duplicate:
-            try:
-                await self._guard.admit(order)
-            except GatewayError as error:
-                found.append(error)
+            found += await self._guards.examine(order, install_id)
             found += self._refusals(order, self._registry.current(install_id))
         return found, duplicate
 
@@ -301,7 +291,7 @@ class CommandService:
         admission.found(is_new=stored is None or again)
         if stored is not None and not again:
             return stored, True
-        fence = await self._guard.admit(order)
+        fence = await self._guards.admit(order, install_id)
         session = self._registry.current(install_id)
         record = order.record(
             install_id, None if session is None else session.epoch, left_s=admission.deadline - trio.current_time()

@@ -1,4 +1,4 @@
-"""The one place where it is decided whether a command may go: by whose lease, and under which fence."""
+"""Whether a command may go by who has control: by whose lease, and under which fence."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -7,6 +7,7 @@ from skygw.control.lease import Holder, LeaseLedger, digest
 from skygw.control.lease_rules import fence_for
 from skygw.control.order import CommandOrder
 from skygw.errors import NotFound
+from skygw.ids import InstallId
 
 ENCLOSURE = "enclosure."
 
@@ -28,7 +29,7 @@ class LeaseGuard:
         self._ledger = ledger
         self._is_required = is_required
 
-    async def admit(self, order: CommandOrder) -> Fence | None:
+    async def admit(self, order: CommandOrder, install_id: InstallId) -> Fence | None:  # noqa: ARG002 - whoever runs it
         """Not for safing, which is never asked. What is true here may be over before the node has the command: then
         its fence is too low there. Raises `LeaseRequired`, `LeaseHeld`, `LeaseExpired`, `StaleFence`, `NotFound`,
         `RoutingUnavailable`.

@@ -127,7 +127,7 @@ class Hall:
             timeout_s=10.0,
             lease_uid=lease.wish.lease_uid if isinstance(lease, Taken) else lease,
         )
-        fence = await LeaseGuard(self.ledger, is_required=is_required).admit(order)
+        fence = await LeaseGuard(self.ledger, is_required=is_required).admit(order, InstallId(uuid4()))
         return None if fence is None else (fence.uid, fence.fence)
 
     async def lift(self, node: int, uid: UUID, fence: int) -> None:

@@ -8,6 +8,7 @@ import trio
 
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
+from skygw.control.guards import Guards
 from skygw.control.lease import Place
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
@@ -144,7 +145,7 @@ class Gateway:
             registry=self.registry,
             ledger=self.ledger,
             controllers=self.controllers,
-            guard=LeaseGuard(self.lease_ledger, is_required=leases_required),
+            guards=Guards([LeaseGuard(self.lease_ledger, is_required=leases_required)]),
             finished=self.command_outcomes.append,
             spool=spool,
         )
