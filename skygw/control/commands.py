@@ -341,7 +341,9 @@ class CommandService:
     async def _stored(self, order: CommandOrder) -> CommandRecord | None:
         """A repeat gets the stored record even when the node is away. Raises `IdReused`."""
         live = self._live.find(order.command_id)
-        if live is not None and live.record.state is CommandState.EXPIRED:
+        if live is not None and (
+            live.record.state is CommandState.EXPIRED or live.record.canceled == CanceledHow.BEFORE_START
+        ):
             with trio.move_on_after(CATCH_UP_S) as patience:
                 await self._live.writer.caught_up()
             if patience.cancelled_caught:

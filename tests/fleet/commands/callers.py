@@ -1,5 +1,6 @@
 """Services that want the same telescopes: they take leases and break each other's, command, repeat, cancel and stop."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -7,10 +8,10 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-import httpx
 import trio
 
 from skygw.sim.blueprint import SiteBlueprint
+from tests.fakes.http_connection import BrokenOff, http_connection
 from tests.fleet.commands.story import Ask, Fence, Story
 from tests.fleet.telemetry.hub import Hub
 
@@ -75,19 +76,13 @@ def _roof(chance: Random) -> dict[str, Any]:
     return {"command_type": chance.choice(["enclosure.open", "enclosure.close"])}
 
 
-def http_client() -> httpx.AsyncClient:
-    """For all callers; leaving it closes their connections."""
-    return httpx.AsyncClient(timeout=ANSWER_WITHIN_S, trust_env=False)
-
-
 class Caller:
     """One service; several of its tasks may share it. All it is told goes into the story."""
 
-    def __init__(self, name: str, hub: Hub, story: Story, http: httpx.AsyncClient, *, chance: Random) -> None:
+    def __init__(self, name: str, hub: Hub, story: Story, *, chance: Random) -> None:
         self.name = name
         self._hub = hub
         self._story = story
-        self._http = http
         self._chance = chance
         self.is_over = False
         """Ends `run` when what it began is answered: a request that is given up would be no story."""
@@ -201,11 +196,12 @@ class Caller:
     ) -> tuple[int | None, dict[str, Any]]:
         """Status and body; without a status there was no answer."""
         gateway = self._hub.gateway
-        headers = {"authorization": f"Bearer {gateway.service_token(self.name)}"}
-        url = gateway.internal_url + path
+        payload = b"" if body is None else json.dumps(body).encode()
         try:
-            answer = await self._http.request(method, url, json=body, headers=headers)
-            return answer.status_code, answer.json()
-        except (httpx.HTTPError, ValueError):
+            with trio.fail_after(ANSWER_WITHIN_S):
+                async with http_connection(gateway.internal_url, token=gateway.service_token(self.name)) as connection:
+                    answer = await connection.request(method, path, payload)
+            return answer.status, answer.json()
+        except (BrokenOff, OSError, trio.TooSlowError):
             await trio.sleep(NOBODY_THERE_S)
             return None, {}

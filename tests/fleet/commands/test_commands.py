@@ -14,7 +14,7 @@ import trio
 from skygw.sim.journal import done_twice
 from skygw.sim.seeds import chance_of
 from tests.fleet.commands import verdicts
-from tests.fleet.commands.callers import Caller, http_client, places_of
+from tests.fleet.commands.callers import Caller, places_of
 from tests.fleet.commands.chaos import Size, draw_plan, make_trouble
 from tests.fleet.commands.world import open_world
 
@@ -53,10 +53,10 @@ UNKNOWN_FOR_S = 20.0 if IS_LONG else 4.0
 @pytest.mark.timeout(900 if IS_LONG else 120)
 async def test_no_answer_says_more_than_the_device_journals_whatever_is_killed(tmp_path: Path) -> None:
     sys.stdout.write(f"SKYGW_TEST_SEED={SEED}\n")
-    async with open_world(tmp_path, SEED, sites=SITES) as world, http_client() as http:
+    async with open_world(tmp_path, SEED, sites=SITES) as world:
         story = world.story
         callers = [
-            Caller(name, world.hub, story, http, chance=chance_of(SEED, name, turn))
+            Caller(name, world.hub, story, chance=chance_of(SEED, name, turn))
             for name in SERVICES
             for turn in range(CALLERS)
         ]

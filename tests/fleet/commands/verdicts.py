@@ -114,10 +114,8 @@ def claims_beyond_the_journal(story: Story, journals: Journals) -> list[str]:
                 proved, completed = how == "interrupted", state == "completed"
             if canceled and begun:
                 found.append(f"{about} that nothing was done: {_said(mine)}")
-            if proved and any(line.action in DONE for line in mine):
-                found.append(f"{about} that it was interrupted, and it was done: {_said(mine)}")
             if proved and begun and not _stood(mine, journals[story.site_of[ask.device_uid]]):
-                found.append(f"{about} that it was interrupted, and nothing stopped: {_said(mine)}")
+                found.append(f"{about} that it was interrupted, and it goes on: {_said(mine)}")
             if completed and not _is_done(ask, mine, begun=begun):
                 found.append(f"{about} that it was done: {_said(mine)}")
             if answer.state in ENDS and answer.what != "cancel" and not _is_still(ask, str(answer.state)):
@@ -146,7 +144,7 @@ def without_an_end(story: Story) -> list[str]:
     for ask in story.asks.values():
         state = ask.final.get("state")
         if state is None:
-            if any(answer.status in (200, 202) for answer in ask.answers):
+            if any(answer.what == "post" and answer.status in (200, 202) for answer in ask.answers):
                 found.append(f"{ask.command_id} was taken, and is not known any more")
         elif state not in ENDS and not (ask.is_unsettled and _was_ever_troubled(story, ask)):
             found.append(f"{ask.command_id} ({ask.command_type}) is {state} for ever")
@@ -177,10 +175,10 @@ def _is_done(ask: Ask, mine: Sequence[Entry], *, begun: bool) -> bool:
 
 
 def _stood(mine: Sequence[Entry], journal: Sequence[Entry]) -> bool:
-    """Whether the device it set in motion was stopped after that, by whomever."""
+    """Whether the device it set in motion was stopped after that, by whomever, or had just arrived."""
     [begun] = [line for line in mine if line.action in EFFECTS]
     return begun.action is Action.UNPARK_STARTED or any(
-        line.action in STOPPED and line.device_uid == begun.device_uid and line.number > begun.number
+        line.action in STOPPED | REACHED and line.device_uid == begun.device_uid and line.number > begun.number
         for line in journal
     )
 
