@@ -211,3 +211,14 @@ def test_what_was_taken_and_is_not_known_any_more_is_found(case: Case) -> None:
     ask.told("post", 202, {"state": "received"})
     ask.told("get", 404, {})
     assert case.guilty() == ["without_an_end"]
+
+
+def test_what_was_taken_back_without_a_ledger_may_be_forgotten_and_may_not_move(case: Case) -> None:
+    ask = case.asked("a")
+    ask.told("post", 200, {"state": "canceled", "canceled": "before_start"})
+    ask.told("get", 404, {})
+    assert case.guilty() == ["claims", "without_an_end"]
+    case.story.troubles.append(Trouble(datetime.now(UTC), "database_killed", None))
+    assert case.guilty() == []
+    slews(case)
+    assert case.guilty() == ["claims"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from skygw.sim.journal import EFFECTS, Action, Entry
-from tests.fleet.commands.story import ENDS, SENT, Ask, Story
+from tests.fleet.commands.story import ENDS, SENT, Answer, Ask, Story
 
 TOLERANCE = timedelta(seconds=1.0)
 """Between a caller's clock and a device's: what a busy machine takes from the one to the other."""
@@ -118,7 +118,7 @@ def claims_beyond_the_journal(story: Story, journals: Journals) -> list[str]:
                 found.append(f"{about} that it was interrupted, and it goes on: {_said(mine)}")
             if completed and not _is_done(ask, mine, begun=begun):
                 found.append(f"{about} that it was done: {_said(mine)}")
-            if answer.state in ENDS and answer.what != "cancel" and not _is_still(ask, str(answer.state)):
+            if answer.state in ENDS and answer.what != "cancel" and not _is_still(story, ask, answer):
                 found.append(f"{about} that it ended {answer.state}, and then {ask.answers[-1]}")
     return found
 
@@ -144,7 +144,8 @@ def without_an_end(story: Story) -> list[str]:
     for ask in story.asks.values():
         state = ask.final.get("state")
         if state is None:
-            if any(answer.what == "post" and answer.status in (200, 202) for answer in ask.answers):
+            taken = [answer for answer in ask.answers if answer.what == "post" and answer.status in (200, 202)]
+            if not all(_is_still(story, ask, answer) for answer in taken):
                 found.append(f"{ask.command_id} was taken, and is not known any more")
         elif state not in ENDS and not (ask.is_unsettled and _was_ever_troubled(story, ask)):
             found.append(f"{ask.command_id} ({ask.command_type}) is {state} for ever")
@@ -183,9 +184,19 @@ def _stood(mine: Sequence[Entry], journal: Sequence[Entry]) -> bool:
     )
 
 
-def _is_still(ask: Ask, state: str) -> bool:
-    """What expired unwritten may have been asked for again."""
-    return state == ask.final.get("state") or state == "expired"
+def _is_still(story: Story, ask: Ask, answer: Answer) -> bool:
+    """What expired unwritten may have been asked for again. What was taken back unsent while there was no ledger is
+    forgotten by a gateway that is killed: then it may be known no more, and may not have moved.
+    """
+    if answer.state in (ask.final.get("state"), "expired"):
+        return True
+    taken_back = answer.body.get("canceled") == "before_start"
+    return taken_back and not ask.final and _was_everything_troubled(story, answer.at)
+
+
+def _was_everything_troubled(story: Story, at: datetime) -> bool:
+    """Whether the gateway or its database was killed then."""
+    return any(each.site is None and abs(each.at - at) < TROUBLED for each in story.troubles)
 
 
 def _was_troubled(story: Story, ask: Ask, at: datetime) -> bool:
