@@ -18,6 +18,7 @@ from skygw.client.lanes import ControlLaneFull, Lanes, Snapshots
 from skygw.client.leases import NodeLeases
 from skygw.client.link import Link, LinkEnded
 from skygw.client.outbox import Outbox
+from skygw.client.tasks import TaskNews
 from skygw.ids import CommandId, Epoch
 from skygw.protocol.codec import BadFrame, ProtocolViolation, encode, from_gateway
 from skygw.protocol.gateway_frames import (
@@ -28,6 +29,7 @@ from skygw.protocol.gateway_frames import (
     DirectRequest,
     EventCommand,
     EventManualControlLease,
+    EventTaskChanged,
     EventToken,
     FollowedSnapshot,
     GatewayFrame,
@@ -91,6 +93,9 @@ class SessionNeeds:
     token_provider: TokenProvider
     full_state: Callable[[], Awaitable[None]]
     leases: NodeLeases
+    tasks: TaskNews
+    is_locked_out: Callable[[], bool]
+    graph_revision: int | None
     now_ms: MonotonicMs
 
 
@@ -208,6 +213,9 @@ class Session:
                 self._command(frame)
             case EventManualControlLease():
                 self._needs.leases.take(frame, age_ms=self._arrivals.measure(frame.t_ms))
+            case EventTaskChanged():
+                self._arrivals.measure(frame.t_ms)
+                self._needs.tasks.take(frame)
             case CancelCommand():
                 self._arrivals.measure(frame.t_ms)
                 self._or_busy(lambda: self._needs.commands.cancel(frame), str(frame.command_id))
@@ -252,10 +260,7 @@ class Session:
             self._arrivals.measure(frame.t_ms)
             self._or_busy(lambda: commands.take(frame, remaining_s=None), str(frame.command_id))
             return
-        remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
-        uid = frame.fence_uid or frame.device_uid or frame.telescope_uid
-        if not isinstance(remaining, TooLate) and frame.fence is not None and uid is not None:
-            remaining = self._needs.leases.judge(uid, frame.fence) or remaining
+        remaining = self._judge(frame)
         if isinstance(remaining, TooLate):
             refused = remaining
             log.warning("command refused: %s", refused.message, extra={"command_id": str(frame.command_id)})
@@ -265,6 +270,21 @@ class Session:
             return
         remaining_s = remaining
         self._or_busy(lambda: commands.take(frame, remaining_s=remaining_s), str(frame.command_id))
+
+    def _judge(self, frame: EventCommand) -> float | TooLate | None:
+        """The seconds that remain (`None`: no deadline), or why this is not run, in the order of the protocol."""
+        remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
+        if self._needs.is_locked_out():
+            return TooLate("local_control", "Somebody on site has taken control: only a stop gets through.")
+        uid = frame.fence_uid or frame.device_uid or frame.telescope_uid
+        if not isinstance(remaining, TooLate) and frame.fence is not None and uid is not None:
+            remaining = self._needs.leases.judge(uid, frame.fence) or remaining
+        if isinstance(remaining, TooLate):
+            return remaining
+        mine, meant = self._needs.graph_revision, frame.graph_revision
+        if mine is not None and meant is not None and mine != meant:
+            return TooLate("configuration_changed", f"The hardware is at revision {mine} here, not at {meant}.")
+        return remaining
 
     def _direct(self, frame: DirectRequest) -> None:
         remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)

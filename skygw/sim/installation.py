@@ -56,6 +56,16 @@ WEATHER_UNSAFE = "weather_unsafe"
 WEATHER_UNKNOWN = "weather_unknown"
 
 
+KEPT = {"readout": "kept"}
+DISCARDED = {"readout": "discarded"}
+"""What becomes of an exposure that is ended before its frame is stored, also in the middle of its readout."""
+
+
+def what_is_left(command: dict[str, Any]) -> dict[str, Any]:
+    """What a command that was interrupted leaves behind, as its result says it."""
+    return DISCARDED if command.get("command_type") == "camera.exposure.start" else {}
+
+
 class ExecutionStatus(StrEnum):
     """How a command ended, in the words of a command result."""
 
@@ -167,6 +177,7 @@ class Site:
             stands = shows_rest(proof)
             return Execution(
                 ExecutionStatus.CANCELED if stands else ExecutionStatus.FAILED,
+                result=what_is_left(command),
                 proof=proof,
                 error={
                     "code": "conflict",
@@ -295,7 +306,9 @@ class Site:
             case MountStop():
                 stop_each(addressee.each(Mount), order)
             case CameraExposureAbort():
+                discards = any(camera.takes_a_frame for camera in addressee.each(Camera))
                 stop_each(addressee.each(Camera), order)
+                return DISCARDED if discards else {}
             case FocuserStop():
                 stop_each(addressee.each(Focuser), order)
             case EnclosureStop():
@@ -346,7 +359,7 @@ class Site:
                 await telescope.filter_wheel.turn_to(order, slot)
 
         frame = await camera.expose(order, duration_s=asked.duration_s, binning=asked.binning, before=turn_wheel)
-        return asdict(frame)
+        return {**asdict(frame), **KEPT}
 
 
 def _rejected(refusal: Refused) -> Execution:

@@ -15,6 +15,7 @@ import trio
 from skygw.client.commands import Command, CommandOutcome
 from skygw.client.direct import DirectCall
 from skygw.client.node import NodeClient, NodeConfig
+from skygw.database.pool import POOL_SIZE
 from skygw.ids import InstallId, TelescopeUid
 from skygw.protocol.node_frames import NodeType
 from skygw.sim.fault_proxy import FaultProxy
@@ -59,7 +60,12 @@ async def repeat(plan: Plan, cores: tuple[int, int], data_dir: Path, report: Rep
             for part in ("p50", "p99"):
                 figure = f"{what}: from the POST to the node's accepted, {part} ms"
                 report.add(figure, OURS, answer[f"accepted_{part}_ms"])
-            alone = {"do": "commits", "url": gateway.owner_url, "connections": callers, "seconds": plan.load_s}
+            alone = {
+                "do": "commits",
+                "url": gateway.owner_url,
+                "connections": min(callers, POOL_SIZE),
+                "seconds": plan.load_s,
+            }
             alone_answer = await load.ask(alone)
             report.add(f"{what}, per second", POSTGRES_ALONE, alone_answer["per_s"])
             report.add(f"{what}, p50 ms", POSTGRES_ALONE, alone_answer["p50_ms"])

@@ -19,7 +19,7 @@ def allowed() -> set[tuple[CommandState, CommandState]]:
     """The whole table, written out as its sentences say."""
     moves = {(low, high) for at, low in enumerate(LADDER) for high in LADDER[at + 1 :]}
     moves |= {(before, end) for before in [*LADDER, S.UNKNOWN] for end in SAID_BY_NODE}
-    moves |= {(before, S.UNKNOWN) for before in LADDER[1:]}
+    moves |= {(before, S.UNKNOWN) for before in LADDER}
     moves |= {(S.UNKNOWN, S.ACCEPTED), (S.UNKNOWN, S.RUNNING)}
     moves.add((S.RECEIVED, S.EXPIRED))
     return moves

@@ -1,7 +1,7 @@
 """Memory twins of the ports: what a session and the commands need of the database and of the token's issuer."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -12,17 +12,22 @@ from skygw.control.ledger import (
     ENDS,
     MAX_ASKED,
     NEVER_WRITTEN,
+    CancelRequest,
     CommandQuery,
     CommandRecord,
     CommandState,
     Move,
     Transition,
+    deadline_with,
     may_move,
 )
 from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable, StoreFailed
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
-from skygw.nodes.ports import NOT_HELD, NOT_ITS, Claim, Direction, DurableReport
+from skygw.nodes.ports import NOT_HELD, NOT_ITS, NOT_KNOWN, Claim, Direction, DurableReport
+from skygw.protocol.json_text import read_value
+from skygw.protocol.never_received import says_never_received
 from skygw.protocol.node_frames import PublishCommandResult
+from skygw.protocol.safing import is_safing
 
 
 class Switch:
@@ -109,11 +114,21 @@ class MemoryCommands:
         self.rows[row.command_id] = row
         return True
 
-    async def lose_before(self, install_id: InstallId, epoch: Epoch) -> Sequence[CommandId]:
+    async def record_cancels(self, requests: Sequence[CancelRequest]) -> None:
+        await self._switch.asked()
+        for request in requests:
+            row = self.rows.get(request.command_id)
+            if row is not None and request not in row.cancels:
+                row.cancels.append(request)
+
+    async def lose_before(
+        self, install_id: InstallId, epoch: Epoch, *, followed: Collection[CommandId] = ()
+    ) -> Sequence[CommandId]:
         await self._switch.asked()
         mine = [row for row in self.rows.values() if row.install_id == install_id]
         for row in mine:
-            if row.epoch is None or row.epoch < epoch:
+            is_known = row.state is CommandState.RECEIVED and row.command_id in followed
+            if not is_known and (row.epoch is None or row.epoch < epoch):
                 self.step(row, Transition(datetime.now(UTC), CommandState.UNKNOWN, Hop.GATEWAY))
         return [row.command_id for row in mine if row.state is CommandState.UNKNOWN][:MAX_ASKED]
 
@@ -124,6 +139,9 @@ class MemoryCommands:
             return
         if row.state not in ENDS:
             row.result = row.result if result.result is None else result.result.text
+            row.proof = row.proof if result.proof is None else result.proof.text
+            row.canceled = result.canceled or row.canceled
+            row.deadline_at = deadline_with(row, result.deadline_ms)
         self.step(row, Transition(datetime.now(UTC), CommandState(result.status.value), Hop.NODE))
 
     async def move(self, moves: Sequence[Move]) -> None:
@@ -176,6 +194,8 @@ class MemoryReports:
         self.commits = 0
         self.cannot_hold: set[int] = set()
         """Reports that are refused for what is in them, by `seq`."""
+        self.known_epochs: dict[OutboxUid, int] = {}
+        """Since which session each memory is known; what is not listed always was."""
         self._switch = switch
         self._commands = commands
 
@@ -208,8 +228,18 @@ class MemoryReports:
             row = None if report.result is None else self._commands.rows.get(report.result.command_id)
             if row is not None and row.install_id != install_id:
                 return NOT_ITS
+            if row is not None and report.result is not None and not self._can_know(outbox_uid, row, report.result):
+                return NOT_KNOWN
         refused = any(report.seq in self.cannot_hold and report.nacked is None for report in reports)
         return NOT_HELD if refused else None
+
+    def _can_know(self, outbox_uid: OutboxUid, row: CommandRecord, result: PublishCommandResult) -> bool:
+        """Whether it can be said of this command that it never came."""
+        if row.state in ENDS or not says_never_received(result):
+            return True
+        kind = str(read_value(row.command).get("command_type", ""))
+        has_spoken = any(step.hop is Hop.NODE for step in row.transitions)
+        return not has_spoken and not is_safing(kind) and self.known_epochs.get(outbox_uid, 0) <= (row.epoch or 0)
 
 
 class MemoryTokens:

@@ -139,6 +139,11 @@ class Device(ABC):
         """Whether its driver was seen to notice what this command made it do."""
         return True
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Simulated seconds that the action under way will still take; None if nobody can say."""
+        return None
+
     def stop(self, order: Order) -> None:
         """Stop whatever moves, now; not an error if nothing does. Raises `DeviceFault`."""
         if self.faults.frozen_by_stop:

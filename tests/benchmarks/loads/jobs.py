@@ -166,18 +166,27 @@ def commands(job: dict[str, Any]) -> dict[str, float]:
         dialled(job["port"], [node_dial(*node) for node in job["nodes"]]) as nodes,
         connected(job["http_port"], job["callers"]) as callers,
     ):
-        leases = {install_id: lease(callers[0], job["token"], install_id) for install_id in install_ids}
+        leases = {install_id: take(callers[0], job["token"], install_id) for install_id in install_ids}
         by_install = dict(zip(install_ids, nodes, strict=True))
+        secrets = {install_id: secret for install_id, (_, secret) in leases.items()}
         limits = {"seconds": job["seconds"], "server": job["server"]}
-        return command(callers, by_install, leases, token=job["token"], **limits)
+        figures = command(callers, by_install, secrets, token=job["token"], **limits)
+        for lease_id, secret in leases.values():
+            give_back(callers[0], job["token"], lease_id, secret)
+        return figures
 
 
-def lease(caller: Link, token: str, install_id: str) -> str:
-    """Takes control of the installation's telescope. Returns the secret."""
+def take(caller: Link, token: str, install_id: str) -> tuple[str, str]:
+    """Takes control of the installation's telescope. Returns the lease's id and secret."""
     body = {"telescopeUid": telescope_uid(install_id), "durationS": LEASE_S}
     answer = learn(caller, http_request("POST", "/internal/leases", token, json.dumps(body).encode()))
-    secret: str = json.loads(answer.partition(b"\r\n\r\n")[2])["leaseUid"]
-    return secret
+    lease = json.loads(answer.partition(b"\r\n\r\n")[2])
+    return lease["id"], lease["leaseUid"]
+
+
+def give_back(caller: Link, token: str, lease_id: str, secret: str) -> None:
+    body = json.dumps({"leaseUid": secret}).encode()
+    learn(caller, http_request("POST", f"/internal/leases/{lease_id}/release", token, body))
 
 
 def committed(job: dict[str, Any]) -> dict[str, float]:
