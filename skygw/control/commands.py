@@ -222,8 +222,8 @@ class CommandService:
             admission.revoke(canceled)
         live = self._live.find(command_id)
         if live is not None and self._live.take_back(live, canceled):
-            await self._recorded(live.record)
             self._live.cancel_asked(asked)
+            await self._recorded(live.record)
             return Cancellation("before_start", live.record)
         if live is not None and not live.ended:
             return await self._cancel_live(live, asked)
