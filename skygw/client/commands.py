@@ -268,12 +268,12 @@ class Commands:
                     # Finished anyway: the end stands, and says that the cancel came too late.
                     return _with_cancel(outcome, CanceledHow.TOO_LATE)
                 return outcome
-        except trio.Cancelled:
-            await self._end(command, command.reported or _node_stopped())
-            raise
         except Exception:  # the handler is not ours: whatever it raises ends this command and nothing else
             log.exception("the handler of command %s failed", command.type)
             return command.reported or CommandOutcome.failed("internal", "The command handler failed on the node.")
+        except BaseException:  # cancelled, also as a group of it from a nursery of the handler's
+            await self._end(command, command.reported or _node_stopped())
+            raise
         return command.reported or CommandOutcome.interrupted()
 
 
