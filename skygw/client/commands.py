@@ -1,7 +1,8 @@
 """Commands on the node: each id is run at most once, cancelled by its scope, and its outcome is kept before it is told.
 
 Commands outlive the link: they run in the client's nursery, not the session's. Safing starts before anything is
-written to disk; everything else is written first.
+written to disk; everything else is written first, and is judged again before it begins: meanwhile its time may have
+run out, its holder may have lost control, and a stop may have come.
 """
 
 import logging
@@ -15,13 +16,14 @@ from typing import Any
 
 import trio
 
+from skygw.client.arrival import TooLate
 from skygw.client.outbox import Outbox
 from skygw.errors import Invalid
 from skygw.ids import CommandId
 from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventCommand
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, PublishCommandResult
-from skygw.protocol.safing import is_safing
+from skygw.protocol.safing import Aim, is_safing, is_undone_by
 
 log = logging.getLogger("skygw.client")
 
@@ -70,6 +72,10 @@ class CommandOutcome:
         return cls(CommandStatus.CANCELED, canceled=CanceledHow.BEFORE_START)
 
 
+Judge = Callable[[], TooLate | None]
+"""Whether whoever sent a command still has control."""
+
+
 class Command:
     """One command, given to the node's handler.
 
@@ -78,7 +84,7 @@ class Command:
     `deadline` is on trio's clock: the caller's time, for the handler to heed.
     """
 
-    def __init__(self, frame: EventCommand, *, remaining_s: float | None, outbox: Outbox) -> None:
+    def __init__(self, frame: EventCommand, *, remaining_s: float | None, judge: Judge, outbox: Outbox) -> None:
         self.id = frame.command_id
         self.type = command_type(frame)
         self.body: Opaque = frame.command
@@ -91,7 +97,19 @@ class Command:
         self.cancel_requested = trio.Event()
         self.scope = trio.CancelScope()
         self.reported: CommandOutcome | None = None
+        self.has_begun = False
+        self._judge = judge
         self._outbox = outbox
+
+    @property
+    def aim(self) -> Aim:
+        return Aim(self.type, self.telescope_uid, self.device_uid)
+
+    def too_late(self) -> TooLate | None:
+        """Why it must not begin any more, if it must not."""
+        if trio.current_time() >= self.deadline:
+            return TooLate("deadline_exceeded", "The time for this command ran out before it could begin.")
+        return self._judge()
 
     @property
     def safing(self) -> bool:
@@ -145,14 +163,21 @@ class Commands:
             async for job in self._to_do:
                 nursery.start_soon(self._do, job)
 
-    def take(self, frame: EventCommand, *, remaining_s: float | None) -> None:
-        """Runs a command, or publishes again what became of it. Raises `TooManyCommands`."""
+    def take(self, frame: EventCommand, *, remaining_s: float | None, judge: Judge = lambda: None) -> None:
+        """Runs a command, or publishes again what became of it. Raises `TooManyCommands`.
+
+        A stop also takes back what came before it and has not begun.
+        """
         safing = is_safing(command_type(frame))
         if frame.command_id in self._running or (safing and frame.command_id in self._remembered):
             self._submit(partial(self._again, (frame.command_id,)), safing=safing)
             return
-        command = Command(frame, remaining_s=remaining_s, outbox=self._outbox)
+        command = Command(frame, remaining_s=remaining_s, judge=judge, outbox=self._outbox)
         self._submit(partial(self._run_safing if safing else self._run_written, command), safing=safing)
+        if safing:
+            for other in self._running.values():
+                if not other.safing and not other.has_begun and is_undone_by(command.aim, other.aim):
+                    other.cancel_requested.set()
         self._running[command.id] = command
         self._remember(command.id)
 
@@ -261,6 +286,9 @@ class Commands:
             return CommandOutcome.rejected("no_command_handler", "This node runs no commands.")
         if command.cancel_requested.is_set():
             return CommandOutcome.before_start()
+        if not command.safing and (late := command.too_late()) is not None:
+            return CommandOutcome.rejected(late.reason, late.message)
+        command.has_begun = True
         try:
             with command.scope:
                 outcome = await self._handler(command)

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -253,9 +254,9 @@ class Session:
             self._or_busy(lambda: commands.take(frame, remaining_s=None), str(frame.command_id))
             return
         remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
-        uid = frame.fence_uid or frame.device_uid or frame.telescope_uid
-        if not isinstance(remaining, TooLate) and frame.fence is not None and uid is not None:
-            remaining = self._needs.leases.judge(uid, frame.fence) or remaining
+        judge = partial(self._judge_fence, frame)
+        if not isinstance(remaining, TooLate):
+            remaining = judge() or remaining
         if isinstance(remaining, TooLate):
             refused = remaining
             log.warning("command refused: %s", refused.message, extra={"command_id": str(frame.command_id)})
@@ -264,7 +265,11 @@ class Session:
             )
             return
         remaining_s = remaining
-        self._or_busy(lambda: commands.take(frame, remaining_s=remaining_s), str(frame.command_id))
+        self._or_busy(lambda: commands.take(frame, remaining_s=remaining_s, judge=judge), str(frame.command_id))
+
+    def _judge_fence(self, frame: EventCommand) -> TooLate | None:
+        uid = frame.fence_uid or frame.device_uid or frame.telescope_uid
+        return None if frame.fence is None or uid is None else self._needs.leases.judge(uid, frame.fence)
 
     def _direct(self, frame: DirectRequest) -> None:
         remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)

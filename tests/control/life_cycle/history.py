@@ -141,8 +141,11 @@ def draw(seed: int) -> History:
     """The history of a seed."""
     chance = Random(seed)  # noqa: S311 - repeatable, not secret
     leases = tuple(_lease(chance, number) for number in range(chance.randint(2, 4)))
-    orders = tuple(_order(chance) for _ in range(chance.randint(2, 6)))
-    steps = [Step(0.0, Do.ACQUIRE, number=number) for number in range(min(2, len(leases)))]
+    theme = chance.choice((MOUNT, MOUNT, CAMERA, ROOF))
+    orders = tuple(_order(chance, theme) for _ in range(chance.randint(2, 6)))
+    steps = [Step(0.0, Do.ACQUIRE, number=number) for number in range(2)]
+    if chance.random() < 0.2:
+        steps.append(Step(0.5, Do.SLOW_DISK, node=int(theme == ROOF), for_s=chance.choice((0.05, 0.5, 4.0))))
     kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
     for _ in range(chance.randint(6, 22)):
         steps.append(_step(chance, chance.choices(kinds, weights)[0], orders, leases))
@@ -174,9 +177,12 @@ _MOVES = (("mount.point", MOUNT), ("mount.point", MOUNT), ("camera.expose", CAME
 _STOPS = (("mount.stop", MOUNT), ("camera.stop", CAMERA), ("enclosure.stop", ROOF), ("telescope.safe_shutdown", MOUNT))
 
 
-def _order(chance: Random) -> OrderPlan:
+def _order(chance: Random, theme: UUID) -> OrderPlan:
+    """Most are about one device, so that they meet."""
     is_stop = chance.random() < 0.25
     kind, device = chance.choice(_STOPS if is_stop else _MOVES)
+    while device != theme and chance.random() < 0.6:
+        kind, device = chance.choice(_STOPS if is_stop else _MOVES)
     by_telescope = kind.startswith("telescope.") or (device != ROOF and chance.random() < 0.5)
     return OrderPlan(
         command_id=CommandId(UUID(int=chance.getrandbits(128))),
@@ -196,6 +202,7 @@ def _step(chance: Random, do: Do, orders: tuple[OrderPlan, ...], leases: tuple[L
     if chance.random() < 0.25:
         lease = chance.choice((None, *range(len(leases))))
     caller = 0 if lease is None else leases[lease].caller
+    is_about_roof = orders[number].target == ROOF
     if do in (Do.ACQUIRE, Do.RENEW, Do.RELEASE, Do.BREAK):
         number = chance.randrange(len(leases))
     return Step(
@@ -204,7 +211,7 @@ def _step(chance: Random, do: Do, orders: tuple[OrderPlan, ...], leases: tuple[L
         number=number,
         caller=caller if chance.random() < 0.85 else chance.randrange(3),
         lease=lease,
-        node=int(chance.random() < 0.3),
+        node=int(is_about_roof != (chance.random() < 0.2)),
         for_s=chance.choice((0.05, 0.5, 4.0, 12.0, 28.0)),
         mode=chance.choice(list(CancelMode)),
         flag=chance.random() < 0.5,

@@ -184,9 +184,15 @@ class Hub:
             try:
                 met = await rooms.commands.cancel(command_id, mode=mode, grace_s=grace_s, by=by)
                 if met.met == "before_start":
-                    self._story.claims.append(
-                        Claim(command_id, trio.current_time(), CommandState.CANCELED, receipt="canceled_before_start")
+                    said = Claim(
+                        command_id,
+                        trio.current_time(),
+                        CommandState.CANCELED,
+                        "before_start",
+                        receipt="canceled_before_start",
+                        is_of_no_record=met.record is None,
                     )
+                    self._story.claims.append(said)
                 elif met.record is not None:
                     record = met.record
                     if record.state not in ENDS:

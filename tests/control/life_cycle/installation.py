@@ -23,7 +23,7 @@ from skygw.protocol.gateway_frames import LinkLossPolicy, OnExpiry
 from skygw.protocol.limits import MIB
 from tests.control.life_cycle.devices import Busy, Device
 from tests.control.life_cycle.places import BINDINGS, NAMES
-from tests.control.life_cycle.story import Call, Story
+from tests.control.life_cycle.story import Call, Returned, Story
 from tests.control.life_cycle.wire import Wire
 
 T = TypeVar("T")
@@ -141,7 +141,10 @@ class Installation:
         )
 
         async def carry_out(command: Command) -> CommandOutcome:
-            return await self._carry_out(command, program)
+            outcome = await self._carry_out(command, program)
+            if not program.is_dead:
+                self._story.returned.append(Returned(command.id, outcome.status.value, trio.current_time()))
+            return outcome
 
         async def lease_over(over: LeaseOver) -> None:
             if over.policy is not OnExpiry.FINISH and not program.is_dead:

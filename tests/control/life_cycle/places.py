@@ -15,7 +15,7 @@ TELESCOPE_NODE, ROOF_NODE, OTHER_NODE = InstallId(UUID(int=7)), InstallId(UUID(i
 
 NAMES = {TELESCOPE_NODE: "telescope", ROOF_NODE: "roof"}
 DEVICES = {TELESCOPE_NODE: (MOUNT, CAMERA), ROOF_NODE: (ROOF,)}
-NODE_OF = {MOUNT: TELESCOPE_NODE, CAMERA: TELESCOPE_NODE, ROOF: ROOF_NODE}
+NODE_OF: dict[UUID, InstallId] = {MOUNT: TELESCOPE_NODE, CAMERA: TELESCOPE_NODE, ROOF: ROOF_NODE}
 
 
 def _resource(uid: UUID, install_id: InstallId, telescope_uid: UUID | None, device_type: str | None = None) -> Resource:

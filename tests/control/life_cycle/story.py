@@ -42,6 +42,15 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Returned:
+    """What the handler found."""
+
+    command_id: CommandId
+    status: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Heard:
     """A command as a node's client took it off the wire. `fastest_s` is the quickest transit it had seen by then, its
     own included: what it can know of how old a frame is, it knows by that. `put` counts what was handed to the wires of
@@ -69,7 +78,9 @@ class FenceHeard:
 
 @dataclass(frozen=True)
 class Claim:
-    """What somebody was told of a command. `read_back`: with a proof for every device."""
+    """What somebody was told of a command. `read_back`: with a proof for every device. Of no record is what is said of
+    a cancel that met a command which was not stored yet.
+    """
 
     command_id: CommandId
     at: float
@@ -77,6 +88,7 @@ class Claim:
     canceled: str | None = None
     read_back: bool = False
     receipt: str | None = None
+    is_of_no_record: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +156,7 @@ class Story:
     motions: list[Motion] = field(default_factory=list)
     stoppings: list[Stopping] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    returned: list[Returned] = field(default_factory=list)
     heard: list[Heard] = field(default_factory=list)
     fences: list[FenceHeard] = field(default_factory=list)
     put: dict[tuple[str, CommandId], list[tuple[float, int]]] = field(default_factory=dict)

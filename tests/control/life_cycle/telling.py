@@ -36,8 +36,9 @@ def told(history: History, story: Story) -> str:
 def _happened(story: Story) -> Iterator[tuple[float, object]]:
     for motion in story.motions:
         yield motion.began, motion
-    for one in (*story.stoppings, *story.calls, *story.heard, *story.fences, *story.claims):
-        yield one.at, one
+    for group in (story.stoppings, story.calls, story.returned, story.heard, story.fences, story.claims):
+        for one in group:
+            yield one.at, one
     for submission in story.submissions:
         yield submission.asked_at, submission
     for grant in story.grants:

@@ -148,7 +148,7 @@ def nothing_begins_behind_a_stop(story: Story) -> Iterator[str]:
     for stop in story.stoppings:
         if stop.command_id is None or not _is_stop(stop.command_id, story):
             continue
-        node = NAMES[NODE_OF[stop.device]]  # type: ignore[index]
+        node = NAMES[NODE_OF[stop.device]]
         for motion in story.motions:
             mine, its = put.get((motion.command_id, node)), put.get((stop.command_id, node))
             if motion.device != stop.device or motion.began <= stop.at or mine is None or its is None:
@@ -174,9 +174,19 @@ def no_answer_claims_more_than_is_known(story: Story) -> Iterator[str]:
     """Neither when it was given nor by what came after."""
     motions = {motion.command_id: motion for motion in story.motions}
     for claim in story.claims:
+        if claim.is_of_no_record and _brought_later(claim, story):
+            continue
         yield from _judged(claim, motions.get(claim.command_id), story)
         if claim.receipt is not None:
             yield from _judged_receipt(claim, motions.get(claim.command_id))
+
+
+def _brought_later(claim: Claim, story: Story) -> bool:
+    """Whether somebody brought the command anew after that, and was not refused: what was canceled was not stored."""
+    return any(
+        one.command_id == claim.command_id and one.asked_at > claim.at and not isinstance(one.answer, Refusal)
+        for one in story.submissions
+    )
 
 
 def _judged(claim: Claim, motion: Motion | None, story: Story) -> Iterator[str]:
@@ -202,7 +212,7 @@ def _judged(claim: Claim, motion: Motion | None, story: Story) -> Iterator[str]:
             if motion is None or motion.was_stopped or motion.over_at > claim.at:
                 yield f"{said}, and what it moved had not arrived."
         case S.FAILED:
-            yield from _judged_failure(claim, motion, story, said)
+            yield from _judged_failure(claim, story, said)
         case S.REJECTED:
             if motion is not None or any(call.command_id == claim.command_id and is_stop for call in story.calls):
                 yield f"{said}, and it moved something."
@@ -217,14 +227,12 @@ def _judged(claim: Claim, motion: Motion | None, story: Story) -> Iterator[str]:
                 yield f"{said}, and it had moved something."
 
 
-def _judged_failure(claim: Claim, motion: Motion | None, story: Story, said: str) -> Iterator[str]:
-    """A node whose program ended does not know better; one that lived does."""
-    has_arrived = motion is not None and not motion.was_stopped and motion.over_at <= claim.at
-    if not has_arrived or motion is None:
-        return
-    node = NAMES[NODE_OF[motion.device]]  # type: ignore[index]
-    if not any(name == node and motion.began <= at <= claim.at for name, at in story.node_deaths):
-        yield f"{said}, and it had arrived before a program that lived."
+def _judged_failure(claim: Claim, story: Story, said: str) -> Iterator[str]:
+    """A node whose program ended before it wrote it down does not know better."""
+    for returned in story.returned:
+        if returned.command_id == claim.command_id and returned.status == S.COMPLETED.value:
+            if not any(returned.at <= at <= claim.at for _, at in story.node_deaths):
+                yield f"{said}, and its handler had found it completed."
 
 
 def _judged_receipt(claim: Claim, motion: Motion | None) -> Iterator[str]:
@@ -263,7 +271,7 @@ def ends_stay(story: Story) -> Iterator[str]:
         return  # the ledger forgot what it had said
     ended: dict[CommandId, Claim] = {}
     for claim in sorted(story.claims, key=lambda claim: claim.at):
-        if claim.receipt == "canceled_before_start":
+        if claim.is_of_no_record:
             continue
         before = ended.get(claim.command_id)
         if claim.state not in ENDS and _is_stop(claim.command_id, story):
@@ -319,7 +327,7 @@ def _end_of_time(story: Story) -> float:
 
 
 def _name(device: UUID) -> str:
-    return {MOUNT: "the mount", CAMERA: "the camera", ROOF: "the roof"}[device]  # type: ignore[index]
+    return {MOUNT.int: "the mount", CAMERA.int: "the camera", ROOF.int: "the roof"}[device.int]
 
 
 LAWS = (

@@ -30,6 +30,8 @@ WAIT_S = 5.0
 """How long callers wait for what they sent, and cancelled, to end."""
 GRACE_S = 0.4
 QUIET_S = 5.0
+DISK_SHARE = 0.25
+"""A slow disk takes a part of the time other things take."""
 COME_BACK_S = 2_000.0
 
 
@@ -96,7 +98,7 @@ class World:
             for step in history.steps:
                 await trio.sleep(step.after_s)
                 await self._take(step)
-            await self._settle()
+            await self._settle(history)
             self._nursery.cancel_scope.cancel()
 
     # Wires.
@@ -190,7 +192,7 @@ class World:
             case Do.NODE_STARTS:
                 node.start(self._nursery)
             case Do.SLOW_DISK:
-                node.disk_s = 0.0 if step.flag else step.for_s / 4
+                node.disk_s = 0.0 if step.flag else step.for_s * DISK_SHARE
             case Do.BACK_UP:
                 self._backup = hub.database.back_up()
             case _:
@@ -248,7 +250,7 @@ class World:
 
     # The end.
 
-    async def _settle(self) -> None:
+    async def _settle(self, history: History) -> None:
         """Everything works again, until everybody who was asked has answered and nothing moves."""
         for switch in (self.hub.database.switch, self.hub.database.lease_switch):
             switch.away, switch.slow_s, switch.answers_lost = False, 0.0, False
@@ -256,6 +258,8 @@ class World:
         for node in self.nodes.values():
             node.disk_s = 0.0
             node.start(self._nursery)
+        slow = [step.for_s for step in history.steps if step.do is Do.SLOW_DISK]
+        await trio.sleep(max(slow, default=0.0) * DISK_SHARE)
         quiet_at = max((node.wire.quiet_at for node in self.nodes.values() if node.wire is not None), default=0.0)
         await trio.sleep_until(max(quiet_at, trio.current_time()))
         await self._connected()
