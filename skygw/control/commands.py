@@ -154,6 +154,8 @@ class CommandService:
         if live is not None:
             with trio.move_on_after(wait_s):
                 await live.settled()
+                if live.in_ledger and live.record.state is CommandState.EXPIRED:
+                    await self._live.resolve(live)
             return live.record
         return await self.get(command_id)
 
@@ -165,7 +167,7 @@ class CommandService:
             if record is None:
                 raise NotFound(f"No command {command_id} is known.")
             return record
-        if live.in_ledger and live.record.state is CommandState.UNKNOWN:
+        if live.in_ledger and live.record.state in (CommandState.UNKNOWN, CommandState.EXPIRED):
             await self._live.resolve(live)
         return live.record
 

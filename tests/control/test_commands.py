@@ -35,6 +35,7 @@ from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, EventToken, Nack
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, Ping, PublishCommandResult
+from tests.fakes.memory_database import MemoryDatabase
 from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 
 Clock = trio.testing.MockClock
@@ -404,6 +405,7 @@ async def test_a_stop_overtakes_what_waits(autojump_clock: Clock, nursery: trio.
     [
         ("mount.point", "mount.stop", True),
         ("mount.point", "telescope.safe_shutdown", True),
+        ("mount.point", "telescope.stop", True),
         ("camera.exposure.start", "mount.stop", False),
         ("camera.exposure.start", "camera.exposure.abort", True),
         ("mountain.climb", "mount.stop", False),
@@ -435,6 +437,28 @@ async def test_a_stop_leaves_what_waits_for_another_telescope(autojump_clock: Cl
     await gateway.commands.submit(command_order(site, STOP))
     other_link.flow()
     assert (await other_link.hear_next(EventCommand)).command_id == move.command_id
+
+
+async def test_a_stop_that_another_process_sent_keeps_its_end_when_its_repeat_does_not_get_out(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    kept, site, order = MemoryDatabase(), Site(), None
+    for lost in (False, True):
+        gateway = Gateway(nursery, SessionRules(dead_after_s=inf), kept=kept)
+        nursery.start_soon(gateway.commands.run)
+        link = await gateway.connect(site)
+        order = order or command_order(site, STOP)
+        if lost:
+            await stuck(gateway, site, link)
+        record, _ = await gateway.commands.submit(order)
+        if lost:
+            gateway.session(site).end(CloseCode.REVOKED, "revoked")
+            assert (await gateway.commands.wait(record.command_id, 30)).state is S.COMPLETED
+        else:
+            await link.hear_next(EventCommand)
+            link.say(result(order, 1, CommandStatus.COMPLETED))
+            await in_ledger(gateway, order, S.COMPLETED)
+        assert (await gateway.commands.get(record.command_id)).state is S.COMPLETED
 
 
 @pytest.mark.parametrize("hindrance", ["draining", "grace", "full data lane", "bad trace"])

@@ -141,6 +141,8 @@ class Installation:
         )
 
         async def carry_out(command: Command) -> CommandOutcome:
+            if program.is_dead:
+                await trio.sleep_forever()
             outcome = await self._carry_out(command, program)
             if not program.is_dead:
                 self._story.returned.append(Returned(command.id, outcome.status.value, trio.current_time()))

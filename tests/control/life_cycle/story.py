@@ -145,6 +145,7 @@ class Row:
     state: CommandState
     steps: tuple[CommandState, ...]
     canceled: str | None
+    read_back: bool
     detail: str | None
     node: str
 

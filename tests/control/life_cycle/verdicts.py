@@ -144,7 +144,10 @@ def stops_arrive(story: Story) -> Iterator[str]:
 
 def nothing_begins_behind_a_stop(story: Story) -> Iterator[str]:
     """What was on the wire before a stop, of the same family, does not begin after it."""
-    put = {(one.command_id, one.node): one.put for one in story.heard if one.put}
+    put: dict[tuple[CommandId, str], int] = {}
+    for one in story.heard:
+        if one.put:
+            put.setdefault((one.command_id, one.node), one.put)
     for stop in story.stoppings:
         if stop.command_id is None or not _is_stop(stop.command_id, story):
             continue
@@ -178,7 +181,7 @@ def no_answer_claims_more_than_is_known(story: Story) -> Iterator[str]:
             continue
         yield from _judged(claim, motions.get(claim.command_id), story)
         if claim.receipt is not None:
-            yield from _judged_receipt(claim, motions.get(claim.command_id))
+            yield from _judged_receipt(claim, motions.get(claim.command_id), is_stop=_is_stop(claim.command_id, story))
 
 
 def _brought_later(claim: Claim, story: Story) -> bool:
@@ -217,7 +220,7 @@ def _judged(claim: Claim, motion: Motion | None, story: Story) -> Iterator[str]:
             if motion is not None or any(call.command_id == claim.command_id and is_stop for call in story.calls):
                 yield f"{said}, and it moved something."
         case S.CANCELED if claim.canceled == "interrupted":
-            if motion is None or motion.over_at > claim.at:
+            if claim.read_back and (motion is None or motion.over_at > claim.at) and not is_stop:
                 yield f"{said}, interrupted, and what it moved did not stand."
         case S.CANCELED:
             if motion is not None:
@@ -235,14 +238,14 @@ def _judged_failure(claim: Claim, story: Story, said: str) -> Iterator[str]:
                 yield f"{said}, and its handler had found it completed."
 
 
-def _judged_receipt(claim: Claim, motion: Motion | None) -> Iterator[str]:
+def _judged_receipt(claim: Claim, motion: Motion | None, *, is_stop: bool) -> Iterator[str]:
     said = f"{claim.command_id} had the receipt {claim.receipt} at {claim.at:.3f}"
     match claim.receipt:
         case "canceled_before_start":
             if motion is not None:
                 yield f"{said}, and it moved something."
         case "interrupted":
-            if motion is None or motion.over_at > claim.at:
+            if not is_stop and (motion is None or motion.over_at > claim.at):
                 yield f"{said}, and what it moved did not stand."
             if not claim.read_back:
                 yield f"{said} without a proof."
@@ -300,7 +303,7 @@ def the_ledger_has_what_the_node_did(story: Story) -> Iterator[str]:
     motions = {motion.command_id: motion for motion in story.motions}
     rows = {row.command_id: row for row in story.rows}
     for row in story.rows:
-        claim = Claim(row.command_id, _end_of_time(story), row.state, row.canceled)
+        claim = Claim(row.command_id, _end_of_time(story), row.state, row.canceled, row.read_back)
         yield from _judged(claim, motions.get(row.command_id), story)
         known = story.outcomes.get((row.node, row.command_id))
         if row.state is S.UNKNOWN and row.detail is None:

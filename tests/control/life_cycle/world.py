@@ -129,9 +129,7 @@ class World:
                 elif frame["kind"] == "event_command":
                     self._heard(node.name, frame, now, number, fastest)
 
-        wire = self.hub.dial(
-            install_id, lambda: Wire(latency_s=self._history.latency_s, on_put=put, on_taken=taken)
-        )
+        wire = self.hub.dial(install_id, lambda: Wire(latency_s=self._history.latency_s, on_put=put, on_taken=taken))
         self.story.lines.append(Line(node.name, trio.current_time()))
         return wire
 
@@ -298,6 +296,7 @@ class World:
                     row.state,
                     tuple(step.state for step in row.transitions),
                     row.canceled,
+                    row.proof is not None and '"read_back"' in row.proof,
                     row.transitions[-1].detail,
                     NAMES[row.install_id],
                 )
