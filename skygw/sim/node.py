@@ -165,7 +165,9 @@ class SimulatedNode:
             return CommandOutcome.rejected("not_found", problem)
         try:
             outcome = await self._execute(command)
-        except trio.Cancelled:
+        except Exception:
+            raise
+        except BaseException:  # cancelled, which a nursery makes a group of
             # Ended from outside: the site has stopped the hardware, and the hub is told what it reads now.
             with trio.move_on_after(READ_BACK_S, shield=True):
                 command.report(await self._interrupted(command))

@@ -62,8 +62,9 @@ async def test_the_same_command_id_moves_the_hardware_once(hub: httpx.AsyncClien
     assert len(effects_of(CommandId(UUID(body["commandId"])), installation.journal.entries())) == 1
 
 
+@pytest.mark.parametrize("mode", ["graceful", "immediate"])
 async def test_progress_of_a_slow_slew_is_told_and_a_cancel_stops_it(
-    hub: httpx.AsyncClient, installation: Station
+    hub: httpx.AsyncClient, installation: Station, mode: str
 ) -> None:
     mount = installation.site.telescopes[0].mount
     await send(hub, installation, UNPARK)
@@ -75,7 +76,7 @@ async def test_progress_of_a_slow_slew_is_told_and_a_cancel_stops_it(
             await trio.sleep(0.02)
     assert record["state"] == "running"
 
-    receipt = (await hub.post(f"{path}/cancel", json={"waitS": 10})).json()
+    receipt = (await hub.post(f"{path}/cancel", json={"waitS": 10, "mode": mode})).json()
 
     assert receipt["receipt"] == "interrupted"
     assert receipt["proof"]["devices"][0]["state"] == "stopped"
