@@ -136,6 +136,16 @@ async def test_a_result_is_believed_when_it_is_committed(autojump_clock: Clock, 
 # Repeats and refusals.
 
 
+async def test_a_repeat_is_told_what_the_ledger_has_not_heard_yet(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    gateway, site, link = await running(nursery)
+    await stuck(gateway, site, link)
+    order = command_order(site)
+    await gateway.commands.submit(order)
+    await gateway.commands.cancel(order.command_id, mode=CancelMode.GRACEFUL, grace_s=None, by=PERSON)
+    again, duplicate = await gateway.commands.submit(order)
+    assert (again.state, duplicate) == (S.CANCELED, True)
+
+
 async def test_a_repeat_gets_the_stored_record_and_is_sent_once(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     gateway, site, link = await running(nursery)
     order = command_order(site)
@@ -425,6 +435,29 @@ async def test_a_stop_takes_back_what_waits_and_would_undo_it(
     assert record.state is (S.CANCELED if taken_back else S.WRITTEN)
     assert record.transitions[-1].by == (Caller("console") if taken_back else None)
     assert len(link.heard_so_far()) == (0 if taken_back else 1)
+
+
+async def test_what_was_taken_back_while_it_was_admitted_is_not_sent_by_the_repeat_behind_it(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await running(nursery)
+    gateway.database.slow_s = 1.0
+    move, told = command_order(site), list[tuple[CommandState, bool]]()
+
+    async def send() -> None:
+        record, duplicate = await gateway.commands.submit(move)
+        told.append((record.state, duplicate))
+
+    async with trio.open_nursery() as callers:
+        callers.start_soon(send)
+        await trio.sleep(1.5)
+        await gateway.commands.submit(command_order(site, STOP))  # of which the ledger hears for a second
+        callers.start_soon(send)
+        await trio.sleep(0.1)
+        gateway.database.slow_s = 0.0
+    assert told == [(S.CANCELED, False), (S.CANCELED, True)]
+    assert await in_ledger(gateway, move, S.CANCELED) == [S.RECEIVED, S.CANCELED]
+    assert [frame for frame in link.heard_so_far() if "mount.point" in str(frame)] == []
 
 
 async def test_a_stop_leaves_what_waits_for_another_telescope(autojump_clock: Clock, nursery: trio.Nursery) -> None:

@@ -123,18 +123,28 @@ WEIGHTS: dict[Do, int] = {
     Do.STRAY: 3,
     Do.NODE_ENDS: 2,
     Do.NODE_DIES: 4,
-    Do.NODE_STARTS: 6,
+    Do.NODE_STARTS: 2,
     Do.SLOW_DISK: 4,
     Do.GATEWAY_ENDS: 2,
     Do.GATEWAY_DIES: 4,
-    Do.GATEWAY_STARTS: 6,
+    Do.GATEWAY_STARTS: 2,
     Do.DATABASE_AWAY: 4,
-    Do.DATABASE_BACK: 4,
+    Do.DATABASE_BACK: 2,
     Do.DATABASE_SLOW: 3,
     Do.ANSWERS_LOST: 1,
     Do.BACK_UP: 2,
     Do.RESTORE: 2,
 }
+
+MENDED_BY = {
+    Do.NODE_ENDS: Do.NODE_STARTS,
+    Do.NODE_DIES: Do.NODE_STARTS,
+    Do.GATEWAY_ENDS: Do.GATEWAY_STARTS,
+    Do.GATEWAY_DIES: Do.GATEWAY_STARTS,
+    Do.RESTORE: Do.GATEWAY_STARTS,
+    Do.DATABASE_AWAY: Do.DATABASE_BACK,
+}
+"""What usually comes soon after."""
 
 
 def draw(seed: int) -> History:
@@ -147,8 +157,12 @@ def draw(seed: int) -> History:
     if chance.random() < 0.2:
         steps.append(Step(0.5, Do.SLOW_DISK, node=int(theme == ROOF), for_s=chance.choice((0.05, 0.5, 4.0))))
     kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
-    for _ in range(chance.randint(6, 22)):
-        steps.append(_step(chance, chance.choices(kinds, weights)[0], orders, leases))
+    steps.append(Step(0.5, Do.LOOK))
+    for _ in range(chance.randint(6, 20)):
+        step = _step(chance, chance.choices(kinds, weights)[0], orders, leases)
+        steps.append(step)
+        if step.do in MENDED_BY and chance.random() < 0.8:
+            steps.append(replace(step, after_s=chance.choice((0.0, 0.3, 3.0, 12.0)), do=MENDED_BY[step.do]))
     return History(
         seed=seed,
         orders=orders,
