@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from math import inf
 from random import Random
 from time import time
 from uuid import UUID
@@ -14,11 +13,11 @@ from skygw.control.lease import Holder, LeaseProof, LeaseWish, Terms
 from skygw.control.ledger import ENDS, Caller, CommandRecord, CommandState
 from skygw.control.order import CommandOrder
 from skygw.errors import GatewayError
-from skygw.ids import CommandId, DeviceUid, InstallId, LeaseId, LeaseUid, TelescopeUid
+from skygw.ids import CommandId, InstallId, LeaseId, LeaseUid
 from skygw.nodes.admission import Arrival
 from skygw.nodes.session import SessionRules
 from skygw.protocol.close_codes import CloseCode
-from skygw.protocol.gateway_frames import CancelMode, OnExpiry
+from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.json_text import Opaque
 from skygw.resources import ResourceKind
 from skygw.routers.views import receipt

@@ -16,7 +16,7 @@ from skygw.client.config import NodeConfig
 from skygw.client.disk_work import DiskWork
 from skygw.client.journal import Journal
 from skygw.client.leases import LeaseOver
-from skygw.client.link import Link, LinkEnded
+from skygw.client.link import Link
 from skygw.client.node import NodeClient
 from skygw.ids import CommandId, InstallId, InstanceUid
 from skygw.protocol.gateway_frames import LinkLossPolicy, OnExpiry

@@ -108,15 +108,16 @@ def never_two_movers(story: Story) -> Iterator[str]:
         for second in story.motions:
             if first is second or first.device != second.device or not first.began <= second.began:
                 continue
-            if first.began <= second.began < first.over_at and (first.began, 0) != (second.began, 1):
+            if second.began < first.over_at:
                 yield f"{_name(first.device)} moved for {first.command_id} and for {second.command_id} at once."
             (uid, before), (other, after) = (
                 fences.get(first.command_id, (None, None)),
                 fences.get(second.command_id, (None, None)),
             )
-            if uid == other and before is not None and after is not None and first.began < second.began:
-                if before > after and not story.restored_at:
-                    yield f"{_name(first.device)} moved under the fence {before} and after that under {after}."
+            if uid != other or before is None or after is None or story.restored_at:
+                continue
+            if first.began < second.began and before > after:
+                yield f"{_name(first.device)} moved under the fence {before} and after that under {after}."
 
 
 def stops_arrive(story: Story) -> Iterator[str]:
@@ -233,9 +234,10 @@ def _judged(claim: Claim, motion: Motion | None, story: Story) -> Iterator[str]:
 def _judged_failure(claim: Claim, story: Story, said: str) -> Iterator[str]:
     """A node whose program ended before it wrote it down does not know better."""
     for returned in story.returned:
-        if returned.command_id == claim.command_id and returned.status == S.COMPLETED.value:
-            if not any(returned.at <= at <= claim.at for _, at in story.node_deaths):
-                yield f"{said}, and its handler had found it completed."
+        if returned.command_id != claim.command_id or returned.status != S.COMPLETED.value:
+            continue
+        if not any(returned.at <= at <= claim.at for _, at in story.node_deaths):
+            yield f"{said}, and its handler had found it completed."
 
 
 def _judged_receipt(claim: Claim, motion: Motion | None, *, is_stop: bool) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A socket between a gateway's rooms and a node's client: slow, held, stuck, cut for one end or both, or dead silent."""
+"""A socket between a gateway's rooms and a node's client: slow, held, stuck, cut, or silent without an end."""
 
 from collections import deque
 from collections.abc import Callable, Sequence

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import hypothesis  # noqa: F401 - with it trio takes its tasks in an order that its own source of chance decides
@@ -22,9 +23,11 @@ from tests.control.life_cycle.installation import Installation
 from tests.control.life_cycle.places import DEVICES, NAMES, ROOF_NODE, TELESCOPE_NODE
 from tests.control.life_cycle.story import FenceHeard, Heard, Line, Row, Story
 from tests.control.life_cycle.wire import Wire
-from tests.fakes.memory_database import Backup
 
-SHM = Path("/dev/shm")
+if TYPE_CHECKING:
+    from tests.fakes.memory_database import Backup
+
+MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - the folders in it are made by tempfile
 NODES = (TELESCOPE_NODE, ROOF_NODE)
 WAIT_S = 5.0
 """How long callers wait for what they sent, and cancelled, to end."""
@@ -46,7 +49,7 @@ def play(history: History) -> Story:
 
 @contextmanager
 def _directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="skygw-life-", dir=SHM if SHM.is_dir() else None) as name:
+    with tempfile.TemporaryDirectory(prefix="skygw-life-", dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None) as name:
         yield Path(name)
 
 
@@ -274,7 +277,7 @@ class World:
     async def _connected(self) -> None:
         """Waits until both nodes hold a link over which the gateway has everything they have to say."""
         with trio.fail_after(COME_BACK_S):
-            while not all(map(self._is_in_step, self.nodes.values())):
+            while not all(map(self._is_in_step, self.nodes.values())):  # noqa: ASYNC110 - of several tables
                 await trio.sleep(0.25)
 
     def _is_in_step(self, node: Installation) -> bool:
