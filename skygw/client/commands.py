@@ -271,15 +271,22 @@ class Commands:
             log.exception("a safing command runs unrecorded: the journal of the node cannot be written")
 
     async def _end(self, command: Command, outcome: CommandOutcome) -> None:
-        """Kept and published even when the program is ending."""
-        with trio.move_on_after(LAST_WRITE_S, shield=True):
-            try:
-                await self._outbox.report(_ending(command.id, outcome))
-            except (Invalid, ValueError, TypeError):
-                log.exception("the handler of command %s gave an outcome that cannot be sent", command.type)
-                outcome = CommandOutcome.failed("bad_outcome", "The command ended; its outcome could not be sent.")
-                await self._outbox.report(_ending(command.id, outcome))
-            log.info("command ended", extra={"command_id": str(command.id), "status": outcome.status.value})
+        """Kept and published however long the disk takes, and even when the program is ending: `LAST_WRITE_S` then."""
+        try:
+            await self._write_end(command, outcome)
+        except trio.Cancelled:
+            with trio.move_on_after(LAST_WRITE_S, shield=True):
+                await self._write_end(command, outcome)  # a second time changes nothing
+            raise
+
+    async def _write_end(self, command: Command, outcome: CommandOutcome) -> None:
+        try:
+            await self._outbox.report(_ending(command.id, outcome))
+        except (Invalid, ValueError, TypeError):
+            log.exception("the handler of command %s gave an outcome that cannot be sent", command.type)
+            outcome = CommandOutcome.failed("bad_outcome", "The command ended; its outcome could not be sent.")
+            await self._outbox.report(_ending(command.id, outcome))
+        log.info("command ended", extra={"command_id": str(command.id), "status": outcome.status.value})
 
     async def _call(self, command: Command) -> CommandOutcome:
         if self._handler is None:

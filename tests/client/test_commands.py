@@ -433,6 +433,31 @@ async def test_a_stop_takes_back_what_came_before_it_and_has_not_begun(
     assert begun == [stop, *(["mount.point"] if is_kept else [])]
 
 
+async def test_what_became_of_a_command_is_told_however_long_the_disk_takes(
+    gateway: FakeGateway, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skygw.client.commands.LAST_WRITE_S", 0.02)
+    disk, client_did = HeldDisk(), trio.Event()
+    disk.go.set()
+    client = NodeClient(make_config(), disk_work=disk.work)
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        disk.hold()
+        client_did.set()
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        await client_did.wait()
+        await trio.sleep(0.05)
+        disk.go.set()
+        assert (await session.ended_command(order.command_id)).status == "completed"
+
+
 async def test_a_question_about_commands_is_answered_for_those_that_are_known(
     gateway: FakeGateway, make_config: MakeConfig
 ) -> None:
