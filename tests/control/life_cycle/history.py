@@ -46,11 +46,22 @@ class LeasePlan:
     deadman_s: float | None
 
 
+def stop_of(order: OrderPlan) -> OrderPlan:
+    """The stop that belongs to an order; one for each."""
+    family = order.body["command_type"].partition(".")[0]
+    kind = "telescope.safe_shutdown" if family == "telescope" else f"{family}.stop"
+    return replace(
+        order, command_id=CommandId(UUID(int=order.command_id.int ^ 1)), body={"command_type": kind}, timeout_s=60.0
+    )
+
+
 class Do(StrEnum):
     """Everything that can happen in a history."""
 
     SUBMIT = "submit"
     REUSE = "reuse"
+    STOP = "stop"
+    """A stop of whatever the order's device is, under an id of its own."""
     CANCEL = "cancel"
     LOOK = "look"
     ACQUIRE = "acquire"
@@ -110,6 +121,7 @@ class History:
 WEIGHTS: dict[Do, int] = {
     Do.SUBMIT: 30,
     Do.REUSE: 2,
+    Do.STOP: 3,
     Do.CANCEL: 12,
     Do.LOOK: 5,
     Do.ACQUIRE: 6,
@@ -146,6 +158,24 @@ MENDED_BY = {
 }
 """What usually comes soon after."""
 
+SCENES: tuple[tuple[tuple[float, Do, float], ...], ...] = (
+    ((0.0, Do.STICK, 4.0), (0.0, Do.SUBMIT, 0.0), (0.1, Do.BREAK, 0.0)),
+    ((0.0, Do.SLOW_DISK, 4.0), (0.0, Do.SUBMIT, 0.0), (0.1, Do.BREAK, 0.0)),
+    ((0.0, Do.SLOW_DISK, 4.0), (0.0, Do.SUBMIT, 0.0), (0.1, Do.STOP, 0.0)),
+    ((0.0, Do.HOLD, 4.0), (0.0, Do.SUBMIT, 0.0), (5.0, Do.LOOK, 0.0)),
+    ((0.0, Do.STICK, 28.0), (0.0, Do.SUBMIT, 0.0), (0.1, Do.CUT, 0.0)),
+    ((0.0, Do.SUBMIT, 0.0), (0.1, Do.STRAY, 0.0)),
+    ((0.5, Do.SUBMIT, 0.0), (0.3, Do.CANCEL, 0.0)),
+    (
+        (0.0, Do.BACK_UP, 0.0),
+        (0.0, Do.SUBMIT, 0.0),
+        (3.0, Do.RESTORE, 0.0),
+        (0.1, Do.GATEWAY_STARTS, 0.0),
+        (4.0, Do.SUBMIT, 0.0),
+    ),
+)
+"""What seldom comes together by itself: (after how long, what, for how long), all about one command."""
+
 
 def draw(seed: int) -> History:
     """The history of a seed."""
@@ -160,6 +190,11 @@ def draw(seed: int) -> History:
     steps.append(Step(0.5, Do.LOOK))
     for _ in range(chance.randint(6, 20)):
         step = _step(chance, chance.choices(kinds, weights)[0], orders, leases)
+        if chance.random() < 0.1:
+            steps += [
+                replace(step, after_s=after_s, do=do, for_s=for_s) for after_s, do, for_s in chance.choice(SCENES)
+            ]
+            continue
         steps.append(step)
         if step.do in MENDED_BY and chance.random() < 0.8:
             steps.append(replace(step, after_s=chance.choice((0.0, 0.3, 3.0, 12.0)), do=MENDED_BY[step.do]))

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from uuid import UUID
 
-from skygw.control.ledger import ENDS, CommandState
+from skygw.control.ledger import ENDS, NEVER_WRITTEN, CommandState
 from skygw.errors import Outcome
 from skygw.ids import CommandId
 from skygw.protocol.safing import is_safing
@@ -104,9 +104,9 @@ def never_too_late(story: Story) -> Iterator[str]:
 def never_two_movers(story: Story) -> Iterator[str]:
     """No device moves for two at once, and none begins to move under a lower fence than it was moved under before."""
     fences = {told.command_id: (told.fence_uid, told.fence) for told in story.heard if told.fence is not None}
-    for first in story.motions:
-        for second in story.motions:
-            if first is second or first.device != second.device or not first.began <= second.began:
+    for number, first in enumerate(story.motions):
+        for second in story.motions[number + 1 :]:
+            if first.device != second.device:
                 continue
             if second.began < first.over_at:
                 yield f"{_name(first.device)} moved for {first.command_id} and for {second.command_id} at once."
@@ -178,17 +178,29 @@ def no_answer_claims_more_than_is_known(story: Story) -> Iterator[str]:
     """Neither when it was given nor by what came after."""
     motions = {motion.command_id: motion for motion in story.motions}
     for claim in story.claims:
-        if claim.is_of_no_record and _brought_later(claim, story):
+        is_forgotten = claim.is_of_no_record or any(claim.at <= at for at in story.restored_at)
+        if is_forgotten and _brought_later(claim, story):
+            continue
+        if _was_forgotten(claim, story):
             continue
         yield from _judged(claim, motions.get(claim.command_id), story)
         if claim.receipt is not None:
             yield from _judged_receipt(claim, motions.get(claim.command_id), is_stop=_is_stop(claim.command_id, story))
 
 
+def _was_forgotten(said: Claim | Row, story: Story) -> bool:
+    """Whether the ledger forgot a command that had been sent, and nothing came of it since: to whoever does not ask its
+    node, it is a new one.
+    """
+    sent = [at for (_, command_id), puts in story.put.items() if command_id == said.command_id for at, _ in puts]
+    is_nothing = said.state in NEVER_WRITTEN or (said.state, said.canceled) == (S.CANCELED, "before_start")
+    return is_nothing and any(first < at for first in sent for at in story.restored_at)
+
+
 def _brought_later(claim: Claim, story: Story) -> bool:
-    """Whether somebody brought the command anew after that, and was not refused: what was canceled was not stored."""
+    """Whether somebody brought the command anew after that, and was not refused: of what was said nothing is stored."""
     return any(
-        one.command_id == claim.command_id and one.asked_at > claim.at and not isinstance(one.answer, Refusal)
+        one.command_id == claim.command_id and one.asked_at >= claim.at and not isinstance(one.answer, Refusal)
         for one in story.submissions
     )
 
@@ -305,6 +317,8 @@ def the_ledger_has_what_the_node_did(story: Story) -> Iterator[str]:
     motions = {motion.command_id: motion for motion in story.motions}
     rows = {row.command_id: row for row in story.rows}
     for row in story.rows:
+        if _was_forgotten(row, story) or (row.command_id in story.cancels and _is_stop(row.command_id, story)):
+            continue  # a stop that was taken back is sent again by a process that does not ask whether it was
         claim = Claim(row.command_id, _end_of_time(story), row.state, row.canceled, row.read_back)
         yield from _judged(claim, motions.get(row.command_id), story)
         known = story.outcomes.get((row.node, row.command_id))
@@ -314,6 +328,8 @@ def the_ledger_has_what_the_node_did(story: Story) -> Iterator[str]:
             yield f"{row.command_id} is {row.state}, and its node knows that it is {known}."
         elif row.state in _UNDER_WAY:
             yield f"{row.command_id} is {row.state} when all is quiet."
+        elif known == S.CANCELED and row.state in NEVER_WRITTEN:
+            continue  # a cancel found it nowhere, and the node remembers not to run it
         elif known is not None and row.state is not S.UNKNOWN and known != row.state.value:
             yield f"{row.command_id} is {row.state}, and its node says that it is {known}."
     for command_id in motions:

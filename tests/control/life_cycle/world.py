@@ -17,7 +17,7 @@ import trio.testing
 
 from skygw.ids import CommandId, InstallId
 from tests.control.life_cycle.devices import Device
-from tests.control.life_cycle.history import Do, History, Step
+from tests.control.life_cycle.history import Do, History, Step, stop_of
 from tests.control.life_cycle.hub import Hub
 from tests.control.life_cycle.installation import Installation
 from tests.control.life_cycle.places import DEVICES, NAMES, ROOF_NODE, TELESCOPE_NODE
@@ -74,7 +74,6 @@ class World:
         self._backup: Backup | None = None
         self._puts = 0
         self._strays: dict[InstallId, list[str]] = {install_id: [] for install_id in NODES}
-        self._offsets: dict[InstallId, dict[int, float]] = {}
 
     async def run(self) -> None:
         history = self._history
@@ -113,6 +112,7 @@ class World:
         def put(message: str) -> int:
             self._puts += 1
             if '"kind":"event_command"' in message:
+                self._strays[install_id].append(message)
                 for frame in _frames(message):
                     key = node.name, CommandId(UUID(str(frame["command_id"])))
                     self.story.put.setdefault(key, []).append((trio.current_time(), self._puts))
@@ -170,6 +170,10 @@ class World:
                     other=step.do is Do.REUSE,
                     wait_s=WAIT_S,
                 )
+            case Do.STOP:
+                await hub.submit(
+                    stop_of(orders[step.number]), caller=step.caller, lease=None, other=False, wait_s=WAIT_S
+                )
             case Do.CANCEL:
                 hub.cancel(
                     orders[step.number].command_id, caller=step.caller, mode=step.mode, grace_s=GRACE_S, wait_s=WAIT_S
@@ -181,7 +185,7 @@ class World:
             case Do.RENEW:
                 hub.renew(step.number, leases[step.number])
             case Do.RELEASE | Do.BREAK:
-                hub.give_up(step.number, is_broken=step.do is Do.BREAK)
+                hub.give_up(step.number % len(leases), is_broken=step.do is Do.BREAK)
             case Do.CUT | Do.SILENCE | Do.HOLD | Do.STICK | Do.STRAY:
                 self._break_line(step, node)
             case Do.NODE_ENDS:
@@ -232,10 +236,8 @@ class World:
         self._trouble(node)
         match step.do:
             case Do.CUT:
-                self._strays[node.install_id] += [text for _, _, text in wire.down.waiting if isinstance(text, str)]
                 wire.cut(in_flight=step.flag)
             case Do.SILENCE:
-                self._strays[node.install_id] += [text for _, _, text in wire.down.waiting if isinstance(text, str)]
                 wire.fall_silent(in_flight=step.flag)
             case Do.HOLD:
                 for way in (wire.down, wire.up) if step.flag else (wire.down,):
@@ -243,11 +245,9 @@ class World:
                     way.wake()
             case Do.STICK:
                 wire.stick(step.for_s)
-            case _:  # what a wire before this one still had comes by it, late
+            case _:  # what went by this wire, or by one before it, comes once more
                 for text in self._strays[node.install_id]:
-                    if '"kind":"event_command"' in text and wire.down.closed is None:
-                        wire.down.put(text, 0)
-                self._strays[node.install_id].clear()
+                    wire.down.put(text, 0)
 
     # The end.
 
@@ -271,6 +271,7 @@ class World:
         await self._connected()
         for order in self._history.orders:
             self.hub.look(order.command_id)
+            self.hub.look(stop_of(order).command_id)
         await trio.sleep(1.0)
         self._take_stock()
 
