@@ -126,6 +126,13 @@ class Busy(GatewayError):
     retry_unless_told = Retry.AFTER
 
 
+class DeviceBusy(GatewayError):
+    """Another command moves what this one would move; `details` name it."""
+
+    reason = "device_busy"
+    retry_unless_told = Retry.AFTER
+
+
 class IdReused(GatewayError):
     """A command id that already belongs to another command."""
 
@@ -155,6 +162,33 @@ class StaleFence(GatewayError):
     """The lease that was shown has ended, and control has been given to another since."""
 
     reason = "stale_fence"
+
+
+class LocalControl(GatewayError):
+    """Somebody at the site has taken control; only safing passes until they give it back."""
+
+    reason = "local_control"
+    retry_unless_told = Retry.AFTER
+
+
+class InterlockActive(GatewayError):
+    """A shutdown interlock holds; `details` say which, and why."""
+
+    reason = "interlock_active"
+    retry_unless_told = Retry.AFTER
+
+
+class TaskActive(GatewayError):
+    """A task runs there; `details` name it."""
+
+    reason = "task_active"
+    retry_unless_told = Retry.AFTER
+
+
+class ConfigurationChanged(GatewayError):
+    """The hardware is not what the caller takes it for; `details` have the revision that is current."""
+
+    reason = "configuration_changed"
 
 
 class NodeRefused(GatewayError):

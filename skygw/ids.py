@@ -30,6 +30,9 @@ LeaseId = NewType("LeaseId", UUID)
 LeaseUid = NewType("LeaseUid", UUID)
 """The secret of a lease: known to its holder alone, kept as a digest."""
 
+TaskUid = NewType("TaskUid", UUID)
+"""An observation task of the hub's."""
+
 CommandId = NewType("CommandId", UUID)
 """Chosen by whoever sends the command; one id is one action, for ever."""
 

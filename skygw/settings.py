@@ -4,12 +4,14 @@
 below. What is built with `Settings(...)` in code takes nothing from the environment.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -62,6 +64,22 @@ def _parse_networks(value: object) -> object:
     return value
 
 
+def _by_service(value: object) -> object:
+    """A JSON object in the environment and on the command line, a table in TOML."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=_named_once)
+    except json.JSONDecodeError:
+        raise ValueError('should be a JSON object such as {"scheduler": ["<uid of a telescope>"]}') from None
+
+
+def _named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("should name each service once")
+    return dict(pairs)
+
+
 def _base_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -110,6 +128,9 @@ Bytes = Annotated[int, Field(ge=1024, le=1024 * MIB)]
 Host = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9.:\[\]_-]+$")]
 Names = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...], NoDecode, BeforeValidator(_split), Field(min_length=1)
+]
+ServiceTelescopes = Annotated[
+    dict[Annotated[str, Field(min_length=1)], tuple[UUID, ...]], NoDecode, BeforeValidator(_by_service)
 ]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_parse_networks), BeforeValidator(_split)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
@@ -196,7 +217,9 @@ class Settings(BaseSettings):
         "Connections (behind a proxy: requests under way) of one address; raise it for a fleet behind one NAT",
         1_024,
     )
-    max_calls_per_node: Count = _is("Direct requests in flight per node; more are `busy`", 64)
+    max_calls_per_node: Count = _is(
+        "Direct requests in flight per node; more are `busy`. One service gets three quarters at most", 64
+    )
     direct_credit_bytes: Bytes = _is("What one response may have under way to a caller who has not read it", MIB // 2)
     max_in_flight_bytes_per_node: Bytes = _is("Response bytes all callers of one node may leave unread", 32 * MIB)
     node_frames_per_s: Count = _is(
@@ -207,7 +230,11 @@ class Settings(BaseSettings):
     max_direct_timeout_s: Seconds = _is("Most time a caller may give a direct request", 600.0)
     command_timeout_s: Seconds = _is("Time a command has, unless its caller says", 60.0)
     max_command_timeout_s: Seconds = _is("Most time a caller may give a command", 14_400.0)
-    leases_required: bool = _is("Every command but safing needs a manual control lease", False)
+    service_telescopes: ServiceTelescopes = Field(
+        default_factory=dict,
+        description="What a service may act on: a TOML table, or JSON, of uids of telescopes or observatories by "
+        "service. A service that is not named may act on everything",
+    )
 
     log_format: Literal["json", "console"] = _is("How log lines are written to stderr", "json")
     log_level: Literal["debug", "info", "warning", "error"] = _is("The least important level that is logged", "info")
@@ -330,7 +357,8 @@ def settings_table() -> str:
     """Every setting with its default and meaning, as the Markdown table that stands in the operations guide."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "XDG data home`/skygw`" if name == "data_dir" else _written(field.default)
+        written = _written(field.get_default(call_default_factory=True))
+        default = "XDG data home`/skygw`" if name == "data_dir" else written
         secret = " (secret)" if is_secret(name) else ""
         rows.append(f"| `{ENV_PREFIX}{name.upper()}` | {default} | {field.description}{secret} |")
     return "\n".join(rows) + "\n"
@@ -339,6 +367,8 @@ def settings_table() -> str:
 def _written(value: object) -> str:
     match value:
         case None | ():
+            return "none"
+        case dict() if not value:
             return "none"
         case bool():
             return f"`{str(value).lower()}`"

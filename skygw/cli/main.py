@@ -19,7 +19,7 @@ COMMANDS = {
     "why": ("skygw.cli.nodes:why", "Say what is the matter with a node, and what to do about it."),
     "call": ("skygw.cli.call:call", "Ask a node directly and print or save what it answers."),
     "stop": ("skygw.cli.stop:stop", "Bring telescopes into a safe state, with proof per device."),
-    "watch": ("skygw.cli.watch:watch", "Show a stream live: the latest values, or events as they happen."),
+    "watch": ("skygw.cli.watch:app", "Show a stream live: the latest values, or events as they happen."),
     "token": ("skygw.cli.token:token", "Make a token with the development key of this machine."),
     "migrate": ("skygw.cli.migrate:migrate", "Bring the database up to date, as its owner."),
     "doctor": ("skygw.cli.doctor:doctor", "Check everything the gateway needs before it starts."),
@@ -49,6 +49,7 @@ def application() -> App:
     for name, (target, summary) in LEASE_COMMANDS.items():
         lease.command(target, name=name, help=summary)
     app.command(lease)
+    app.command("skygw.cli.command:command", name="command", help="Send a command, follow it, look at what was sent.")
     return app
 
 
@@ -109,7 +110,7 @@ def _failed(terminal: Terminal, error: CommandFailed) -> int:
     terminal.complaint(str(error))
     if terminal.as_json:
         terminal.json({"detail": str(error), **error.problem})
-    return ExitCode.FAILED
+    return error.exit_code
 
 
 def main() -> None:

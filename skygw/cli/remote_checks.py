@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from uuid import UUID
 
 import httpx
 
@@ -62,10 +63,11 @@ async def check_listener(listener: Listener, settings: Settings) -> Check:
 
 
 async def check_database(settings: Settings, clocks: Clocks) -> list[Check]:
-    """Reachable, new enough, the platform's tables readable, no migration waiting."""
+    """Reachable, new enough, the platform's tables readable, no migration waiting, listed uids there."""
     from skygw.database.migrate import LOWEST_SERVER_VERSION, pending
     from skygw.database.platform import check_platform
     from skygw.database.pool import open_loop_and_database
+    from skygw.database.surveyor import unknown_among
 
     if settings.database_url is None:
         where = settings.data_dir
@@ -76,6 +78,8 @@ async def check_database(settings: Settings, clocks: Clocks) -> list[Check]:
             version = await connection.fetchval(SERVER_VERSION)
             clocks.heard("the database", await connection.fetchval(SERVER_CLOCK))
             missing = await check_platform(connection)
+            listed = sorted({uid for uids in settings.service_telescopes.values() for uid in uids})
+            unknown = [] if missing else await unknown_among(connection, listed)
         waiting = await pending(url)
     except (StartupError, GatewayError) as error:
         return [Check("database", Verdict.WRONG, str(error), "Start it, or correct SKYGW_DATABASE_URL.")]
@@ -93,7 +97,16 @@ async def check_database(settings: Settings, clocks: Clocks) -> list[Check]:
         Check("migrations", Verdict.WRONG, f"waiting: {', '.join(waiting)}", "Run “skygw migrate”.")
         if waiting
         else Check("migrations", Verdict.OK, "none is waiting"),
+        *([] if missing or not settings.service_telescopes else [_service_telescopes(unknown)]),
     ]
+
+
+def _service_telescopes(unknown: list[UUID]) -> Check:
+    name = "service telescopes"
+    if not unknown:
+        return Check(name, Verdict.OK, "the hub's records have everything that is listed")
+    found = f"no telescope or observatory has the uid {', '.join(map(str, unknown))}"
+    return Check(name, Verdict.WARNING, found, "Correct SKYGW_SERVICE_TELESCOPES.")
 
 
 async def check_keys(settings: Settings, clocks: Clocks) -> list[Check]:

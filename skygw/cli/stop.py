@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import trio
 from cyclopts import Parameter
 
+from skygw.cli.command_words import devices_of, proof_doubt
 from skygw.cli.running_gateway import Reach, RunningGateway, is_id, reach
 from skygw.cli.terminal import AsJson, CommandFailed, ExitCode, Terminal
 from skygw.errors import StartupError
@@ -216,28 +217,17 @@ async def _stop_one(gateway: RunningGateway, telescope: str, command_type: str, 
                 return {"outcome": "unknown", **error.problem, "telescopeUid": telescope, "detail": str(error)}
 
 
-def _devices(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The proof, device by device; a node may have written anything there."""
-    proof = record.get("proof")
-    devices = proof.get("devices") if isinstance(proof, dict) else None
-    return [device for device in devices if isinstance(device, dict)] if isinstance(devices, list) else []
-
-
 def _doubt(record: dict[str, Any]) -> str | None:
     """Why this telescope is not proved safe; `None` if every device of it was read back."""
     if record.get("outcome") != "succeeded":
         return str(record.get("detail") or "the stop has not succeeded")
-    devices = _devices(record)
-    if not devices:
-        return "no proof given"
-    assumed = [str(device.get("device_uid")) for device in devices if device.get("basis") != "read_back"]
-    return f"not read back: {', '.join(assumed)}" if assumed else None
+    return proof_doubt(record)
 
 
 def _rows(record: dict[str, Any], doubt: str | None) -> list[tuple[object, ...]]:
     telescope, outcome = record.get("telescopeUid"), record.get("outcome")
     rows: list[tuple[object, ...]] = [
-        (telescope, outcome, d.get("device_uid"), d.get("state"), d.get("basis")) for d in _devices(record)
+        (telescope, outcome, d.get("device_uid"), d.get("state"), d.get("basis")) for d in devices_of(record)
     ]
     return rows if doubt is None else [*rows, (telescope, outcome, "", doubt, "")]
 

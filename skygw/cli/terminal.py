@@ -38,15 +38,28 @@ class ExitCode(IntEnum):
     """What was asked for did not happen."""
     USAGE = 2
     """The arguments or settings are wrong; nothing was tried."""
+    REFUSED = 3
+    """A node said no, and did nothing."""
+    NOT_SENT = 4
+    """Nothing has reached a node, and nothing will."""
+    UNKNOWN = 5
+    """It may have been done or not: ask, and do not send it again."""
+    CANCELED = 6
+    """It was begun or waited for, and taken back."""
+    GOES_ON = 7
+    """It has no end yet; only the waiting has."""
     INTERRUPTED = 130
     """Ctrl-C: 128 + SIGINT, as shells have it."""
 
 
 class CommandFailed(Exception):
-    """What was asked for did not happen: exit code 1. `problem` has the members of an HTTP problem."""
+    """What was asked for did not happen. `problem` has the members of an HTTP problem."""
 
-    def __init__(self, message: str, problem: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, message: str, problem: Mapping[str, Any] | None = None, *, exit_code: ExitCode = ExitCode.FAILED
+    ) -> None:
         super().__init__(message)
+        self.exit_code = exit_code
         self.problem: dict[str, Any] = {"code": "failed", **(problem or {})}
 
 

@@ -1,65 +1,45 @@
 """`skygw watch`: one stream, live: a table of the latest values, lines of events, or JSON for programs."""
 
 import logging
-import re
-import signal
-import threading
-from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Protocol
-from uuid import UUID
 
 import trio
-from cyclopts import Parameter
-from pydantic import ValidationError
+from cyclopts import App, Parameter
 
+from skygw.cli.following import Uids, Words, check, end_if_hopeless, end_when_told, installations, print_json, token
 from skygw.cli.live_table import LiveTable, telling
-from skygw.cli.running_gateway import Entrance, Reach, entrance, is_id, reach
-from skygw.cli.terminal import AsJson, CommandFailed, ExitCode, Terminal, shown
+from skygw.cli.running_gateway import Reach, entrance
+from skygw.cli.terminal import AsJson, ExitCode, Terminal, shown
+from skygw.cli.watch_commands import watch_commands
 from skygw.client.streams import (
     Away,
     Changed,
-    Ended,
     Gap,
     Item,
     Live,
     Stale,
     StreamClient,
-    StreamFilter,
     StreamName,
     Subscription,
-    Token,
     Unreadable,
 )
-from skygw.errors import StartupError
-from skygw.protocol.streams import RETAINED_STREAMS, StreamOptions
+from skygw.protocol.streams import RETAINED_STREAMS
 
 DRAWN_EVERY_S = 0.25
 
-OUR_PART = frozenset({401, 403, 404, 426})
-"""Refusals that another try does not change."""
-
-FLAGS: Mapping[str, str] = {
-    "telescope_uid": "--telescope",
-    "observatory_uid": "--observatory",
-    "device_uid": "--device",
-    "device_type": "--device-type",
-    "install_id": "--node",
-    "include_existing": "--existing",
-    "after": "--after",
-    "max_rate_hz": "--max-rate",
-    "fields": "--fields",
-}
-"""What the protocol's filters and options are called here."""
-
-_MEMBER = re.compile(r"\b(?:filter|options)\.(\w+)")
-
-Uids = Annotated[tuple[UUID, ...], Parameter(negative="")]
-Words = Annotated[tuple[str, ...], Parameter(negative="")]
 Stream = Annotated[StreamName, Parameter(name_transform=str.lower)]
 """By the names the protocol has: `device_snapshot`."""
 
+app = App(
+    name="watch",
+    help_format="plaintext",
+    help_epilogue="“skygw watch commands” follows commands: what is sent, each step, and proof.",
+)
+app.command(watch_commands, name="commands")
 
+
+@app.default
 def watch(
     stream: Stream,
     /,
@@ -117,7 +97,7 @@ def watch(
         "device_uid": device or None,
         "device_type": device_type or None,
     }
-    _check(wanted, options)
+    check(wanted, options)
     seen = _Seen()
     try:
         trio.run(partial(_watch, stream, wanted, node, options, reach_by=reach_by, view=view, seen=seen))
@@ -127,22 +107,6 @@ def watch(
         if seen.position is not None:
             terminal.note(f"last position: {seen.position} (--after {seen.position} resumes from there)")
     return ExitCode.OK
-
-
-def _check(wanted: dict[str, Any], options: dict[str, Any]) -> None:
-    """Raises `StartupError` for what no gateway would take."""
-    try:
-        StreamFilter.model_validate(wanted)
-        StreamOptions.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        member = str(first["loc"][0])
-        raise StartupError(f"{FLAGS.get(member, member)}: {first['msg']}") from None
-
-
-def _with_flags(text: str) -> str:
-    """A sentence of the gateway's, with what it finds fault with by the name it has on the command line."""
-    return _MEMBER.sub(lambda found: FLAGS.get(found[1], found[0]), text)
 
 
 class _Seen:
@@ -176,11 +140,11 @@ async def _watch(
     seen: _Seen,
 ) -> None:
     way_in = entrance(reach_by)
-    wanted["install_id"] = await _installations(nodes, reach_by)
-    client = StreamClient(way_in.url, partial(_token, way_in))
+    wanted["install_id"] = await installations(nodes, reach_by)
+    client = StreamClient(way_in.url, partial(token, way_in))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.run)
-        nursery.start_soon(_end_when_told, nursery.cancel_scope)
+        nursery.start_soon(end_when_told, nursery.cancel_scope)
         tell_beats = isinstance(view, _Json)
         async with client.subscribe(stream, filter=wanted, tell_beats=tell_beats, **options) as subscription:
             seen.subscription = subscription
@@ -188,42 +152,12 @@ async def _watch(
             await _show(subscription, view, seen)
 
 
-async def _end_when_told(everything: trio.CancelScope) -> None:
-    """SIGTERM ends a watch as Ctrl-C does. Python hands signals to the main thread alone."""
-    if threading.current_thread() is threading.main_thread():
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            await anext(signals)
-        everything.cancel()
-
-
 async def _show(subscription: Subscription, view: _View, seen: _Seen) -> None:
     """Until it cannot go on: then `CommandFailed` says why."""
     async for item in subscription:
-        if isinstance(item, Ended):
-            raise CommandFailed(_with_flags(item.text), {"code": item.reason})
-        if not isinstance(item, Away):
-            seen.has_begun = True
-        elif item.needs_attention or item.status in OUR_PART:
-            raise CommandFailed(item.reason, {"code": "refused", "status": item.status})
-        elif not seen.has_begun:
-            hint = " Start a gateway with “skygw serve”, or name another with --url." if item.status is None else ""
-            raise CommandFailed(item.reason + hint, {"code": "unreachable"})
+        end_if_hopeless(item, has_begun=seen.has_begun)
+        seen.has_begun = seen.has_begun or not isinstance(item, Away)
         view.take(item)
-
-
-async def _token(way_in: Entrance) -> Token:
-    await trio.lowlevel.checkpoint()
-    return Token(way_in.token(), way_in.lifetime_s)
-
-
-async def _installations(nodes: tuple[str, ...], reach_by: Reach | None) -> tuple[str, ...] | None:
-    """Their uids; only names and numbers are looked up."""
-    if not nodes:
-        return None
-    if all(is_id(node) and not node.isdecimal() for node in nodes):
-        return nodes
-    async with reach(reach_by) as gateway:
-        return tuple([str((await gateway.node(node))["uid"]) for node in nodes])
 
 
 def _view(terminal: Terminal, stream: StreamName, fields: tuple[str, ...] | None) -> "_Table | _Lines | _Json":
@@ -235,19 +169,13 @@ def _view(terminal: Terminal, stream: StreamName, fields: tuple[str, ...] | None
 
 
 class _Json:
-    """Messages as they came, each on a line; what nobody sent begins with `watch_`."""
+    """For programs."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
 
     def take(self, item: Item) -> None:
-        if isinstance(item, Away):
-            said = {"kind": "watch_away", "reason": item.reason, "again_in_s": round(item.again_in_s, 1)}
-            self._terminal.json(said)
-        elif item.message:
-            self._terminal.json_text(item.message)
-        elif isinstance(item, Gap):
-            self._terminal.json({"kind": "watch_gap", "from": item.from_, "to": item.to, "reason": item.reason})
+        print_json(item, self._terminal)
 
     async def run(self) -> None:
         await trio.sleep_forever()

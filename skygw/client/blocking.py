@@ -19,7 +19,7 @@ from skygw.client.commands import Command, CommandOutcome
 from skygw.client.config import NodeConfig
 from skygw.client.direct import DirectCall
 from skygw.client.following import Followed, Following
-from skygw.client.node import LeaseOver, LinkEnded, LinkLossPolicy, LinkStatus, NodeClient
+from skygw.client.node import LeaseOver, LinkEnded, LinkLossPolicy, LinkStatus, NodeClient, TaskChanged
 from skygw.protocol.node_frames import SnapshotStream
 from skygw.protocol.streams import StreamFilter, StreamName
 
@@ -95,9 +95,9 @@ class BlockingCommand:
         """What stands if the handler is ended by an exception of a cancel."""
         self._command.report(outcome)
 
-    def progress(self, fraction: float, *, more_time_ms: int | None = None) -> None:
-        """Durable. Raises `trio.Cancelled` after the hard end of a cancel."""
-        trio.from_thread.run(lambda: self._command.progress(fraction, more_time_ms=more_time_ms))
+    def progress(self, fraction: float, *, more_time_ms: int | None = None) -> float:
+        """As `Command.progress`. Raises `trio.Cancelled` after the hard end of a cancel."""
+        return trio.from_thread.run(lambda: self._command.progress(fraction, more_time_ms=more_time_ms))
 
 
 class BlockingFollowing:
@@ -214,6 +214,15 @@ class BlockingNode:
 
         return handler
 
+    def on_task_changed(self, handler: Callable[[TaskChanged], None]) -> Callable[[TaskChanged], None]:
+        """Called in a worker thread when the hub wants something of a task that was claimed."""
+
+        @self._client.on_task_changed
+        async def run_in_thread(said: TaskChanged) -> None:
+            await trio.to_thread.run_sync(handler, said, limiter=self._safing_threads)
+
+        return handler
+
     # Life.
 
     def start(self) -> None:
@@ -308,6 +317,17 @@ class BlockingNode:
     def status(self) -> LinkStatus:
         """See `NodeClient.status`."""
         return self._client.status
+
+    @property
+    def local_control(self) -> bool:
+        return self._client.local_control
+
+    def set_local_control(self, taken: bool) -> None:
+        """See `NodeClient.set_local_control`; also before `start`. Raises `NodeStopped` when the node has ended."""
+        if self._trio_token is None:
+            self._client.set_local_control(taken)
+        else:
+            self.in_trio(lambda: self._client.set_local_control(taken))
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Whether the gateway said welcome within `timeout_s`."""

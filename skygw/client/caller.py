@@ -7,14 +7,19 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import trio
 
+from skygw.client import command_calls as calls
 from skygw.client import internal_api as api
+from skygw.client.command_calls import CancelReceipt, OnCallerGone, ReceiptWord, Tries, Validation
+from skygw.client.control_lease import DURATION_S, ControlLease, acquire
 from skygw.client.internal_api import NodeKey, Record, Wholeness, metadata_of
 from skygw.client.problems import OtherRefusal, rebuilt, retry_of
-from skygw.ids import CommandId
-from skygw.protocol.gateway_frames import CancelMode
+from skygw.errors import GatewayError, LinkLost, Outcome
+from skygw.ids import CommandId, LeaseUid
+from skygw.protocol.gateway_frames import CancelMode, OnExpiry
 
-__all__ = ["Answer", "Caller", "OtherRefusal", "retry_of"]
+__all__ = ["Answer", "Caller", "CancelReceipt", "OtherRefusal", "ReceiptWord", "Validation", "retry_of"]
 
 
 class Answer:
@@ -111,39 +116,149 @@ class Caller:
         device_uid: UUID | None = None,
         timeout_s: float | None = None,
         wait_s: float = 0.0,
+        lease: ControlLease | None = None,
+        lease_uid: LeaseUid | None = None,
         origin: Record | None = None,
         actor: Record | None = None,
         graph_revision: int | None = None,
-        more: Record | None = None,
+        on_caller_gone: OnCallerGone | None = None,
+        traceparent: str | None = None,
     ) -> Record:
-        """Sends a command; its record after at most `wait_s`. The same id again is a question, not a second action."""
-        call = api.command_call(
+        """Sends a command; its record after at most `wait_s`. The same id again is a question, not a second action.
+
+        So where an answer is lost, it is asked for again by itself, within what is left of `timeout_s` (5 s if that is
+        not given) and of `wait_s`. If there is none then, the error says `unknown` as soon as one try may have
+        arrived: keep the id and ask with `command_record`, or call this once more with the same id.
+
+        What is no stop needs a lease: one that `lease()` gave, whose actor is taken for the command's where that names
+        none, or the secret of one that was acquired elsewhere.
+
+        Cancelling sends no cancel; with `on_caller_gone="cancel"` the gateway does when it sees a waiting caller leave.
+        """
+        if lease is not None:
+            lease_uid, actor = lease.lease_uid, actor or lease.actor
+        call = calls.command_call(
             command,
             command_id=command_id,
             telescope_uid=telescope_uid,
             device_uid=device_uid,
             timeout_s=timeout_s,
             wait_s=wait_s,
+            lease_uid=lease_uid,
             origin=origin,
             actor=actor,
             graph_revision=graph_revision,
-            more=more,
+            on_caller_gone=on_caller_gone,
+            traceparent=traceparent,
         )
-        return await self._record(call)
+        return await self._insist(call)
 
-    async def cancel(
+    async def validate_command(
+        self,
+        command: Record,
+        *,
+        command_id: CommandId | None = None,
+        telescope_uid: UUID | None = None,
+        device_uid: UUID | None = None,
+        timeout_s: float | None = None,
+        lease: ControlLease | None = None,
+        lease_uid: LeaseUid | None = None,
+        actor: Record | None = None,
+        graph_revision: int | None = None,
+    ) -> Validation:
+        """Everything that would refuse this command now; nothing is sent, nothing stored. Not for stops: the gateway
+        sends these, whatever accompanies them, so here that is a `ValueError`.
+        """
+        if lease is not None:
+            lease_uid, actor = lease.lease_uid, actor or lease.actor
+        call = calls.validation_call(
+            command,
+            command_id=command_id,
+            telescope_uid=telescope_uid,
+            device_uid=device_uid,
+            timeout_s=timeout_s,
+            lease_uid=lease_uid,
+            actor=actor,
+            graph_revision=graph_revision,
+        )
+        return calls.validation_of(await self._insist(call))
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        *,
+        telescope_uid: UUID | None = None,
+        device_uid: UUID | None = None,
+        duration_s: float = DURATION_S,
+        on_expiry: OnExpiry | None = None,
+        deadman_s: float | None = None,
+        actor: Record | None = None,
+    ) -> AsyncIterator[ControlLease]:
+        """Control of a telescope, or of a device that telescopes share, for as long as the block lasts; seconds.
+
+        It is renewed meanwhile, each third of its time, and given back at the end, however that comes; nothing is
+        stopped by that. When control is lost on the way (an administrator took it, or the gateway could not be asked
+        in time), the block is cancelled and that is raised: `LeaseExpired`, `StaleFence`, `NotFound`, `Forbidden`.
+        What the node does when nobody renews is `on_expiry`; `deadman_s` is the longest silence it allows.
+
+        An enclosure that telescopes share has a lease of its own, by `device_uid`; or enter a block for each of its
+        telescopes, and show the lease of any. Raises `LeaseHeld` while somebody else has control.
+        """
+        held = await acquire(
+            self._record,
+            telescope_uid=telescope_uid,
+            device_uid=device_uid,
+            duration_s=duration_s,
+            on_expiry=on_expiry,
+            deadman_s=deadman_s,
+            actor=actor,
+        )
+        problem: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(held.keep, self._record, nursery.cancel_scope)
+                try:
+                    yield held
+                except Exception as error:  # noqa: BLE001 - raised below, without the nursery's group around it
+                    problem = error
+                nursery.cancel_scope.cancel()
+        finally:
+            await held.give_back(self._record)
+        if problem is not None:
+            raise problem
+        if held.lost is not None:
+            raise held.lost
+
+    async def cancel_command(
         self,
         command_id: CommandId,
         *,
         mode: CancelMode = CancelMode.GRACEFUL,
         grace_s: float | None = None,
         wait_s: float = 0.0,
+        actor: Record | None = None,
+    ) -> CancelReceipt:
+        """What became of the cancel after at most `wait_s`. Asked for again by itself where an answer is lost."""
+        call = calls.cancel_call(command_id, mode=mode, grace_s=grace_s, wait_s=wait_s, actor=actor)
+        return calls.receipt_of(await self._insist(call))
+
+    async def resolve_command(
+        self, command_id: CommandId, outcome: Outcome, *, reason: str, actor: Record | None = None
     ) -> Record:
-        """The receipt: `canceled_before_start`, `interrupted`, `finished_anyway`, …"""
-        return await self._record(api.cancel_call(command_id, mode=mode, grace_s=grace_s, wait_s=wait_s))
+        """Closes what is `unknown` and will stay so, as an administrator; `outcome`: `SUCCEEDED`, `FAILED`, `REFUSED`
+        or `CANCELED`. Raises `IllegalTransition` for anything that is not unknown.
+        """
+        return await self._record(calls.resolve_call(command_id, outcome, reason=reason, actor=actor))
 
     async def command_record(self, command_id: CommandId) -> Record:
-        return await self._record(api.command_record_call(command_id))
+        """A command as known now: its state, each step with its time, outcome, proof."""
+        return await self._record(calls.record_call(command_id))
+
+    async def commands(
+        self, *, page: int = 1, size: int = 50, state: str | None = None, node: NodeKey | None = None
+    ) -> Record:
+        """A page, the newest first: `items`, `total`, `page`, `size`, `pages`."""
+        return await self._record(calls.page_call(page=page, size=size, state=state, node=node))
 
     async def node(self, node: NodeKey) -> Record:
         return await self._record(api.node_call(node))
@@ -155,6 +270,22 @@ class Caller:
     async def call_outcome(self, request_id: str) -> Record:
         """What became of a direct request, for 60 s after it."""
         return await self._record(api.call_outcome_call(request_id))
+
+    async def _insist(self, call: api.Call) -> Record:
+        """For what is one action however often it is asked."""
+        tries = Tries(call, now=trio.current_time())
+        while True:
+            try:
+                response = await self._send(call, stream=False)
+            except LinkLost as error:
+                pause_s, call = tries.after(error, now=trio.current_time())
+                await trio.sleep(pause_s)
+                continue
+            try:
+                return api.record(response)
+            except GatewayError as error:
+                tries.judge(error)
+                raise
 
     async def _record(self, call: api.Call) -> Record:
         return api.record(await self._send(call, stream=False))

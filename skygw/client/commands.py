@@ -8,7 +8,7 @@ run out, its holder may have lost control, and a stop may have come.
 import logging
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +22,7 @@ from skygw.errors import Invalid
 from skygw.ids import CommandId
 from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventCommand
 from skygw.protocol.json_text import Opaque
+from skygw.protocol.never_received import NEVER_RECEIVED
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, PublishCommandResult
 from skygw.protocol.safing import Aim, is_safing, is_undone_by
 
@@ -62,9 +63,11 @@ class CommandOutcome:
         return cls(CommandStatus.REJECTED, error={"reason": reason, "message": message})
 
     @classmethod
-    def interrupted(cls, *, proof: dict[str, Any] | None = None) -> "CommandOutcome":
-        """A cancel stopped it on the way. Without proof by reading back the hub says `unknown`."""
-        return cls(CommandStatus.CANCELED, proof=proof, canceled=CanceledHow.INTERRUPTED)
+    def interrupted(cls, *, proof: dict[str, Any] | None = None, result: Any = None) -> "CommandOutcome":
+        """A cancel stopped it on the way. Without a proof that every device was read back at rest, whoever canceled is
+        told `unknown`. Of an exposure the result says `{"readout": "kept"}` or `"discarded"`.
+        """
+        return cls(CommandStatus.CANCELED, result=result, proof=proof, canceled=CanceledHow.INTERRUPTED)
 
     @classmethod
     def before_start(cls) -> "CommandOutcome":
@@ -81,7 +84,8 @@ class Command:
 
     A graceful cancel sets `cancel_requested`; after its grace, or at once for an immediate one, the handler is
     cancelled. A handler that cleans up then says what it found with `report` (in a shielded scope with a deadline).
-    `deadline` is on trio's clock: the caller's time, for the handler to heed.
+    `deadline` is on trio's clock: the caller's time, for the handler to heed; it may ask for more up to `deadline_max`.
+    While `cancelable` is false a cancel is told so, and is passed over.
     """
 
     def __init__(self, frame: EventCommand, *, remaining_s: float | None, judge: Judge, outbox: Outbox) -> None:
@@ -94,12 +98,15 @@ class Command:
         self.actor = frame.actor
         self.traceparent = frame.traceparent
         self.deadline = float("inf") if remaining_s is None else trio.current_time() + remaining_s
+        self.deadline_max = self.deadline + _allowed_ms(frame) / 1000
+        self.cancelable = True
         self.cancel_requested = trio.Event()
         self.scope = trio.CancelScope()
         self.reported: CommandOutcome | None = None
         self.has_begun = False
         self._judge = judge
         self._outbox = outbox
+        self._first_deadline = self.deadline
 
     @property
     def aim(self) -> Aim:
@@ -119,9 +126,16 @@ class Command:
         """What stands if the handler is ended by a cancel."""
         self.reported = outcome
 
-    async def progress(self, fraction: float, *, more_time_ms: int | None = None) -> None:
-        """Tells the caller how far it is, 0 to 1, and asks for more time. Durable. Raises `sqlite3.Error`."""
-        await self._outbox.report(_report(self.id, CommandStatus.RUNNING, progress=fraction, deadline_ms=more_time_ms))
+    async def progress(self, fraction: float, *, more_time_ms: int | None = None) -> float:
+        """Tells the caller how far it is, 0 to 1. With `more_time_ms` the deadline moves so much further, but never
+        beyond `deadline_max`: nobody is asked and nothing refused. Returns the deadline that holds now; it has moved
+        when the caller will certainly be told. Durable. Raises `sqlite3.Error`; then the deadline stays.
+        """
+        deadline = min(self.deadline + (more_time_ms or 0) / 1000, self.deadline_max)
+        in_all_ms = None if deadline <= self.deadline else round((deadline - self._first_deadline) * 1000)
+        await self._outbox.report(_report(self.id, CommandStatus.RUNNING, progress=fraction, deadline_ms=in_all_ms))
+        self.deadline = max(self.deadline, deadline)
+        return self.deadline
 
 
 CommandHandler = Callable[[Command], Awaitable[CommandOutcome]]
@@ -129,6 +143,13 @@ CommandHandler = Callable[[Command], Awaitable[CommandOutcome]]
 
 class TooManyCommands(Exception):
     """`MAX_JOBS` are going on."""
+
+
+def _allowed_ms(frame: EventCommand) -> int:
+    """What the caller lets it take beyond its deadline."""
+    if frame.deadline_ms is None or frame.deadline_max_ms is None:
+        return 0
+    return max(frame.deadline_max_ms - frame.deadline_ms, 0)
 
 
 def command_type(frame: EventCommand) -> str:
@@ -197,6 +218,10 @@ class Commands:
             report = _ending(frame.command_id, CommandOutcome.before_start())
             self._submit(partial(self._claim_or_repeat, frame.command_id, report), safing=True)
             return
+        if not command.cancelable:
+            report = _report(command.id, CommandStatus.RUNNING, canceled=CanceledHow.NOT_CANCELABLE)
+            self._submit(partial(self._outbox.report, report), safing=True)
+            return
         command.cancel_requested.set()
         if frame.mode is CancelMode.IMMEDIATE:
             command.scope.cancel()
@@ -205,8 +230,13 @@ class Commands:
             command.scope.deadline = min(command.scope.deadline, trio.current_time() + grace_s)
 
     def tell(self, command_ids: tuple[CommandId, ...]) -> None:
-        """Publishes again what is known of these commands. Raises `TooManyCommands`."""
-        self._submit(partial(self._again, command_ids), safing=False)
+        """Publishes again what is known of these commands; an id that never came is used up by saying so. Raises
+        `TooManyCommands`.
+        """
+        unknown = [one for one in command_ids if one not in self._running and one not in self._remembered]
+        self._submit(partial(self._tell, command_ids, unknown), safing=False)
+        for command_id in unknown:
+            self._remember(command_id)
 
     def _submit(self, job: Callable[[], Awaitable[None]], *, safing: bool) -> None:
         if self._jobs >= (MAX_SAFING_JOBS if safing else MAX_JOBS):
@@ -229,6 +259,15 @@ class Commands:
 
     async def _again(self, command_ids: tuple[CommandId, ...]) -> None:
         await self._outbox.publish_again(command_ids)
+
+    async def _tell(self, command_ids: tuple[CommandId, ...], unknown: Sequence[CommandId]) -> None:
+        never = CommandOutcome.rejected(NEVER_RECEIVED, "This command never came; it will not be run if it does.")
+        try:
+            await self._outbox.publish_again(command_ids, never={one: _ending(one, never) for one in unknown})
+        except sqlite3.Error:
+            for command_id in unknown:
+                self._remembered.pop(command_id, None)
+            raise
 
     async def _claim_or_repeat(self, command_id: CommandId, report: PublishCommandResult) -> None:
         if await self._outbox.begin_command(command_id, [report]) is not None:
@@ -306,7 +345,7 @@ class Commands:
         except Exception:  # the handler is not ours: whatever it raises ends this command and nothing else
             log.exception("the handler of command %s failed", command.type)
             return command.reported or CommandOutcome.failed("internal", "The command handler failed on the node.")
-        except BaseException:  # cancelled, also as a group of it from a nursery of the handler's
+        except BaseException:  # a Cancelled, or a group of them out of the handler's own nursery
             await self._end(command, command.reported or _node_stopped())
             raise
         return command.reported or CommandOutcome.interrupted()
@@ -333,6 +372,7 @@ def _report(
     *,
     progress: float | None = None,
     deadline_ms: int | None = None,
+    canceled: CanceledHow | None = None,
 ) -> PublishCommandResult:
     return PublishCommandResult(
         seq=1,  # the journal numbers it
@@ -340,6 +380,7 @@ def _report(
         status=status,
         progress=progress,
         deadline_ms=deadline_ms,
+        canceled=canceled,
         observed_at=datetime.now(UTC),
     )
 

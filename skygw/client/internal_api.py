@@ -17,8 +17,8 @@ import httpx
 
 from skygw.client.problems import rebuilt
 from skygw.errors import BadResponse, GatewayError, Hop, LinkLost, Outcome
-from skygw.ids import CommandId
-from skygw.protocol.gateway_frames import CancelMode
+from skygw.ids import LeaseId, LeaseUid
+from skygw.protocol.gateway_frames import OnExpiry
 
 NodeKey = UUID | int | str
 """An installation by uid or by integer key."""
@@ -44,6 +44,7 @@ class Call:
     path: str
     body: Record | None = None
     params: dict[str, str | int] | None = None
+    headers: dict[str, str] | None = None
     read_timeout_s: float | None = None
 
     def arguments(self) -> dict[str, Any]:
@@ -53,6 +54,8 @@ class Call:
             found["json"] = self.body
         if self.params:
             found["params"] = self.params
+        if self.headers:
+            found["headers"] = self.headers
         if self.read_timeout_s is not None:
             found["timeout"] = httpx.Timeout(
                 connect=TIMEOUTS.connect, read=self.read_timeout_s, write=TIMEOUTS.write, pool=TIMEOUTS.pool
@@ -60,7 +63,7 @@ class Call:
         return found
 
 
-def _given(**values: Any) -> Record:
+def given(**values: Any) -> Record:
     """The members that were given; the gateway refuses keys it does not know, and `null` is not nothing."""
     return {key: value for key, value in values.items() if value is not None}
 
@@ -79,7 +82,7 @@ def direct_call(
     actor: Record | None = None,
 ) -> Call:
     """`timeout_s` is for everything, the wait for an absent node included."""
-    body = _given(
+    body = given(
         operation=operation,
         params=params,
         timeoutS=timeout_s,
@@ -93,40 +96,6 @@ def direct_call(
     return Call("POST", f"/internal/nodes/{_part(node)}/direct", body, read_timeout_s=timeout_s + SLACK_S)
 
 
-def command_call(
-    command: Record,
-    *,
-    command_id: CommandId,
-    telescope_uid: UUID | None = None,
-    device_uid: UUID | None = None,
-    timeout_s: float | None = None,
-    wait_s: float = 0.0,
-    origin: Record | None = None,
-    actor: Record | None = None,
-    graph_revision: int | None = None,
-    more: Record | None = None,
-) -> Call:
-    """The id is the caller's to keep: a repeat with it asks, it does not act twice. `more` is sent as it is."""
-    body = _given(
-        telescopeUid=None if telescope_uid is None else str(telescope_uid),
-        deviceUid=None if device_uid is None else str(device_uid),
-        commandId=str(command_id),
-        command=command,
-        origin=origin,
-        actor=actor,
-        timeoutS=timeout_s,
-        waitS=wait_s or None,
-        graphRevision=graph_revision,
-        **(more or {}),
-    )
-    return Call("POST", "/internal/commands", body, read_timeout_s=wait_s + 2 * SLACK_S)
-
-
-def cancel_call(command_id: CommandId, *, mode: CancelMode, grace_s: float | None, wait_s: float) -> Call:
-    body = _given(mode=mode.value, graceS=grace_s, waitS=wait_s or None)
-    return Call("POST", f"/internal/commands/{command_id}/cancel", body, read_timeout_s=wait_s + 2 * SLACK_S)
-
-
 def node_call(node: NodeKey) -> Call:
     return Call("GET", f"/internal/nodes/{_part(node)}")
 
@@ -135,12 +104,39 @@ def nodes_call(page: int, size: int) -> Call:
     return Call("GET", "/internal/nodes", params={"page": page, "size": size})
 
 
-def command_record_call(command_id: CommandId) -> Call:
-    return Call("GET", f"/internal/commands/{command_id}")
-
-
 def call_outcome_call(request_id: str) -> Call:
     return Call("GET", f"/internal/calls/{_part(request_id)}")
+
+
+def lease_call(
+    lease_uid: LeaseUid,
+    *,
+    telescope_uid: UUID | None,
+    device_uid: UUID | None,
+    duration_s: float,
+    on_expiry: OnExpiry | None = None,
+    deadman_s: float | None = None,
+    actor: Record | None = None,
+) -> Call:
+    """The secret is the caller's own: the same request again finds the same lease."""
+    body = given(
+        leaseUid=str(lease_uid),
+        telescopeUid=None if telescope_uid is None else str(telescope_uid),
+        deviceUid=None if device_uid is None else str(device_uid),
+        durationS=duration_s,
+        onExpiry=None if on_expiry is None else on_expiry.value,
+        deadmanS=deadman_s,
+        actor=actor,
+    )
+    return Call("POST", "/internal/leases", body)
+
+
+def renew_lease_call(lease_id: LeaseId, lease_uid: LeaseUid, *, actor: Record | None) -> Call:
+    return Call("POST", f"/internal/leases/{lease_id}/renew", given(leaseUid=str(lease_uid), actor=actor))
+
+
+def release_lease_call(lease_id: LeaseId, lease_uid: LeaseUid, *, actor: Record | None) -> Call:
+    return Call("POST", f"/internal/leases/{lease_id}/release", given(leaseUid=str(lease_uid), actor=actor))
 
 
 def _part(value: NodeKey) -> str:

@@ -7,7 +7,7 @@ Blocking and not thread-safe: `outbox.py` calls it, one call at a time, from a t
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -189,13 +189,20 @@ class Journal:
             if ended is None or not ended[0]:
                 self._keep(report)
 
-    def publish_again(self, command_ids: Iterable[CommandId]) -> int:
-        """Puts what is known of these commands into the outbox once more; returns how many. Unknown ids are skipped."""
+    def publish_again(
+        self, command_ids: Iterable[CommandId], *, never: Mapping[CommandId, PublishCommandResult] | None = None
+    ) -> int:
+        """Puts what is known of these commands into the outbox once more; returns how many. Of an unknown id the report
+        in `never`, its end, is kept and put there; unknown ids beside those are skipped.
+        """
         count = 0
         with self._transaction():
             for command_id in command_ids:
                 known = self._report(command_id)
-                if known is not None and self._append(known, may_drop=True, counted=False) is not None:
+                if known is not None:
+                    count += self._append(known, may_drop=True, counted=False) is not None
+                elif never is not None and command_id in never:
+                    self._keep(never[command_id])
                     count += 1
         return count
 

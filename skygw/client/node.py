@@ -23,14 +23,16 @@ from skygw.client.kept_state import KeptState
 from skygw.client.lanes import Snapshots
 from skygw.client.leases import HeldLease, LeaseHandler, LeaseOver, NodeLeases, WhyOver
 from skygw.client.link import Link, LinkEnded, open_link
+from skygw.client.local_control import LocalControl
 from skygw.client.on_site import LinkStatus, advice
 from skygw.client.outbox import Outbox
 from skygw.client.session import Session, SessionNeeds, as_token, greet
+from skygw.client.tasks import TaskChanged, TaskHandler, TaskNews
 from skygw.ids import BootId, CommandId, InstallId
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
 from skygw.protocol.frame import MAX_SEQ
-from skygw.protocol.gateway_frames import LinkLossPolicy, OnExpiry, Welcome
+from skygw.protocol.gateway_frames import LinkLossPolicy, OnExpiry, TaskDirective, Welcome
 from skygw.protocol.json_text import Opaque, too_complex
 from skygw.protocol.limits import MAX_SNAPSHOT_BYTES
 from skygw.protocol.node_frames import Hello, NodeType, PublishEvent, PublishLog, PublishSnapshot, SnapshotStream
@@ -57,6 +59,8 @@ __all__ = [
     "SnapshotStream",
     "StreamFilter",
     "StreamName",
+    "TaskChanged",
+    "TaskDirective",
     "Token",
     "WhyOver",
 ]
@@ -102,6 +106,8 @@ class NodeClient:
         self._full_state: FullState | None = None
         self._link_lost: LinkLost | None = None
         self._lease_over: LeaseHandler | None = None
+        self._task_changed: TaskHandler | None = None
+        self._local_control = LocalControl(config.node_type)
         self._live_seq = 0
         self._boot_id = BootId(uuid4())
         self._outbox: Outbox | None = None
@@ -154,6 +160,30 @@ class NodeClient:
         self._lease_over = handler
         return handler
 
+    def on_task_changed(self, handler: TaskHandler) -> TaskHandler:
+        """Called when the hub wants something of a task that was claimed, such as to abort it for whoever gets a lease.
+        It may be told again while that holds.
+        """
+        self._task_changed = handler
+        return handler
+
+    # Who has control on site.
+
+    @property
+    def local_control(self) -> bool:
+        """Whether somebody on site has taken control."""
+        return self._local_control.taken
+
+    def set_local_control(self, taken: bool) -> None:
+        """By a switch on site and by nothing else, before `run` or during it. While it is taken every command but
+        safing is refused here, link or no link. What runs goes on: whoever takes control decides what becomes of it.
+
+        It is told with each `telescope_snapshot`, of an observatory's node with each `device_snapshot`, as a member
+        `local_control`, and when it changes everything is published anew (see `full_state`). It is not kept over a
+        restart of the program: read the switch again.
+        """
+        self._local_control.set(taken)
+
     # Publishing.
 
     def publish_snapshot(
@@ -172,7 +202,7 @@ class NodeClient:
         uid = data.get("uid")
         if not isinstance(uid, str):
             raise ValueError("A snapshot's data needs its resource's `uid`.")
-        opaque = Opaque.of(data)
+        opaque = Opaque.of(self._local_control.told_in(stream, data))
         if len(opaque.text.encode()) > MAX_SNAPSHOT_BYTES:
             raise ValueError(f"A snapshot of {len(opaque.text)} characters cannot be sent.")
         self._live_seq = min(self._live_seq + 1, MAX_SEQ)
@@ -261,6 +291,7 @@ class NodeClient:
             )
             commands = Commands(self._outbox, self._command_handler, undone=self._command_undone)
             self._leases = leases = NodeLeases(self._state.accept_fence, self._lease_over)
+            tasks = TaskNews(self._task_changed)
             needs = SessionNeeds(
                 outbox=self._outbox,
                 commands=commands,
@@ -270,12 +301,17 @@ class NodeClient:
                 token_provider=config.token,
                 full_state=self._publish_full_state,
                 leases=leases,
+                tasks=tasks,
+                is_locked_out=lambda: self.local_control,
+                graph_revision=config.graph_revision,
                 now_ms=self._now_ms,
             )
             async with trio.open_nursery() as nursery:
                 await nursery.start(commands.run)
                 nursery.start_soon(self._state.run)
                 nursery.start_soon(leases.run)
+                nursery.start_soon(tasks.run)
+                nursery.start_soon(self._tell_local_control)
                 nursery.start_soon(self._watch_link)
                 task_status.started()
                 await self._keep_connected(needs)
@@ -400,6 +436,11 @@ class NodeClient:
             await self._full_state()
         except Exception:  # it ends this publishing and nothing else
             log.exception("publishing the full state failed")
+
+    async def _tell_local_control(self) -> None:
+        while True:
+            await self._local_control.changed()
+            await self._publish_full_state()
 
     async def _watch_link(self) -> None:
         while True:

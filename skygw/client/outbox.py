@@ -1,6 +1,6 @@
 """The journal as the node's tasks see it: one call at a time, away from the loop, and an event for what is new."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,8 +86,11 @@ class Outbox:
     async def report(self, report: PublishCommandResult) -> None:
         await self._run(lambda: self._journal.report(report))
 
-    async def publish_again(self, command_ids: Iterable[CommandId]) -> int:
-        return await self._run(lambda: self._journal.publish_again(command_ids))
+    async def publish_again(
+        self, command_ids: Iterable[CommandId], *, never: Mapping[CommandId, PublishCommandResult] | None = None
+    ) -> int:
+        """With `never`, what is not known of these is kept and published as it says."""
+        return await self._run(lambda: self._journal.publish_again(command_ids, never=never))
 
     async def command_ids(self, *, at_most: int) -> list[CommandId]:
         return await self._run(lambda: self._journal.command_ids(at_most=at_most))

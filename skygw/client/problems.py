@@ -29,6 +29,11 @@ TYPES: dict[str, type[GatewayError]] = {
         errors.NodeOffline,
         errors.Busy,
         errors.IdReused,
+        errors.LeaseRequired,
+        errors.LeaseHeld,
+        errors.LeaseExpired,
+        errors.StaleFence,
+        errors.IllegalTransition,
         errors.NodeRefused,
         errors.NodeFailed,
         errors.RateLimited,
@@ -57,31 +62,42 @@ def rebuilt(status: int, headers: dict[str, str], content: bytes) -> GatewayErro
 
     `details` holds what the type has no place for: `requestId`, `httpStatus`, the gateway's `retry`, the node's words.
     """
+    retry_after = headers.get("retry-after", "")
     body = _body(content)
-    code = _text(body.get("code")) or _BARE.get(status, "other")
+    error = error_of(
+        {**body, "code": _text(body.get("code")) or _BARE.get(status, "other")},
+        status=status,
+        retry_after_s=float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None,
+    )
+    if status >= 500 and not body:
+        # A proxy's answer: nobody has said what became of the request.
+        error.outcome = Outcome.UNKNOWN
+    return error
+
+
+def error_of(body: dict[str, Any], *, status: int | None = None, retry_after_s: float | None = None) -> GatewayError:
+    """The error a problem stands for, be it an answer or one of several in it."""
+    code = _text(body.get("code")) or "other"
     detail = body.get("detail")
     fields = detail if isinstance(detail, list) else None
-    message = _text(detail) or f"The gateway answered HTTP {status}."
+    message = _text(detail) or (f"The gateway answered HTTP {status}." if status else f"It would be refused: {code}.")
     if fields:
         first = fields[0] if isinstance(fields[0], dict) else {}
         message = f"{'.'.join(map(str, first.get('loc') or []))}: {first.get('msg', 'invalid')}"
     given = body.get("details")
     details: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
-    details["httpStatus"] = status
+    if status is not None:
+        details["httpStatus"] = status
     for key in ("requestId", "retry"):
         if body.get(key) is not None:
             details[key] = body[key]
-    retry_after = headers.get("retry-after", "")
     known: dict[str, Any] = {
         "outcome": _member(Outcome, body.get("outcome")),
         "reached": _member(Reached, body.get("reached")),
         "hop": _member(Hop, body.get("hop")) or Hop.GATEWAY,
-        "retry_after_s": float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None,
+        "retry_after_s": retry_after_s,
         "details": details,
     }
-    if status >= 500 and not body:
-        # A proxy's answer: nobody has said what became of the request.
-        known["outcome"] = Outcome.UNKNOWN
     kind = TYPES.get(code)
     if kind is None:
         return OtherRefusal(message, code=code, **known)

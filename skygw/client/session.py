@@ -19,6 +19,7 @@ from skygw.client.lanes import ControlLaneFull, Lanes, Snapshots
 from skygw.client.leases import NodeLeases
 from skygw.client.link import Link, LinkEnded
 from skygw.client.outbox import Outbox
+from skygw.client.tasks import TaskNews
 from skygw.ids import CommandId, Epoch
 from skygw.protocol.codec import BadFrame, ProtocolViolation, encode, from_gateway
 from skygw.protocol.gateway_frames import (
@@ -29,6 +30,7 @@ from skygw.protocol.gateway_frames import (
     DirectRequest,
     EventCommand,
     EventManualControlLease,
+    EventTaskChanged,
     EventToken,
     FollowedSnapshot,
     GatewayFrame,
@@ -92,6 +94,9 @@ class SessionNeeds:
     token_provider: TokenProvider
     full_state: Callable[[], Awaitable[None]]
     leases: NodeLeases
+    tasks: TaskNews
+    is_locked_out: Callable[[], bool]
+    graph_revision: int | None
     now_ms: MonotonicMs
 
 
@@ -209,6 +214,9 @@ class Session:
                 self._command(frame)
             case EventManualControlLease():
                 self._needs.leases.take(frame, age_ms=self._arrivals.measure(frame.t_ms))
+            case EventTaskChanged():
+                self._arrivals.measure(frame.t_ms)
+                self._needs.tasks.take(frame)
             case CancelCommand():
                 self._arrivals.measure(frame.t_ms)
                 self._or_busy(lambda: self._needs.commands.cancel(frame), str(frame.command_id))
@@ -254,7 +262,7 @@ class Session:
             self._or_busy(lambda: commands.take(frame, remaining_s=None), str(frame.command_id))
             return
         remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
-        judge = partial(self._judge_fence, frame)
+        judge = partial(self._judge, frame)
         if not isinstance(remaining, TooLate):
             remaining = judge() or remaining
         if isinstance(remaining, TooLate):
@@ -267,9 +275,17 @@ class Session:
         remaining_s = remaining
         self._or_busy(lambda: commands.take(frame, remaining_s=remaining_s, judge=judge), str(frame.command_id))
 
-    def _judge_fence(self, frame: EventCommand) -> TooLate | None:
+    def _judge(self, frame: EventCommand) -> TooLate | None:
+        """Why this is not run, whatever time it has, in the order of the protocol."""
+        if self._needs.is_locked_out():
+            return TooLate("local_control", "Somebody on site has taken control: only a stop gets through.")
         uid = frame.fence_uid or frame.device_uid or frame.telescope_uid
-        return None if frame.fence is None or uid is None else self._needs.leases.judge(uid, frame.fence)
+        if frame.fence is not None and uid is not None and (stale := self._needs.leases.judge(uid, frame.fence)):
+            return stale
+        mine, meant = self._needs.graph_revision, frame.graph_revision
+        if mine is not None and meant is not None and mine != meant:
+            return TooLate("configuration_changed", f"The hardware is at revision {mine} here, not at {meant}.")
+        return None
 
     def _direct(self, frame: DirectRequest) -> None:
         remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)

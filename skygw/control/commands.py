@@ -9,22 +9,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
+from uuid import uuid4
 
 import trio
 
 from skygw.control.admissions import Admission, Admissions, Revocation
 from skygw.control.command_frames import event_of, send_cancel
+from skygw.control.device_conflicts import DeviceConflicts
 from skygw.control.guards import Guards
-from skygw.control.lease_guard import Fence
 from skygw.control.ledger import (
     ENDS,
-    NEVER_WRITTEN,
     Caller,
+    CancelRequest,
     CommandLedger,
     CommandQuery,
     CommandRecord,
     CommandState,
-    Move,
     Transition,
     may_move,
 )
@@ -33,7 +33,6 @@ from skygw.control.live_commands import LiveCommands
 from skygw.control.order import CommandOrder
 from skygw.control.safing_spool import SafingSpool
 from skygw.errors import (
-    Busy,
     DeadlineExceeded,
     Draining,
     GatewayError,
@@ -51,11 +50,11 @@ from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Ending
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import CancelMode
-from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
+from skygw.protocol.node_frames import PublishCommandResult
 from skygw.protocol.safing import is_safing
 
-MAX_LIVE_COMMANDS = 20_000
-"""Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
+FRAME_BYTES = 2_048
+"""What a frame has beside its command, at most."""
 
 DRAINING_RETRY_S = 1.0
 LEDGER_PATIENCE_S = 0.5
@@ -100,8 +99,15 @@ class CommandService:
         self._ledger = ledger
         self._controllers = controllers
         self._guards = guards
-        self._live = LiveCommands(registry=registry, ledger=ledger, finished=finished, spool=spool)
         self._admissions = Admissions()
+        self._conflicts = DeviceConflicts()
+        self._live = LiveCommands(
+            registry=registry,
+            ledger=ledger,
+            finished=finished,
+            admitting=self._admissions.command_ids,
+            spool=spool,
+        )
         self._draining = False
 
     @property
@@ -119,13 +125,25 @@ class CommandService:
 
     # Callers.
 
-    async def submit(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
-        """Takes a command and sends it. Returns its record and whether it is a duplicate of an earlier one."""
+    def expect(self, order: CommandOrder) -> Admission:
+        """An order that is no safing and will be submitted, whatever happens: a stop or a cancel reaches it from now
+        on, and its time runs. Raises `Invalid` for one without a type.
+        """
+        return self._admissions.expect(order)
+
+    async def submit(
+        self, order: CommandOrder, *, expected: Admission | None = None, behind: trio.Event | None = None
+    ) -> tuple[CommandRecord, bool]:
+        """Takes a command and sends it. Returns its record and whether it is a duplicate of an earlier one. What is no
+        safing waits for `behind`.
+        """
         if is_safing(order.command_type):
             return await self._submit_safing(order)
-        if self._draining:
-            raise _draining()
-        with self._admissions.enter(order) as admission:
+        with self._admissions.enter(order, expected) as admission:
+            if self._draining:
+                raise _draining()
+            if behind is not None:
+                await behind.wait()
             await admission.turn()
             return await self._submit(order, admission)
 
@@ -149,16 +167,29 @@ class CommandService:
             found += self._refusals(order, self._registry.current(install_id))
         return found, duplicate
 
-    async def wait(self, command_id: CommandId, wait_s: float) -> CommandRecord:
-        """The record when the command has ended, or as it stands after `wait_s`. Raises `NotFound`."""
+    async def wait(self, command_id: CommandId, wait_s: float, *, for_cancel: bool = False) -> CommandRecord:
+        """The record when the command has ended, or as it stands after `wait_s`; `for_cancel` also when the node says
+        that it cannot be canceled. Raises `NotFound`.
+        """
         live = self._live.find(command_id)
         if live is not None:
             with trio.move_on_after(wait_s):
-                await live.settled()
+                await live.settled(or_not_cancelable=for_cancel)
                 if live.in_ledger and live.record.state is CommandState.EXPIRED:
                     await self._live.resolve(live)
             return live.record
         return await self.get(command_id)
+
+    def follow(self, record: CommandRecord) -> LiveCommand | None:
+        """Where what becomes of it is heard first; nowhere if it has ended and is forgotten."""
+        if self._live.find(record.command_id) is None and record.state not in ENDS:
+            self._live.add_again(record)  # sent before a restart
+        return self._live.find(record.command_id)
+
+    async def look_again(self, live: LiveCommand) -> None:
+        """Asks the ledger of what nothing was heard of here. One that is away says nothing."""
+        if live.in_ledger:
+            await self._live.resolve(live)
 
     async def get(self, command_id: CommandId) -> CommandRecord:
         """What is known of a command. Raises `NotFound`, `RoutingUnavailable`."""
@@ -181,17 +212,20 @@ class CommandService:
         """Asks the node to cancel; safing. Needs no ledger for a command this process sent; for another one, with the
         ledger away, every connected node is asked. Raises `NodeOffline`, `NotFound`.
 
-        A command that is being admitted, or waits here, is taken back instead: a cancel would overtake it.
+        A command that is being admitted, or waits here, is taken back instead: a cancel would overtake it. Who asked is
+        recorded when the ledger takes it, and not waited for.
         """
-        canceled = Revocation("canceled before it was written", by)
+        asked = CancelRequest(uuid4(), command_id, datetime.now(UTC), mode, grace_s, by)
+        canceled = Revocation("canceled before it was written", by, asked)
         admissions = self._admissions.of(command_id)
         for admission in admissions:
             admission.revoke(canceled)
         live = self._live.find(command_id)
         if live is not None and self._live.take_back(live, canceled):
+            self._live.cancel_asked(asked)
             return Cancellation("before_start", live.record)
         if live is not None and not live.ended:
-            return await self._cancel_live(live, mode, grace_s)
+            return await self._cancel_live(live, asked)
         record: CommandRecord | None = None
         with trio.move_on_after(LEDGER_PATIENCE_S), suppress(RoutingUnavailable):
             if admissions:
@@ -204,12 +238,14 @@ class CommandService:
                 if admissions:  # which ended without it
                     return Cancellation("before_start", None)
                 raise
-        return self._cancel_stored(command_id, record, mode, grace_s)
+        return self._cancel_stored(record, asked)
 
-    async def _cancel_live(self, live: LiveCommand, mode: CancelMode, grace_s: float | None) -> Cancellation:
+    async def _cancel_live(self, live: LiveCommand, asked: CancelRequest) -> Cancellation:
         session = self._registry.current(live.record.install_id)
         if session is not None:
-            send_cancel(session, live.record.command_id, mode, grace_s)  # before anything is asked of the ledger
+            send_cancel(session, asked)  # before anything is asked of the ledger
+            live.is_released = True
+        self._live.cancel_asked(asked)
         if live.record.state is CommandState.UNKNOWN:
             with trio.move_on_after(LEDGER_PATIENCE_S):
                 await self._live.resolve(live)
@@ -219,24 +255,24 @@ class CommandService:
             raise _offline()
         return Cancellation("asked", live.record)
 
-    def _cancel_stored(
-        self, command_id: CommandId, record: CommandRecord | None, mode: CancelMode, grace_s: float | None
-    ) -> Cancellation:
+    def _cancel_stored(self, record: CommandRecord | None, asked: CancelRequest) -> Cancellation:
         if record is None:
+            self._live.cancel_asked(asked)
             # Nobody here knows whose command it was. A node that does not know the id only remembers not to run it.
             for connected in self._registry:
                 with suppress(LinkLost):
-                    send_cancel(connected, command_id, mode, grace_s)
+                    send_cancel(connected, asked)
             return Cancellation("asked", None)
-        if record.state in ENDS:
-            return Cancellation("ended", record)
         session = self._registry.current(record.install_id)
-        if session is None:
-            raise _offline()
-        send_cancel(session, command_id, mode, grace_s)
-        if self._live.find(command_id) is None:  # sent before a restart: follow it again
-            self._live.add_again(record)
-        return Cancellation("asked", record)
+        if record.state not in ENDS:
+            if session is None:
+                self._live.cancel_asked(asked)
+                raise _offline()
+            send_cancel(session, asked)
+            if self._live.find(record.command_id) is None:  # sent before a restart: follow it again
+                self._live.add_again(record)
+        self._live.cancel_asked(asked)
+        return Cancellation("ended" if record.state in ENDS else "asked", record)
 
     async def resolve(self, command_id: CommandId, end: CommandState, *, reason: str, by: Caller) -> CommandRecord:
         """Closes what is unknown by an administrator's word: its node cannot tell any more. Raises `NotFound`,
@@ -272,8 +308,13 @@ class CommandService:
             session.require_more_than_safing()
         except GatewayError as error:
             yield error
-        if len(self._live) >= MAX_LIVE_COMMANDS or not session.has_room(len(order.command.text.encode()) + 2_048):
-            yield Busy("This node does not take what it is sent; nothing was sent.", retry_after_s=1.0)
+        try:
+            self._live.require_room(order.service)
+            session.require_room(len(order.command.text.encode()) + FRAME_BYTES, order.service)
+        except GatewayError as error:
+            yield error
+        if (busy := self._conflicts.in_the_way(order, session.binding)) is not None:
+            yield busy
 
     async def _submit(self, order: CommandOrder, admission: Admission) -> tuple[CommandRecord, bool]:
         install_id = await self._installation_of(order)
@@ -287,6 +328,8 @@ class CommandService:
         record = order.record(
             install_id, None if session is None else session.epoch, left_s=admission.deadline - trio.current_time()
         )
+        if fence is not None:
+            record.fence, record.fence_uid = fence.fence, fence.uid
         live = LiveCommand(
             record, command_type=admission.command_type, safing=False, in_ledger=True, deadline=admission.deadline
         )
@@ -294,45 +337,50 @@ class CommandService:
             live.in_ledger = False
             self._live.add(live)
             self._live.writer.record(live)
-            self._live.end_before_start(live, admission.revoked)
+            self._revoked(live, admission, admission.revoked)
             return record, False
         if session is None:
             raise _not_connected()
         for refusal in self._refusals(order, session):
             raise refusal
-        stored, duplicate = await self._admit(record, stored, admission)
+        hold = self._conflicts.claim(record, admission.command_type, session.binding, by=admission)
+        try:
+            stored, duplicate = await self._admit(record, stored)
+        except RoutingUnavailable:
+            # It may be stored all the same. It was not sent, and the ledger hears that before a repeat is looked up.
+            self._live.add(live)
+            if admission.revoked is not None:
+                self._revoked(live, admission, admission.revoked)
+            else:
+                self._live.moved(live, CommandState.EXPIRED, Hop.GATEWAY, "the ledger did not say that it has it")
+            raise
         if duplicate:
             return self._as_known(stored), True
+        hold.by = live
         self._live.add(live)
         if admission.revoked is not None:
-            self._live.end_before_start(live, admission.revoked)
+            self._revoked(live, admission, admission.revoked)
         else:
-            self._send(live, order, session, Lane.DATA, fence)
+            self._send(live, order, session, Lane.DATA)
         return record, False
 
-    async def _admit(
-        self, record: CommandRecord, stored: CommandRecord | None, admission: Admission
-    ) -> tuple[CommandRecord, bool]:
+    async def _admit(self, record: CommandRecord, stored: CommandRecord | None) -> tuple[CommandRecord, bool]:
         """Stores a new command, or a new life of one that was never written."""
-        try:
-            if stored is None:
-                return await self._ledger.admit(record)
-            if await self._ledger.readmit(record, seen=stored):
-                return record, False
-            return await self._ledger.get(record.command_id) or stored, True
-        except RoutingUnavailable:
-            if admission.revoked is not None:  # it may be stored all the same
-                record.canceled = CanceledHow.BEFORE_START
-                step = Transition(
-                    record.created_at, CommandState.CANCELED, Hop.GATEWAY, admission.revoked.why, admission.revoked.by
-                )
-                self._live.writer.note(Move(record.command_id, step, record.canceled))
-            raise
+        if stored is None:
+            return await self._ledger.admit(record)
+        if await self._ledger.readmit(record, seen=stored):
+            return record, False
+        return await self._ledger.get(record.command_id) or stored, True
+
+    def _revoked(self, live: LiveCommand, admission: Admission, revocation: Revocation) -> None:
+        for asked in admission.cancels:
+            self._live.cancel_asked(asked)
+        self._live.end_before_start(live, revocation)
 
     async def _stored(self, order: CommandOrder) -> CommandRecord | None:
         """A repeat gets the stored record even when the node is away. Raises `IdReused`."""
         live = self._live.find(order.command_id)
-        if live is not None and live.record.state is CommandState.EXPIRED:
+        if live is not None and live.record.state in (CommandState.EXPIRED, CommandState.CANCELED):
             with trio.move_on_after(CATCH_UP_S) as patience:
                 await self._live.writer.caught_up()
             if patience.cancelled_caught:
@@ -351,10 +399,12 @@ class CommandService:
         return live.record if live is not None and may_move(stored.state, live.record.state) else stored
 
     def _begins_anew(self, stored: CommandRecord) -> bool:
-        """Whether it was never written, and nobody here is about to write it."""
+        """Whether it was never written, and nobody here is about to write it. What was received and is followed by
+        nobody may have been written by a gateway that ended: its node is asked.
+        """
         live = self._live.find(stored.command_id)
         is_followed = live is not None and live.record.state is not CommandState.EXPIRED
-        return stored.state in NEVER_WRITTEN and not is_followed
+        return stored.state is CommandState.EXPIRED and not is_followed
 
     # Safing.
 
@@ -375,8 +425,9 @@ class CommandService:
         record = order.record(session.binding.install_id, session.epoch, left_s=order.timeout_s)
         live = LiveCommand(record, command_type=order.command_type, safing=True, in_ledger=False, deadline=deadline)
         self._live.add(live)
+        self._conflicts.claim(record, order.command_type, session.binding, by=live)
         try:
-            self._send(live, order, session, Lane.SAFING, None)
+            self._send(live, order, session, Lane.SAFING)
         except GatewayError:
             self._live.drop(live)
             raise
@@ -400,6 +451,7 @@ class CommandService:
                 admission.revoke(stopped)
         for live in self._live:
             if overtakes(order, live):
+                live.is_released = True
                 self._live.take_back(live, stopped)
 
     async def _session_by_the_records(self, order: CommandOrder) -> NodeSession:
@@ -418,16 +470,14 @@ class CommandService:
             )
         return session
 
-    def _send(
-        self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane, fence: Fence | None
-    ) -> None:
+    def _send(self, live: LiveCommand, order: CommandOrder, session: NodeSession, lane: Lane) -> None:
         record = live.record
         left_s = live.deadline - trio.current_time()
         try:
             if not live.safing and left_s <= 0:
                 raise DeadlineExceeded("The time for this command ran out before it could be sent.")
             left = None if live.safing else left_s
-            parcel = session.put(lane, event_of(order, record, session, left_s=left, fence=fence))
+            parcel = session.put(lane, event_of(order, record, session, left_s=left), order.service)
         except GatewayError as error:
             # Admitted and never written: the ledger says so, and the caller is told why.
             self._live.moved(live, CommandState.EXPIRED, Hop.GATEWAY, error.reason)

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 import trio
 
+from skygw.control.allow_list import AllowList
 from skygw.control.trace_context import carried_traceparent
 from skygw.errors import (
     BadResponse,
@@ -133,6 +134,8 @@ class DirectAnswer:
         self._digest = hashlib.sha256()
         self._size = 0
         self._held = b""
+        self.end: DirectResponseEnd | None = None
+        """The node's last word, once it agrees with what came."""
         self.is_through = False
         """Nothing comes behind the piece that was handed on last."""
 
@@ -169,6 +172,7 @@ class DirectAnswer:
         self._verify(piece)
         # Before the last bytes go out: a caller who has them may leave, or ask, before anything else is done here.
         self._record.outcome = Outcome.SUCCEEDED
+        self.end = piece
         self.is_through = True
         if self._held:
             return self._held
@@ -204,8 +208,9 @@ class CallMetrics(Protocol):
 class DirectRpc:
     """The proxy between callers and nodes."""
 
-    def __init__(self, registry: ConnectionRegistry, *, metrics: CallMetrics) -> None:
+    def __init__(self, registry: ConnectionRegistry, *, metrics: CallMetrics, allowed: AllowList) -> None:
         self._registry = registry
+        self._allowed = allowed
         self._metrics = metrics
         self._draining = False
         self.log = CallLog()
@@ -246,9 +251,13 @@ class DirectRpc:
         self._metrics.call_ended(outcome=record.outcome, reason=record.reason or "", seconds=seconds)
 
     async def session_for(self, order: DirectOrder, deadline: float) -> NodeSession:
-        """The node's, now or within the order's `connect_wait_s`. Raises `Draining`, `NodeOffline`."""
+        """The node's, now or within the order's `connect_wait_s`. Raises `Draining`, `NodeOffline`, `Forbidden` if the
+        service may not act there, `RoutingUnavailable` if nobody can say whether it may.
+        """
         if self._draining:
             raise Draining("This gateway is draining; ask another, or again soon.", retry_after_s=OFFLINE_RETRY_S)
+        if self._allowed.names(order.service):
+            await self._require_allowed(order, deadline)
         session = self._registry.current(order.install_id)
         if session is not None and session.ending is None:
             return session
@@ -260,6 +269,15 @@ class DirectRpc:
             + (f" Waited {order.connect_wait_s:g} s for it." if order.connect_wait_s > 0 else ""),
             retry_after_s=OFFLINE_RETRY_S,
         )
+
+    async def _require_allowed(self, order: DirectOrder, deadline: float) -> None:
+        session = self._registry.current(order.install_id)
+        with trio.move_on_at(deadline) as time_left:
+            await self._allowed.require_installation(
+                order.service, order.install_id, None if session is None else session.binding
+            )
+        if time_left.cancelled_caught:
+            raise DeadlineExceeded("The time ran out before it was known whether this service may ask this node.")
 
 
 class DirectCall:
@@ -278,7 +296,7 @@ class DirectCall:
         try:
             self._session = await self._rpc.session_for(self._order, self._deadline)
             self._record.epoch = self._session.epoch
-            self._call = self._session.calls.open()
+            self._call = self._session.calls.open(self._order.service)
         except BaseException as error:
             self._close(error)
             raise
@@ -347,6 +365,7 @@ class DirectCall:
                 t_ms=session.t_ms(),
                 traceparent=carried_traceparent(order.traceparent),
             ),
+            order.service,
         )
         return await call.started()
 

@@ -4,10 +4,11 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
-from skygw.ids import DeviceUid, LeaseId, LeaseUid, TelescopeUid
+from skygw.ids import DeviceUid, LeaseId, LeaseUid, TaskUid, TelescopeUid
 from skygw.protocol.gateway_frames import LeaseEnd, OnExpiry
 from skygw.resources import Resource, ResourceKind
 
@@ -45,6 +46,16 @@ class Terms:
     deadman_s: float | None = None
 
 
+class WhileTask(StrEnum):
+    """What whoever asks for control wants of a task that runs: no control then, its end awaited, or its abort. Nothing
+    is moved under the lease before the task has ended.
+    """
+
+    REFUSE = "refuse"
+    FINISH = "finish"
+    INTERRUPT = "interrupt"
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseWish:
     """What a caller asks for. `lease_uid` is the secret, the caller's own or drawn for it."""
@@ -54,6 +65,7 @@ class LeaseWish:
     lease_uid: LeaseUid
     holder: Holder
     terms: Terms
+    while_task: WhileTask = WhileTask.REFUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +101,20 @@ class Lease:
     changed_at: datetime
     ended_at: datetime | None = None
     ending: Ending | None = None
+    while_task: WhileTask = WhileTask.REFUSE
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What is so of one resource: its newest fence, the latest lease on it, and how long that lasts, seconds."""
+    """What is so of one resource: its newest fence, the latest lease on it, how long that lasts, seconds, and the task
+    it waits for, if it was granted while one ran that still does.
+    """
 
     uid: UUID
     fence: int
     lease: Lease | None = None
     left_s: float = 0.0
+    waits_for: TaskUid | None = None
 
     @property
     def held(self) -> Lease | None:
@@ -161,7 +177,7 @@ class LeaseLedger(Protocol):
 
     async def acquire(self, wish: LeaseWish) -> tuple[Control, Sequence[Control]]:
         """Grants it, or finds it granted to the same holder under the same secret. Returns it, and everything that
-        changed. Raises `LeaseHeld`, `NotFound`, `Invalid`.
+        changed. Raises `LeaseHeld`, `TaskActive`, `NotFound`, `Invalid`.
         """
         ...
 

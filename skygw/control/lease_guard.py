@@ -9,8 +9,6 @@ from skygw.control.order import CommandOrder
 from skygw.errors import NotFound
 from skygw.ids import InstallId
 
-ENCLOSURE = "enclosure."
-
 
 @dataclass(frozen=True, slots=True)
 class Fence:
@@ -21,15 +19,12 @@ class Fence:
 
 
 class LeaseGuard:
-    """With `is_required` every command but safing needs a lease. Without, one needs a lease where there is one: what
-    somebody holds, nobody else moves.
-    """
+    """Every command but safing needs the lease of what it moves."""
 
-    def __init__(self, ledger: LeaseLedger, *, is_required: bool) -> None:
+    def __init__(self, ledger: LeaseLedger) -> None:
         self._ledger = ledger
-        self._is_required = is_required
 
-    async def admit(self, order: CommandOrder, install_id: InstallId) -> Fence | None:  # noqa: ARG002 - whoever runs it
+    async def admit(self, order: CommandOrder, install_id: InstallId) -> Fence:  # noqa: ARG002 - whoever runs it
         """Not for safing, which is never asked. What is true here may be over before the node has the command: then
         its fence is too low there. Raises `LeaseRequired`, `LeaseHeld`, `LeaseExpired`, `StaleFence`, `NotFound`,
         `RoutingUnavailable`.
@@ -37,12 +32,11 @@ class LeaseGuard:
         standing = await self._ledger.standing(
             telescope_uid=order.telescope_uid,
             device_uid=order.device_uid,
-            moves_enclosure=order.command_type.startswith(ENCLOSURE),
+            moves_enclosure=order.moves_enclosure,
             secret=None if order.lease_uid is None else digest(order.lease_uid),
         )
         if standing is None:
             raise NotFound("The hub's records have no such telescope or device.")
         actor = order.actor or {}
         caller = Holder(order.service, actor.get("uid"), actor.get("kind"))
-        found = fence_for(caller, standing, shows_lease=order.lease_uid is not None, is_required=self._is_required)
-        return None if found is None else Fence(*found)
+        return Fence(*fence_for(caller, standing, shows_lease=order.lease_uid is not None))

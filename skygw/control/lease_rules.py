@@ -64,9 +64,9 @@ def may_end(control: Control, proof: LeaseProof | None) -> bool:
     return control.lease is not None and control.lease.ended_at is None
 
 
-def fence_for(caller: Holder, standing: Standing, *, shows_lease: bool, is_required: bool) -> tuple[UUID, int] | None:
-    """The resource and the fence a command goes under, or nothing where it may go without. Raises `LeaseRequired`,
-    `LeaseHeld`, `LeaseExpired`, `StaleFence`.
+def fence_for(caller: Holder, standing: Standing, *, shows_lease: bool) -> tuple[UUID, int]:
+    """The resource and the fence a command goes under. Raises `LeaseRequired`, `LeaseHeld`, `LeaseExpired`,
+    `StaleFence`.
     """
     everything = [control for need in standing.needs for control in (need.control, *need.under)]
     others = [control for control in everything if control.held is not None and control.held.holder != caller]
@@ -75,9 +75,7 @@ def fence_for(caller: Holder, standing: Standing, *, shows_lease: bool, is_requi
             raise _held(others[0])
         if any(control.held is not None for control in everything):
             raise LeaseRequired("You have the lease of this: send its leaseUid with the command.")
-        if is_required:
-            raise LeaseRequired("Whoever moves this needs its manual control lease: acquire it, and send its leaseUid.")
-        return None
+        raise LeaseRequired("Whoever moves this needs its manual control lease: acquire it, and send its leaseUid.")
     _check_shown(caller, standing.shown, everything)
     for need in standing.needs:
         if not _is_entitled(caller, need):

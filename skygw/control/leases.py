@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from skygw.control.allow_list import AllowList
 from skygw.control.lease import (
     Control,
     Ending,
@@ -22,6 +23,7 @@ from skygw.control.lease import (
     LeaseWish,
     Terms,
 )
+from skygw.control.task_aborts import TaskAborts
 from skygw.errors import LinkLost, NotFound, RoutingUnavailable
 from skygw.ids import InstallId, LeaseId, TelescopeUid
 from skygw.nodes.connection_registry import ConnectionRegistry
@@ -49,35 +51,51 @@ SESSIONS_AT_ONCE = 50
 class LeaseService:
     """Its `run` ends what is over, and tells nodes that came what is held. Told of every session."""
 
-    def __init__(self, *, ledger: LeaseLedger, registry: ConnectionRegistry, retained: RetainedValues) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: LeaseLedger,
+        registry: ConnectionRegistry,
+        retained: RetainedValues,
+        aborts: TaskAborts,
+        allowed: AllowList,
+    ) -> None:
         self._ledger = ledger
         self._registry = registry
         self._retained = retained
+        self._aborts = aborts
+        self._allowed = allowed
         self._newest: dict[UUID, tuple[int, int]] = {}
         """Of each resource, the newest that was told: a reading that was under way meanwhile is older."""
         self._came: dict[InstallId, NodeSession] = {}
         self._somebody_came = trio.Event()
 
-    # Callers. Each raises what the ledger raises.
+    # Callers. Each raises what the ledger raises, and `Forbidden` if the service may not act there.
 
     async def acquire(self, wish: LeaseWish) -> tuple[Control, bool]:
         """The lease, and whether it is a new one."""
+        await self._allowed.require(wish.holder.service, wish.kind, wish.target)
         asked_at = trio.current_time()
         control, changed = await self._ledger.acquire(wish)
         self._tell(changed, asked_at)
+        if changed and control.lease is not None:
+            self._aborts.lease_granted(control.lease)
         return control, bool(changed)
 
     async def renew(self, lease_id: LeaseId, proof: LeaseProof, terms: Terms | None) -> Control:
+        await self._require(proof.holder, lease_id)
         asked_at = trio.current_time()
         control = await self._ledger.renew(lease_id, proof, terms)
         self._tell([control], asked_at)
         return control
 
     async def release(self, lease_id: LeaseId, proof: LeaseProof) -> Control:
+        """For whoever holds it, wherever that is: it is given back."""
         return await self._end(lease_id, Ending(LeaseEnd.RELEASED), proof)
 
     async def break_off(self, lease_id: LeaseId, by: Holder, reason: str) -> Control:
         """Takes control from its holder; what runs goes on until somebody stops it."""
+        await self._require(by, lease_id)
         return await self._end(lease_id, Ending(LeaseEnd.BROKEN, by, reason), None)
 
     async def get(self, lease_id: LeaseId) -> Control:
@@ -88,6 +106,13 @@ class LeaseService:
 
     async def page(self, query: LeaseQuery) -> tuple[Sequence[Control], int]:
         return await self._ledger.page(query)
+
+    async def _require(self, who: Holder, lease_id: LeaseId) -> None:
+        if not self._allowed.names(who.service):
+            return
+        lease = (await self.get(lease_id)).lease
+        if lease is not None:
+            await self._allowed.require(who.service, lease.resource.kind, lease.resource.uid)
 
     async def _end(self, lease_id: LeaseId, ending: Ending, proof: LeaseProof | None) -> Control:
         asked_at = trio.current_time()
@@ -197,6 +222,7 @@ def _told(lease: Lease) -> dict[str, object]:
         "warn_at": utc(lease.expires_at - timedelta(seconds=lease.terms.warn_s)),
         "on_expiry": lease.terms.on_expiry.value,
         "deadman_s": lease.terms.deadman_s,
+        "while_task": lease.while_task.value,
         "ended_at": None if lease.ended_at is None else utc(lease.ended_at),
         "ended_by": None if by is None else by.said(),
         "reason": None if ending is None else ending.reason,

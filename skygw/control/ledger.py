@@ -1,32 +1,17 @@
 """The ledger of commands: what a row holds, how its state may move, and the port to where rows are kept."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from enum import StrEnum
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
 from skygw.errors import Hop, Outcome
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+from skygw.protocol.command_states import CommandState as CommandState
+from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.node_frames import PublishCommandResult
-
-
-class CommandState(StrEnum):
-    """The ladder of contract §6. `UNKNOWN` is not an end: it resolves when the node tells."""
-
-    RECEIVED = "received"
-    WRITTEN = "written"
-    ACCEPTED = "accepted"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    REJECTED = "rejected"
-    CANCELED = "canceled"
-    EXPIRED = "expired"
-    UNKNOWN = "unknown"
-
 
 ENDS = frozenset(
     {
@@ -42,8 +27,9 @@ _LADDER = (CommandState.RECEIVED, CommandState.WRITTEN, CommandState.ACCEPTED, C
 
 
 def may_move(before: CommandState, after: CommandState) -> bool:
-    """The guarded table. Ends stay; the ladder is climbed only; `expired` is for what was never written; what is
-    `unknown` may turn out to be anything the node says, but not less than written.
+    """The guarded table. Ends stay; the ladder is climbed only; `expired` is for what was never written. What has no
+    end may become `unknown` (also what was only received: its gateway may have ended in the middle of writing it), and
+    what is `unknown` may turn out to be anything the node says, but not less than written.
     """
     if before in ENDS or before is after:
         return False
@@ -52,14 +38,14 @@ def may_move(before: CommandState, after: CommandState) -> bool:
     if after in ENDS:
         return True
     if after is CommandState.UNKNOWN:
-        return before is not CommandState.RECEIVED
+        return True
     if before is CommandState.UNKNOWN:
         return after in (CommandState.ACCEPTED, CommandState.RUNNING)
     return _LADDER.index(after) > _LADDER.index(before)
 
 
 NEVER_WRITTEN = frozenset({CommandState.RECEIVED, CommandState.EXPIRED})
-"""A command stored so, and followed by nobody, was not sent: a repeat of it is, as a new life of the same record."""
+"""Where a new life of the same record may begin, when it is known that the one before was not sent."""
 
 MAX_ASKED = 1_000
 """Command ids in one `query_command`."""
@@ -99,9 +85,25 @@ class Transition:
     by: Caller | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """A cancel that somebody asked for, whatever it met. `cancel_uid` makes a repeat of this line a repeat."""
+
+    cancel_uid: UUID
+    command_id: CommandId
+    at: datetime
+    mode: CancelMode
+    grace_s: float | None
+    by: Caller
+
+
 @dataclass(slots=True)
 class CommandRecord:
-    """One command, from its admission on. Opaque members are the text they came in."""
+    """One command, from its admission on. Opaque members are the text they came in.
+
+    `deadline_at` may move from `deadline_first_at` to `deadline_max_at`; without these it stays. `fence` is that of the
+    lease of `fence_uid` under which it went.
+    """
 
     command_id: CommandId
     install_id: InstallId
@@ -124,6 +126,11 @@ class CommandRecord:
     canceled: str | None = None
     recorded_late: bool = False
     transitions: list[Transition] = field(default_factory=list)
+    cancels: list[CancelRequest] = field(default_factory=list)
+    fence: int | None = None
+    fence_uid: UUID | None = None
+    deadline_first_at: datetime | None = None
+    deadline_max_at: datetime | None = None
 
     @property
     def identity(self) -> bytes:
@@ -138,6 +145,20 @@ def command_identity(telescope_uid: UUID | None, device_uid: UUID | None, comman
     """What makes a repeat a repeat: the target and the bytes of the command. SHA-256, 32 bytes."""
     target = f"telescope:{telescope_uid}" if device_uid is None else f"device:{device_uid}"
     return hashlib.sha256(f"{target}\n{command}".encode()).digest()
+
+
+MAX_MORE_MS = 10 * 24 * 3_600_000
+"""More is not reckoned with; no caller can allow it."""
+
+
+def deadline_with(record: CommandRecord, more_ms: int | None) -> datetime:
+    """When a command has to end whose node asks for so much more than it was first given: never earlier than now said,
+    and never later than the caller allowed.
+    """
+    if more_ms is None or record.deadline_first_at is None or record.deadline_max_at is None:
+        return record.deadline_at
+    asked = record.deadline_first_at + timedelta(milliseconds=min(more_ms, MAX_MORE_MS))
+    return max(record.deadline_at, min(record.deadline_max_at, asked))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +209,16 @@ class CommandLedger(Protocol):
         """Moves what is unknown to the end `step` says; `False` and nothing else if it is not unknown now."""
         ...
 
-    async def lose_before(self, install_id: InstallId, epoch: Epoch) -> Sequence[CommandId]:
-        """What was written to an older session of the installation and has no end is unknown from now on. Returns the
-        newest `MAX_ASKED` of its commands that are unknown, as far as a node still remembers them.
+    async def record_cancels(self, requests: Sequence[CancelRequest]) -> None:
+        """Keeps cancels in this order. Those it has, and those of commands it does not have, are passed over."""
+        ...
+
+    async def lose_before(
+        self, install_id: InstallId, epoch: Epoch, *, followed: Collection[CommandId] = ()
+    ) -> Sequence[CommandId]:
+        """What was written to an older session of the installation and has no end is unknown from now on; and so is
+        what was received for one and may have been written by a gateway that ended, but not what is `followed` here.
+        Returns the newest `MAX_ASKED` of its commands that are unknown, as far as a node still remembers them.
         """
         ...
 

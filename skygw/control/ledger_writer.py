@@ -2,12 +2,12 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
 import trio
 
-from skygw.control.ledger import CommandLedger, Move
+from skygw.control.ledger import CancelRequest, CommandLedger, Move
 from skygw.control.live_command import LiveCommand
 from skygw.control.safing_spool import SafingSpool
 from skygw.errors import RoutingUnavailable, StoreFailed
@@ -22,8 +22,9 @@ TRIES = 3
 
 
 class LedgerWriter:
-    """`record`, `note` and `lose_before` never wait. `settled` is told of each command whose steps were written, `lost`
-    of what the ledger knows no outcome of when a session has begun.
+    """`record`, `cancel`, `note` and `lose_before` never wait. `settled` is told of each command whose steps were
+    written, `lost` of what the ledger knows no outcome of when a session has begun; `followed` says which commands of
+    an installation this process answers for by itself.
     """
 
     def __init__(
@@ -32,14 +33,16 @@ class LedgerWriter:
         *,
         settled: Callable[[CommandId], None],
         lost: Callable[[InstallId, Epoch, Sequence[CommandId]], None],
+        followed: Callable[[InstallId], Collection[CommandId]],
         spool: SafingSpool | None,
     ) -> None:
-        """With a `spool`, stops are on the disk until they are written."""
+        """With a `spool`, stops and cancels are on the disk until they are written."""
         self._ledger = ledger
         self._spool = spool
         self._settled = settled
         self._lost = lost
-        self._queue: deque[LiveCommand | Move] = deque()
+        self._followed = followed
+        self._queue: deque[LiveCommand | CancelRequest | Move] = deque()
         self._begun: dict[InstallId, Epoch] = {}
         self._noted = 0
         self._written = 0
@@ -56,6 +59,16 @@ class LedgerWriter:
     def record_again(self, live: LiveCommand) -> None:
         """…that was sent by a process that has ended, and is on the disk already."""
         self._append(live)
+
+    def cancel(self, request: CancelRequest) -> None:
+        """A cancel that was asked for. Not bounded either: a cancel is never refused for it."""
+        if self._spool is not None:
+            self._spool.keep_cancel(request)
+        self._append(request)
+
+    def cancel_again(self, request: CancelRequest) -> None:
+        """…of a process that has ended, and that is on the disk already."""
+        self._append(request)
 
     def note(self, move: Move) -> None:
         """A step; also of a command not recorded yet, if `record` was called for it. What the ledger has is passed
@@ -76,7 +89,7 @@ class LedgerWriter:
         while self._written < due:
             await self._progress.wait()
 
-    def _append(self, item: LiveCommand | Move) -> None:
+    def _append(self, item: LiveCommand | CancelRequest | Move) -> None:
         self._queue.append(item)
         self._noted += 1
         self._wake.set()
@@ -104,6 +117,8 @@ class LedgerWriter:
         first = self._queue[0]
         if isinstance(first, LiveCommand):
             await self._record_sent(first)
+        elif isinstance(first, CancelRequest):
+            await self._record_cancel(first)
         else:
             await self._write_moves()
 
@@ -129,11 +144,23 @@ class LedgerWriter:
                 self._spool.done(live.record)
             self._done(1)
 
+    async def _record_cancel(self, request: CancelRequest) -> None:
+        try:
+            await self._ledger.record_cancels([request])
+        except RoutingUnavailable as error:
+            if not self._hopeless(error):
+                raise
+            _set_aside(request.command_id)
+        self._refused = 0
+        if self._spool is not None:
+            self._spool.done_cancel(request)
+        self._done(1)
+
     async def _write_moves(self) -> None:
-        """The steps up to the next command that has to be recorded before its own."""
+        """The steps up to the next cancel, or the next command that has to be recorded before its own."""
         batch: list[Move] = []
         for item in islice(self._queue, MOVES_AT_ONCE):
-            if isinstance(item, LiveCommand):
+            if not isinstance(item, Move):
                 break
             batch.append(item)
         try:
@@ -169,7 +196,7 @@ class LedgerWriter:
 
     async def _lose(self) -> None:
         install_id, epoch = next(iter(self._begun.items()))
-        unknown = await self._ledger.lose_before(install_id, epoch)
+        unknown = await self._ledger.lose_before(install_id, epoch, followed=self._followed(install_id))
         if self._begun.get(install_id) == epoch:  # else a newer session has begun meanwhile
             del self._begun[install_id]
             self._lost(install_id, epoch, unknown)

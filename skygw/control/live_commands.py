@@ -1,15 +1,18 @@
 """The commands this process follows: what the node, the socket and the ledger say of each, in one place."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
 import trio
 
 from skygw.control.admissions import Revocation
 from skygw.control.ledger import (
+    ENDS,
     NEVER_WRITTEN,
     Caller,
+    CancelRequest,
     CommandLedger,
     CommandRecord,
     CommandState,
@@ -19,16 +22,20 @@ from skygw.control.ledger import (
 from skygw.control.ledger_writer import LedgerWriter
 from skygw.control.live_command import LiveCommand
 from skygw.control.safing_spool import SafingSpool
-from skygw.errors import Hop, RoutingUnavailable
+from skygw.errors import Busy, Hop, RoutingUnavailable
 from skygw.ids import CommandId, Epoch, InstallId
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.outbox import Parcel, ParcelState
+from skygw.nodes.shares import share_of
 from skygw.protocol.gateway_frames import QueryCommand
 from skygw.protocol.json_text import read_value
+from skygw.protocol.never_received import says_never_received
 from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 
 log = logging.getLogger("skygw.control")
 
+MAX_LIVE_COMMANDS = 20_000
+"""Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
 FORGET_EVERY_S = 60.0
 TAKE_OVER_S = 5.0
 """What a start waits for the ledger to hear of stops that are on the disk."""
@@ -43,14 +50,20 @@ class LiveCommands:
         registry: ConnectionRegistry,
         ledger: CommandLedger,
         finished: Callable[[str], None],
+        admitting: Callable[[], Collection[CommandId]],
         spool: SafingSpool | None,
     ) -> None:
+        """`admitting` says what is on its way into the ledger, and not followed here yet."""
         self._registry = registry
         self._spool = spool
         self._ledger = ledger
         self._finished = finished
         self._live: dict[CommandId, LiveCommand] = {}
-        self.writer = LedgerWriter(ledger, settled=self._settled_in_ledger, lost=self._ask, spool=spool)
+        self._of: Counter[str] = Counter()
+        self._admitting = admitting
+        self.writer = LedgerWriter(
+            ledger, settled=self._settled_in_ledger, lost=self._ask, followed=self._followed, spool=spool
+        )
 
     def __len__(self) -> int:
         return len(self._live)
@@ -61,9 +74,31 @@ class LiveCommands:
     def find(self, command_id: CommandId) -> LiveCommand | None:
         return self._live.get(command_id)
 
+    def require_room(self, service: str) -> None:
+        """Raises `Busy` when no more commands, or no more of this service, can be followed (`nodes/shares.py`)."""
+        if len(self._live) >= MAX_LIVE_COMMANDS:
+            raise Busy(
+                f"This gateway follows {len(self._live)} commands, and that is the limit; nothing was sent.",
+                retry_after_s=1.0,
+                details={"usedUp": "commands"},
+            )
+        own = self._of[service]
+        share = share_of(MAX_LIVE_COMMANDS - (len(self._live) - own))
+        if own >= share:
+            raise Busy(
+                f"This gateway follows {own} commands of {service}, and its share is {share}: the rest is for other "
+                "services. Nothing was sent.",
+                retry_after_s=1.0,
+                details={"usedUp": "commands", "service": service},
+            )
+
     def add(self, live: LiveCommand) -> None:
         """Follows it from now on, instead of an earlier life of the same id."""
+        before = self._live.get(live.record.command_id)
+        if before is not None:
+            self.drop(before)
         self._live[live.record.command_id] = live
+        self._of[live.service] += 1
 
     def add_again(self, record: CommandRecord) -> None:
         """Follows what was sent before this process began."""
@@ -76,11 +111,25 @@ class LiveCommands:
     def drop(self, live: LiveCommand) -> None:
         if self._live.get(live.record.command_id) is live:
             del self._live[live.record.command_id]
+            self._of[live.service] -= 1
+            if not self._of[live.service]:
+                del self._of[live.service]
 
     def watch(self, live: LiveCommand, parcel: Parcel) -> None:
         """Follows what becomes of its bytes."""
         live.parcel = parcel
         parcel.on_settled = lambda parcel: self._written(live, parcel)
+
+    def _followed(self, install_id: InstallId) -> Collection[CommandId]:
+        mine = (live.record for live in self._live.values() if live.record.install_id == install_id)
+        return {record.command_id for record in mine}.union(self._admitting())
+
+    def cancel_asked(self, request: CancelRequest) -> None:
+        """Shown from now on, and written when the ledger takes it."""
+        live = self._live.get(request.command_id)
+        if live is not None:
+            live.record.cancels.append(request)
+        self.writer.cancel(request)
 
     def take_back(self, live: LiveCommand, revocation: Revocation) -> bool:
         """Ends a command of which not a byte was handed over. Returns whether that is certain."""
@@ -115,7 +164,9 @@ class LiveCommands:
         except RoutingUnavailable:
             return  # then what memory knows is all that is known
         if stored is not None and may_move(live.record.state, stored.state):
+            stored.cancels += [request for request in live.record.cancels if request not in stored.cancels]
             live.record = stored
+            live.changed()
             if live.ended:
                 self._end(live)
                 self.drop(live)
@@ -150,9 +201,12 @@ class LiveCommands:
             self.moved(live, CommandState.UNKNOWN, Hop.GATEWAY, "the socket ended while it was being written")
 
     def result_arrived(self, install_id: InstallId, result: PublishCommandResult) -> None:
-        """Safing is answered from memory, because the database may be away."""
+        """Safing is answered from memory, because the database may be away. What ended has let go of its devices."""
         live = self._live.get(result.command_id)
-        if live is not None and live.safing and live.record.install_id == install_id:
+        if live is None or live.record.install_id != install_id:
+            return
+        live.is_released = live.is_released or CommandState(result.status.value) in ENDS
+        if live.safing and not says_never_received(result):  # it may have run before its node wrote anything down
             self._apply(live, result)
 
     def result_committed(self, install_id: InstallId, result: PublishCommandResult) -> None:
@@ -172,23 +226,22 @@ class LiveCommands:
             session.say(QueryCommand(command_ids=tuple(unknown)))
 
     def session_ended(self, install_id: InstallId, epoch: Epoch) -> None:
-        """What was written to this session and has no end is unknown now; the node will tell when it is back."""
+        """What was written to this session and has no end is unknown now; the node will tell when it is back. What
+        becomes of bytes that are not written yet, the socket says.
+        """
         for live in self:
-            if live.record.install_id == install_id and live.record.epoch == epoch:
+            is_its = live.record.install_id == install_id and live.record.epoch == epoch
+            if is_its and live.record.state is not CommandState.RECEIVED:
                 self.moved(live, CommandState.UNKNOWN, Hop.GATEWAY, "the link was lost")
 
     def _apply(self, live: LiveCommand, result: PublishCommandResult) -> None:
-        record = live.record
-        record.progress = result.progress if result.progress is not None else record.progress
-        if not live.ended:
-            record.result = result.result.text if result.result is not None else record.result
-            record.error = result.error.text if result.error is not None else record.error
-            record.proof = result.proof.text if result.proof is not None else record.proof
-            record.canceled = result.canceled or record.canceled
+        live.told(result)
         if not live.in_ledger:
             live.results.append(result)
         # The ledger moves by the committed report itself; here only memory does.
-        if live.move(CommandState(result.status.value), Hop.NODE) is not None and live.ended:
+        if live.move(CommandState(result.status.value), Hop.NODE) is None:
+            live.changed()  # it may have come further in the same state
+        elif live.ended:
             self._end(live)
 
     # Its own tasks.
@@ -211,14 +264,19 @@ class LiveCommands:
 
     async def _take_over(self, spool: SafingSpool) -> None:
         left = await trio.to_thread.run_sync(spool.take_over)
-        if not left:
+        if not left and not spool.left_cancels:
             return
-        log.warning("stops of a gateway that ended are recorded now", extra={"commands": len(left)})
+        log.warning(
+            "stops and cancels of a gateway that ended are recorded now",
+            extra={"commands": len(left), "cancels": len(spool.left_cancels)},
+        )
         for record in left:
             kind = read_value(record.command).get("command_type", "")
             live = LiveCommand(record, command_type=kind, safing=True, in_ledger=False, deadline=trio.current_time())
             self.add(live)
             self.writer.record_again(live)
+        for request in spool.left_cancels:
+            self.writer.cancel_again(request)
         with trio.move_on_after(TAKE_OVER_S):
             await self.writer.caught_up()
 

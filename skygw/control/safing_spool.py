@@ -1,6 +1,6 @@
-"""Stops on the disk from when they are sent until the ledger has them: the next process knows of them, too.
+"""Stops and cancels on the disk from when they are sent until the ledger has them: the next process knows of them, too.
 
-A stop waits for nothing here: `keep`, `step` and `done` return at once, and a task of its own writes. A disk that is
+They wait for nothing here: `keep`, `step` and `done` return at once, and a task of its own writes. A disk that is
 full or broken is said once and tried again; the stops are in memory all the while.
 """
 
@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 import trio
 from pydantic import TypeAdapter
 
-from skygw.control.ledger import ENDS, CommandRecord, CommandState, Transition, may_move
+from skygw.control.ledger import ENDS, CancelRequest, CommandRecord, CommandState, Transition, may_move
 from skygw.errors import Hop
 from skygw.ids import CommandId
 
@@ -36,8 +36,9 @@ ENDED = "the gateway ended"
 
 _RECORD = TypeAdapter(CommandRecord)
 _STEP = TypeAdapter(Transition)
+_CANCEL = TypeAdapter(CancelRequest)
 _Life = tuple[CommandId, str]
-"""An id, and when this life of it began: a stop that was never written may be sent again."""
+"""An id, and when this life of it began: a stop that was never written may be sent again. Of a cancel its own uid."""
 
 
 class SafingSpool:
@@ -56,6 +57,8 @@ class SafingSpool:
         self._path = directory / f"{uuid4()}.jsonl"
         self._writing = Lock()
         self._taken: dict[Path, tuple[int, set[_Life]]] = {}
+        self.left_cancels: list[CancelRequest] = []
+        """What `take_over` found of cancels, in the order they were asked for."""
         self._behind = False
         """Whether the file lacks something of what is kept."""
         self._said = False
@@ -76,9 +79,19 @@ class SafingSpool:
         if life is not None:
             self._add(life, b'{"step":"%s","to":%s}\n' % (str(command_id).encode(), _STEP.dump_json(step)))
 
+    def keep_cancel(self, request: CancelRequest) -> None:
+        """A cancel that was sent."""
+        self._add(_of_cancel(request), b'{"cancel":%s}\n' % _CANCEL.dump_json(request))
+
     def done(self, record: CommandRecord) -> None:
         """The ledger has it, or will never have it."""
-        life = _life(record)
+        self._forget(_life(record))
+
+    def done_cancel(self, request: CancelRequest) -> None:
+        """…a cancel."""
+        self._forget(_of_cancel(request))
+
+    def _forget(self, life: _Life) -> None:
         for path, (_, lives) in list(self._taken.items()):
             lives.discard(life)
             if not lives:
@@ -87,15 +100,15 @@ class SafingSpool:
         if lines is None:
             return
         self._bytes -= sum(map(len, lines))
-        if self._last_life.get(record.command_id) == life:
-            del self._last_life[record.command_id]
+        if self._last_life.get(life[0]) == life:
+            del self._last_life[life[0]]
         self._fresh.append(b'{"done":"%s","began":"%s"}\n' % (str(life[0]).encode(), life[1].encode()))
         self._wake.set()
 
     def _add(self, life: _Life, line: bytes) -> bool:
         if self._bytes + len(line) > self._max_bytes:
             if not self._is_full:
-                log.warning("no more unrecorded stops are kept on the disk", extra={"bytes": self._bytes})
+                log.warning("no more unrecorded stops and cancels are kept on the disk", extra={"bytes": self._bytes})
             self._is_full = True
             return False
         self._is_full = False
@@ -181,7 +194,8 @@ class SafingSpool:
 
     def take_over(self) -> list[CommandRecord]:
         """What gateways that ended had sent and the ledger may not have, in the order it was sent: what nobody knows
-        the end of is unknown. Each stays on the disk until `done`. Blocking; a file that cannot be read is said.
+        the end of is unknown. Each stays on the disk until `done`, as do the cancels, which are in `left_cancels` then.
+        Blocking; a file that cannot be read is said.
         """
         found: list[CommandRecord] = []
         for path in sorted(self._directory.glob("*.jsonl")):
@@ -198,12 +212,14 @@ class SafingSpool:
             except OSError:  # its process lives, or has just gone with it
                 os.close(descriptor)
                 continue
-            left = _left_over(lines, path)
-            self._taken[path] = (descriptor, {_life(record) for record in left})
+            left, cancels = _left_over(lines, path)
+            self._taken[path] = (descriptor, {*map(_life, left), *map(_of_cancel, cancels)})
             found += left
-            if not left:
+            self.left_cancels += cancels
+            if not left and not cancels:
                 self._let_go(path)
         found.sort(key=lambda record: record.created_at)
+        self.left_cancels.sort(key=lambda request: request.at)
         return found
 
     def _let_go(self, path: Path) -> None:
@@ -217,9 +233,14 @@ def _life(record: CommandRecord) -> _Life:
     return record.command_id, record.created_at.isoformat()
 
 
-def _left_over(lines: Iterable[bytes], path: Path) -> list[CommandRecord]:
+def _of_cancel(request: CancelRequest) -> _Life:
+    return request.command_id, str(request.cancel_uid)
+
+
+def _left_over(lines: Iterable[bytes], path: Path) -> tuple[list[CommandRecord], list[CancelRequest]]:
     """What was kept and not done. A line that was torn by the end of its process is passed over."""
     kept: dict[_Life, CommandRecord] = {}
+    cancels: dict[_Life, CancelRequest] = {}
     torn = 0
     for line in lines:
         try:
@@ -232,8 +253,13 @@ def _left_over(lines: Iterable[bytes], path: Path) -> list[CommandRecord]:
                 for record in kept.values():  # the last life of an id is the one that may still move
                     if str(record.command_id) == said["step"]:
                         _move(record, step)
+            elif "cancel" in said:
+                request = _CANCEL.validate_python(said["cancel"])
+                cancels[_of_cancel(request)] = request
             else:
-                kept.pop((CommandId(UUID(said["done"])), said["began"]), None)
+                life = CommandId(UUID(said["done"])), said["began"]
+                kept.pop(life, None)
+                cancels.pop(life, None)
         except (ValueError, KeyError, TypeError, AttributeError):  # pydantic's are ValueErrors
             torn += 1
     if torn:
@@ -244,7 +270,7 @@ def _left_over(lines: Iterable[bytes], path: Path) -> list[CommandRecord]:
         if record.state is CommandState.RECEIVED:
             _move(record, Transition(now, CommandState.WRITTEN, Hop.GATEWAY, ENDED_UNWRITTEN))
         _move(record, Transition(now, CommandState.UNKNOWN, Hop.GATEWAY, ENDED))
-    return list(kept.values())
+    return list(kept.values()), list(cancels.values())
 
 
 def _move(record: CommandRecord, step: Transition) -> None:

@@ -50,16 +50,27 @@ READ = """
     ORDER BY install_id, position, kind
 """
 
-# What the gateway shows of a command and what was sealed of it must be the same.
+# What the gateway shows of a command and what was sealed of it must be the same. A cancel says itself who asked for it,
+# a step not always.
 DIFFERENT = """
     SELECT coalesce(step.command_id, audit.command_id), step.command_id IS NULL, audit.command_id IS NULL
-    FROM skygw.command_transition AS step
+    FROM (
+        SELECT command_id, ordinal, at, state, hop, detail,
+               NULL AS mode, NULL AS grace_s, NULL AS service, NULL AS actor
+        FROM skygw.command_transition
+        UNION ALL
+        SELECT command_id, ordinal, at, NULL, NULL, NULL, mode, grace_s::text, service, actor::text
+        FROM skygw.command_cancel
+    ) AS step
     FULL JOIN skygw.command_audit AS audit ON audit.command_id = step.command_id AND audit.ordinal = step.ordinal
     CROSS JOIN LATERAL (SELECT audit.entry::json AS sealed) AS entry
     WHERE step.command_id IS NULL
        OR audit.command_id IS NULL
-       OR (step.state, step.hop, step.detail, step.at) IS DISTINCT FROM
-          (sealed ->> 'state', sealed ->> 'hop', sealed ->> 'detail', (sealed ->> 'at')::timestamptz)
+       OR (step.state, step.hop, step.detail, step.at, step.mode, step.grace_s) IS DISTINCT FROM
+          (sealed ->> 'state', sealed ->> 'hop', sealed ->> 'detail', (sealed ->> 'at')::timestamptz,
+           sealed -> 'cancel' ->> 'mode', sealed -> 'cancel' ->> 'grace_s')
+       OR step.mode IS NOT NULL
+          AND (step.service, step.actor) IS DISTINCT FROM (sealed ->> 'service', sealed ->> 'actor')
     LIMIT 1
 """
 

@@ -1,12 +1,23 @@
 """The ledger of commands in PostgreSQL: an id belongs to one command for ever, and states only move forward."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from uuid import UUID
 
 import asyncpg
 
-from skygw.control.ledger import MAX_ASKED, Caller, CommandQuery, CommandRecord, CommandState, Move, Transition
+from skygw.control.ledger import (
+    MAX_ASKED,
+    Caller,
+    CancelRequest,
+    CommandQuery,
+    CommandRecord,
+    CommandState,
+    Move,
+    Transition,
+)
+from skygw.database.cancels import cancels_of, insert_cancels
 from skygw.database.node_reports import apply_results
 from skygw.database.pool import Connection, Database
 from skygw.errors import Hop, IdReused
@@ -18,10 +29,10 @@ INSERT = """
         INSERT INTO skygw.command (
             command_id, install_id, telescope_uid, device_uid, command, command_sha256, origin, service, actor,
             state, progress, epoch, deadline_at, created_at, updated_at, ended_at, result, error, proof, canceled,
-            recorded_late, trace_id
+            recorded_late, trace_id, fence, fence_uid, deadline_first_at, deadline_max_at
         )
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, $10, $11, $12, $13, $14, now(), $15, $16, $17, $18,
-                $19, $20, $21)
+                $19, $20, $21, $28, $29, $30, $31)
         ON CONFLICT (command_id) DO NOTHING
         RETURNING command_id
     ), transitions AS (
@@ -41,7 +52,8 @@ READMIT = """
     WITH reopened AS (
         UPDATE skygw.command
         SET state = $3, epoch = $4, install_id = $5, deadline_at = $6, ended_at = $7, result = $8, error = $9,
-            proof = $10, canceled = $11, recorded_late = $12, updated_at = now()
+            proof = $10, canceled = $11, recorded_late = $12, updated_at = now(), fence = $19, fence_uid = $20,
+            deadline_first_at = $21, deadline_max_at = $22
         WHERE command_id = $1
           AND deadline_at = $2
           AND state IN ('received', 'expired')
@@ -57,18 +69,30 @@ READMIT = """
     SELECT command_id FROM reopened
 """
 
-# A node keeps outcomes for 30 days: what is older cannot be asked for any more.
+# A node keeps outcomes for 30 days: what is older cannot be asked for any more. What was received and is followed by
+# nobody was some gateway's that ended: what is followed here, or being admitted, is not doubted.
 LOSE_BEFORE = """
-    WITH lost AS (
-        UPDATE skygw.command
-        SET state = 'unknown', updated_at = now()
+    WITH found AS (
+        SELECT command_id, state
+        FROM skygw.command
         WHERE install_id = $1
           AND (epoch IS NULL OR epoch < $2)
-          AND state IN ('written', 'accepted', 'running')
-        RETURNING command_id
+          AND (state IN ('written', 'accepted', 'running') OR state = 'received' AND command_id <> ALL ($4::uuid[]))
+        FOR UPDATE
+    ), lost AS (
+        UPDATE skygw.command
+        SET state = 'unknown', updated_at = now()
+        FROM found
+        WHERE command.command_id = found.command_id
+        RETURNING command.command_id, found.state AS before
     ), transitions AS (
         INSERT INTO skygw.command_transition (command_id, at, state, hop, detail)
-        SELECT command_id, now(), 'unknown', 'gateway', 'a newer session of the node has begun' FROM lost
+        SELECT command_id, now(), 'unknown', 'gateway',
+               CASE before
+                   WHEN 'received' THEN 'the gateway ended before it was known whether it was written'
+                   ELSE 'a newer session of the node has begun'
+               END
+        FROM lost
     )
     SELECT command_id
     FROM skygw.command
@@ -79,19 +103,23 @@ LOSE_BEFORE = """
     LIMIT $3
 """
 
-# What the table of steps does not let is passed over.
+# What the table of steps does not let is passed over. The row is locked before the table is asked: whoever has waited
+# for somebody else's step goes on from that one.
 MOVE = """
-    WITH moved AS (
+    WITH before AS (
+        SELECT command_id, state FROM skygw.command WHERE command_id = $1 FOR UPDATE
+    ), moved AS (
         UPDATE skygw.command
         SET state = $2,
-            canceled = coalesce($6, canceled),
+            canceled = coalesce($6, command.canceled),
             updated_at = now(),
             ended_at = CASE
                 WHEN $2 IN ('completed', 'failed', 'rejected', 'canceled', 'expired') THEN $3::timestamptz
             END
-        WHERE command_id = $1
-          AND (state, $2) IN (SELECT from_state, to_state FROM skygw.command_step)
-        RETURNING command_id
+        FROM before
+        JOIN skygw.command_step AS step ON step.from_state = before.state AND step.to_state = $2
+        WHERE command.command_id = before.command_id
+        RETURNING command.command_id
     )
     INSERT INTO skygw.command_transition (command_id, at, state, hop, detail, service, actor)
     SELECT command_id, $3, $2, $4, $5, $7, $8::jsonb FROM moved
@@ -170,10 +198,17 @@ class Commands:
         self._tell()
         return reopened
 
-    async def lose_before(self, install_id: InstallId, epoch: Epoch) -> Sequence[CommandId]:
-        """What was written to older sessions and has no end is unknown; and what there is to ask the node for."""
+    async def record_cancels(self, requests: Sequence[CancelRequest]) -> None:
+        """Keep cancels, in order; a repeat changes nothing."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(LOSE_BEFORE, install_id, epoch, MAX_ASKED)
+            await insert_cancels(connection, requests)
+
+    async def lose_before(
+        self, install_id: InstallId, epoch: Epoch, *, followed: Collection[CommandId] = ()
+    ) -> Sequence[CommandId]:
+        """What went to older sessions and has no end is unknown; and what there is to ask the node for."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(LOSE_BEFORE, install_id, epoch, MAX_ASKED, list(followed))
         self._tell()
         return [CommandId(row["command_id"]) for row in rows]
 
@@ -252,6 +287,7 @@ async def _insert(connection: Connection, record: CommandRecord) -> bool:
         record.recorded_late,
         record.trace_id,
         *_columns(record.transitions),
+        *_life(record),
     )
     return stored is not None
 
@@ -273,8 +309,14 @@ async def _readmit(connection: Connection, record: CommandRecord, *, seen: Comma
         record.canceled,
         record.recorded_late,
         *_columns(record.transitions),
+        *_life(record),
     )
     return reopened is not None
+
+
+def _life(record: CommandRecord) -> tuple[int | None, UUID | None, datetime | None, datetime | None]:
+    """The last columns of `INSERT` and `READMIT`."""
+    return record.fence, record.fence_uid, record.deadline_first_at, record.deadline_max_at
 
 
 def _who(by: Caller | None) -> tuple[str | None, str | None]:
@@ -306,12 +348,16 @@ async def _get(connection: Connection, command_id: CommandId) -> CommandRecord |
 
 async def _with_transitions(connection: Connection, rows: Iterable[asyncpg.Record]) -> list[CommandRecord]:
     records = {row["command_id"]: _record(row) for row in rows}
+    if not records:
+        return []
     for row in await connection.fetch(FIND_TRANSITIONS, list(records)):
         by = None
         if row["service"] is not None:
             by = Caller(row["service"], None if row["actor"] is None else json.loads(row["actor"]))
         step = Transition(row["at"], CommandState(row["state"]), Hop(row["hop"]), row["detail"], by)
         records[row["command_id"]].transitions.append(step)
+    for request in await cancels_of(connection, records):
+        records[request.command_id].cancels.append(request)
     return list(records.values())
 
 
@@ -337,4 +383,8 @@ def _record(row: asyncpg.Record) -> CommandRecord:
         proof=row["proof"],
         canceled=row["canceled"],
         recorded_late=row["recorded_late"],
+        fence=row["fence"],
+        fence_uid=row["fence_uid"],
+        deadline_first_at=row["deadline_first_at"],
+        deadline_max_at=row["deadline_max_at"],
     )

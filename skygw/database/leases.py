@@ -17,13 +17,16 @@ from skygw.control.lease import (
     Place,
     Standing,
     Terms,
+    WhileTask,
     digest,
     needs_of,
 )
 from skygw.control.lease_rules import check_renewal, granted_before, may_end, remains_of
+from skygw.control.running_tasks import task_active
 from skygw.database.pool import Connection, Database
+from skygw.database.running_tasks import WAITED_FOR, running_at
 from skygw.errors import GatewayError, NotFound
-from skygw.ids import DeviceUid, InstallId, LeaseId, TelescopeUid
+from skygw.ids import DeviceUid, InstallId, LeaseId, TaskUid, TelescopeUid
 from skygw.protocol.gateway_frames import LeaseEnd, OnExpiry
 from skygw.resources import Resource, ResourceKind
 
@@ -81,13 +84,14 @@ LOCK = """
 
 RAISE = "UPDATE skygw.fence SET fence = fence + 1 WHERE resource_uid = $1"
 
-CONTROL = """
+CONTROL = f"""
     SELECT fence.resource_uid AS uid,
            fence.fence AS newest_fence,
            extract(epoch FROM lease.expires_at - clock_timestamp())::double precision AS left_s,
+           CASE WHEN lease.while_task <> 'refuse' AND lease.ended_at IS NULL THEN {WAITED_FOR} END AS waits_for,
            lease.*
     FROM skygw.fence
-"""
+"""  # noqa: S608 -- constants of ours
 LATEST = """
     LEFT JOIN LATERAL (
         SELECT * FROM skygw.lease WHERE lease.resource_uid = fence.resource_uid ORDER BY lease.fence DESC LIMIT 1
@@ -122,8 +126,8 @@ COUNT = f"SELECT count(*) FROM ({PAGE}) AS found"  # noqa: S608 -- constants of 
 GRANT = """
     INSERT INTO skygw.lease (lease_id, secret, resource_uid, resource_kind, install_id, observatory_uid, telescope_uid,
                              device_type, service, actor_uid, actor_kind, fence, duration_s, warn_s, on_expiry,
-                             deadman_s, acquired_at, changed_at, expires_at)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, fence.fence, $12, $13, $14, $15, at, at,
+                             deadman_s, while_task, acquired_at, changed_at, expires_at)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, fence.fence, $12, $13, $14, $15, $16, at, at,
            at + make_interval(secs => $12)
     FROM skygw.fence, clock_timestamp() AS at
     WHERE fence.resource_uid = $3
@@ -270,7 +274,7 @@ class PgLeases:
 
 
 async def _acquire(connection: Connection, wish: LeaseWish) -> tuple[Control, Sequence[Control]]:
-    """Raises `NotFound`, `LeaseHeld`, `Invalid` before anything is changed."""
+    """Raises `NotFound`, `LeaseHeld`, `TaskActive`, `Invalid` before anything is changed."""
     place = await _place(connection, wish.kind, wish.target)
     uid = place.resource.uid
     around = sorted({uid, *place.neighbours})
@@ -278,6 +282,10 @@ async def _acquire(connection: Connection, wish: LeaseWish) -> tuple[Control, Se
     before = await _controls(connection, around)
     if granted_before(wish, place, before) is not None:
         return before[uid], ()
+    if wish.while_task is WhileTask.REFUSE:
+        task = await running_at(connection, uid)
+        if task is not None:
+            raise task_active(task)
     await _grant(connection, wish, place, before)
     after = await _controls(connection, around)
     return after[uid], [control for control in after.values() if control.order != before[control.uid].order]
@@ -313,6 +321,7 @@ async def _grant(connection: Connection, wish: LeaseWish, place: Place, controls
         wish.terms.warn_s,
         wish.terms.on_expiry.value,
         wish.terms.deadman_s,
+        wish.while_task.value,
     )
 
 
@@ -379,7 +388,8 @@ async def _of_lease(connection: Connection, lease_id: LeaseId) -> Control | None
 def _control(row: asyncpg.Record) -> Control:
     if row["lease_id"] is None:
         return Control(row["uid"], row["newest_fence"])
-    return Control(row["uid"], row["newest_fence"], _lease(row), row["left_s"])
+    waits_for = None if row["waits_for"] is None else TaskUid(row["waits_for"])
+    return Control(row["uid"], row["newest_fence"], _lease(row), row["left_s"], waits_for)
 
 
 def _lease(row: asyncpg.Record) -> Lease:
@@ -410,4 +420,5 @@ def _lease(row: asyncpg.Record) -> Lease:
             None if by is None else Holder(by, row["ended_by_actor_uid"], row["ended_by_actor_kind"]),
             row["reason"],
         ),
+        while_task=WhileTask(row["while_task"]),
     )

@@ -6,15 +6,26 @@ from functools import partial
 
 import asyncpg
 
+from skygw.control.ledger import MAX_MORE_MS
 from skygw.database.event_log import GAP
 from skygw.database.pool import Connection, Database
 from skygw.database.together import Together
 from skygw.errors import Invalid, StoreFailed
-from skygw.ids import InstallId, OutboxUid
-from skygw.nodes.ports import NOT_HELD, NOT_ITS, DurableReport
+from skygw.ids import CommandId, InstallId, OutboxUid
+from skygw.nodes.ports import NOT_HELD, NOT_ITS, NOT_KNOWN, DurableReport
+from skygw.protocol.json_text import read_value
+from skygw.protocol.never_received import says_never_received
 from skygw.protocol.node_frames import PublishCommandResult
+from skygw.protocol.safing import is_safing
 
-FIND_CURSOR = "SELECT acked_seq FROM skygw.node_outbox WHERE install_id = $1 AND outbox_uid = $2"
+# The memory of a node that is new here: from this session on it is known, and so is what it can have got.
+BEGIN_CURSORS = """
+    INSERT INTO skygw.node_outbox (install_id, outbox_uid, acked_seq, known_epoch)
+    SELECT asked.install_id, asked.outbox_uid, 0, session.epoch
+    FROM unnest($1::uuid[], $2::uuid[]) AS asked (install_id, outbox_uid)
+    LEFT JOIN skygw.node_session AS session ON session.install_id = asked.install_id
+    ON CONFLICT DO NOTHING
+"""
 
 FIND_CURSORS = """
     SELECT outbox.install_id, outbox.outbox_uid, outbox.acked_seq
@@ -24,8 +35,8 @@ FIND_CURSORS = """
 """
 
 LOCK_CURSOR = """
-    INSERT INTO skygw.node_outbox AS outbox (install_id, outbox_uid, acked_seq)
-    VALUES ($1, $2, 0)
+    INSERT INTO skygw.node_outbox AS outbox (install_id, outbox_uid, acked_seq, known_epoch)
+    VALUES ($1, $2, 0, (SELECT epoch FROM skygw.node_session WHERE install_id = $1))
     ON CONFLICT (install_id, outbox_uid) DO UPDATE SET acked_seq = outbox.acked_seq
     RETURNING acked_seq
 """
@@ -79,16 +90,20 @@ APPEND = """
     LEFT JOIN command ON command.command_id = report.command_id AND command.install_id = report.install_id
 """
 
-# A command that has ended stays as it is, and so does one of another installation.
+# A command that has ended stays as it is, and so does one of another installation. The row is locked before the table
+# of steps is asked: whoever has waited for the gateway's step goes on from that one.
 APPLY_RESULT = """
-    WITH before AS (
-        SELECT command.command_id, command.state, step.to_state
+    WITH found AS (
+        SELECT command_id, state
         FROM skygw.command
-        LEFT JOIN skygw.command_step AS step ON step.from_state = command.state AND step.to_state = $3
-        WHERE command.command_id = $1
-          AND command.install_id = $2
-          AND command.state NOT IN ('completed', 'failed', 'rejected', 'canceled', 'expired')
-        FOR UPDATE OF command
+        WHERE command_id = $1
+          AND install_id = $2
+          AND state NOT IN ('completed', 'failed', 'rejected', 'canceled', 'expired')
+        FOR UPDATE
+    ), before AS (
+        SELECT found.command_id, step.to_state
+        FROM found
+        LEFT JOIN skygw.command_step AS step ON step.from_state = found.state AND step.to_state = $3
     ), moved AS (
         UPDATE skygw.command
         SET state = coalesce(before.to_state, command.state),
@@ -97,6 +112,12 @@ APPLY_RESULT = """
             error = coalesce($6, error),
             proof = coalesce($7, proof),
             canceled = coalesce($8, canceled),
+            deadline_at = CASE
+                WHEN $9::bigint IS NULL OR deadline_first_at IS NULL OR deadline_max_at IS NULL THEN deadline_at
+                ELSE greatest(
+                    deadline_at, least(deadline_max_at, deadline_first_at + $9::bigint * interval '1 millisecond')
+                )
+            END,
             updated_at = now(),
             ended_at = CASE WHEN before.to_state IN ('completed', 'failed', 'rejected', 'canceled') THEN now() END
         FROM before
@@ -112,6 +133,22 @@ FIND_FOREIGN = """
     FROM unnest($1::uuid[], $2::uuid[]) AS told (command_id, install_id)
     JOIN skygw.command ON command.command_id = told.command_id AND command.install_id <> told.install_id
     LIMIT 1
+"""
+
+# What is told never to have come, and whether this memory of the node can know: it was there when the command went, and
+# the node never spoke of the command before.
+FIND_NEVER_RECEIVED = """
+    SELECT command.command_id, command.command,
+           coalesce(outbox.known_epoch <= command.epoch, false)
+           AND NOT EXISTS (
+               SELECT FROM skygw.command_transition AS step
+               WHERE step.command_id = command.command_id AND step.hop = 'node'
+           ) AS can_know
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS told (command_id, install_id, outbox_uid)
+    JOIN skygw.command ON command.command_id = told.command_id
+    LEFT JOIN skygw.node_outbox AS outbox
+        ON outbox.install_id = told.install_id AND outbox.outbox_uid = told.outbox_uid
+    WHERE command.state NOT IN ('completed', 'failed', 'rejected', 'canceled', 'expired')
 """
 
 SESSIONS = 32
@@ -137,7 +174,9 @@ class _Run:
 
 
 class NotItsToSay(StoreFailed):
-    """A result of another installation's command: whoever follows the command must never be told it."""
+    """A result of another installation's command, or one that claims more than its node can know: whoever follows the
+    command must never be told it.
+    """
 
 
 class NodeReports:
@@ -186,13 +225,13 @@ class NodeReports:
 
     async def _find_cursors(self, outboxes: Sequence[_Outbox]) -> dict[_Outbox, int]:
         async with self._database.connection() as connection:
-            rows = await connection.fetch(FIND_CURSORS, *_columns(outboxes))
-        found = _cursors(rows)
+            found = _cursors(await connection.fetch(FIND_CURSORS, *_columns(outboxes)))
+            if new := [outbox for outbox in outboxes if outbox not in found]:
+                await connection.execute(BEGIN_CURSORS, *_columns(new))
         return {outbox: found.get(outbox, 0) for outbox in outboxes}
 
     async def _find_cursor(self, outbox: _Outbox) -> int:
-        async with self._database.connection() as connection:
-            return int(await connection.fetchval(FIND_CURSOR, *outbox) or 0)
+        return (await self._find_cursors([outbox]))[outbox]
 
     async def _commit_together(self, runs: Sequence[_Run]) -> dict[_Outbox, int]:
         async with self._database.transaction() as connection:
@@ -232,6 +271,13 @@ async def _append(connection: Connection, runs: Sequence[_Run]) -> None:
         FIND_FOREIGN, [result.command_id for _, result in results], [install_id for install_id, _ in results]
     ):
         raise NotItsToSay(NOT_ITS, about_the_data=True)
+    never_received = [
+        (report.result.command_id, install_id, outbox_uid)
+        for install_id, outbox_uid, report in reports
+        if report.result is not None and says_never_received(report.result)
+    ]
+    if never_received:
+        await _refuse_what_it_cannot_know(connection, never_received)
     await apply_results(connection, results)
     await connection.execute(
         APPEND,
@@ -252,6 +298,15 @@ async def _append(connection: Connection, runs: Sequence[_Run]) -> None:
     )
 
 
+async def _refuse_what_it_cannot_know(
+    connection: Connection, told: Sequence[tuple[CommandId, InstallId, OutboxUid]]
+) -> None:
+    """A stop may have run before anything of it was written down; no memory can say that it never came."""
+    for row in await connection.fetch(FIND_NEVER_RECEIVED, *map(list, zip(*told, strict=True))):
+        if not row["can_know"] or is_safing(str(read_value(row["command"]).get("command_type", ""))):
+            raise NotItsToSay(NOT_KNOWN, about_the_data=True)
+
+
 async def apply_results(connection: Connection, results: Iterable[tuple[InstallId, PublishCommandResult]]) -> None:
     """Move the commands these results tell of; an unknown one, or another installation's, is passed over."""
     # By command, so that two writers take their rows in one order; within a command the order stays.
@@ -270,6 +325,7 @@ async def apply_results(connection: Connection, results: Iterable[tuple[InstallI
                 None if result.error is None else result.error.text,
                 None if result.proof is None else result.proof.text,
                 None if result.canceled is None else result.canceled.value,
+                None if result.deadline_ms is None else min(result.deadline_ms, MAX_MORE_MS),
             )
             for install_id, result in in_order
         ],

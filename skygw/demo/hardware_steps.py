@@ -14,6 +14,9 @@ from skygw.sim.sky import M13
 
 COMMAND_S = 20.0
 LOOK_S = 0.05
+SLOWNESS = 100.0
+"""A slew this much slower than usual is still under way when it is stopped."""
+
 NEAR_DEG = 0.05
 """How far from M13 the middle of its frame may be: the photograph is 0.14° wide."""
 
@@ -26,6 +29,7 @@ async def command(stage: Stage, body: dict[str, Any], *, wait_s: float = COMMAND
         body,
         command_id=CommandId(uuid4()),
         telescope_uid=stage.plain.site.telescopes[0].uid,
+        lease=stage.lease,
         timeout_s=60.0,
         wait_s=wait_s,
     )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import trio
 
-from skygw.demo import hardware_steps, stream_steps, trouble_steps
+from skygw.demo import control_steps, hardware_steps, line_steps, stream_steps, trouble_steps
 from skygw.demo.records import provision_sites
 from skygw.demo.stage import Gateway, Stage, StepFailed, expect, start_gateway, until
 from skygw.errors import GatewayError, StartupError
@@ -57,6 +57,25 @@ class Audience(Protocol):
     def ended(self, result: StepResult) -> None: ...
 
 
+STEPS: tuple[tuple[str, Callable[[Stage], Awaitable[str]]], ...] = (
+    ("A mount unparks, slews and tracks, with proof", hardware_steps.track),
+    ("A camera takes a frame of real sky", hardware_steps.expose),
+    ("The frame comes through the gateway, byte for byte", hardware_steps.fetch_frame),
+    ("A slew is aborted half-way, with proof", control_steps.abort),
+    ("Another service moves nothing, and is told who has control", control_steps.another_service),
+    ("A caller hangs up, and the node hears of it", trouble_steps.hang_up),
+    ("A call to a silent node ends at its deadline", trouble_steps.silent_node),
+    ("A command sent again acts once", trouble_steps.say_it_twice),
+    ("A subscriber is cut off and misses nothing", stream_steps.subscriber_resumes),
+    ("A device that falls silent is called stale", stream_steps.silence_is_noticed),
+    ("A slew is stopped while PostgreSQL is dead", trouble_steps.stop_without_database),
+    ("A second machine does not get the telescope", trouble_steps.second_machine),
+    ("A command that was held too long is not run", line_steps.late_frame),
+    ("A command whose lease ran out on the way is not run", line_steps.control_that_ran_out),
+    ("A command whose answer was lost is unknown until the node tells", line_steps.lost_answer),
+)
+"""What is shown between the beginning and the drain, in this order."""
+
 Keep = Callable[[Gateway], Awaitable[None]]
 """Waits until the gateway should end."""
 
@@ -98,20 +117,11 @@ class _Show:
         with ExitStack() as opened:
             async with gateway.caller:
                 stage, fleet = await self._open_sites(gateway, nursery, opened)
-                for title, step in (
-                    ("A mount unparks, slews and tracks, with proof", hardware_steps.track),
-                    ("A camera takes a frame of real sky", hardware_steps.expose),
-                    ("The frame comes through the gateway, byte for byte", hardware_steps.fetch_frame),
-                    ("A caller hangs up, and the node hears of it", trouble_steps.hang_up),
-                    ("A call to a silent node ends at its deadline", trouble_steps.silent_node),
-                    ("A command sent again acts once", trouble_steps.say_it_twice),
-                    ("A subscriber is cut off and misses nothing", stream_steps.subscriber_resumes),
-                    ("A device that falls silent is called stale", stream_steps.silence_is_noticed),
-                    ("A slew is stopped while PostgreSQL is dead", trouble_steps.stop_without_database),
-                    ("A second machine does not get the telescope", trouble_steps.second_machine),
-                    ("A command that was held too long is not run", trouble_steps.late_frame),
-                ):
-                    await self._step(title, partial(step, stage))
+                async with trio.open_nursery() as in_control:
+                    stage = await self._take_control(stage, in_control)
+                    for title, step in STEPS:
+                        await self._step(title, partial(step, stage))
+                    in_control.cancel_scope.cancel()
                 if keep is not None:
                     await keep(gateway)
                 await self._step("The gateway drains in time", partial(_drain, gateway, fleet))
@@ -164,6 +174,17 @@ class _Show:
             return f"{len(stalling.nodes) + len(plain.nodes)} installations of {len(blueprints)} sites are connected"
 
         await self._step("Simulated installations connect", connect, needed=True)
+        return found[0]
+
+    async def _take_control(self, stage: Stage, nursery: trio.Nursery) -> Stage:
+        """Control lasts until the nursery is cancelled."""
+        found = [stage]
+
+        async def take() -> str:
+            found[0], said = await control_steps.take_control(stage, nursery)
+            return said
+
+        await self._step("A service takes control of a telescope", take)
         return found[0]
 
     async def _step(

@@ -12,6 +12,7 @@ from skygw.app import Running, run
 from skygw.auth import development
 from skygw.auth.development import DevelopmentKey
 from skygw.client.caller import Caller
+from skygw.client.control_lease import ControlLease
 from skygw.demo.tokens import node_tokens, service_token
 from skygw.settings import Settings
 from skygw.sim.fault_proxy import FaultProxy
@@ -78,6 +79,8 @@ class Stage:
     stalling: Station
     proxy: FaultProxy
     directory: Path
+    lease: ControlLease | None = None
+    """Control of the first telescope of `plain`, once it was taken."""
 
     @property
     def caller(self) -> Caller:

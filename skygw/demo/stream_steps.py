@@ -20,7 +20,8 @@ CUT_AFTER = (7, 19)
 BETWEEN_LINES_S = 0.02
 
 
-def _client(stage: Stage, base_url: str) -> StreamClient:
+def stream_client(stage: Stage, base_url: str) -> StreamClient:
+    """For whoever runs it."""
     gateway = stage.gateway
     token = service_token(gateway.key, audience=gateway.settings.internal_audiences[0], scopes=("streams:read",))
     return StreamClient(base_url, token)
@@ -35,10 +36,10 @@ async def subscriber_resumes(stage: Stage) -> str:
     cuts = 0
     async with trio.open_nursery() as nursery:
         port: int = await nursery.start(proxy.run)
-        client = _client(stage, f"http://127.0.0.1:{port}")
+        client = stream_client(stage, f"http://127.0.0.1:{port}")
         nursery.start_soon(client.run)
         async with client.subscribe(StreamName.TELESCOPE_LOG, filter={"install_id": str(node.install_id)}) as lines:
-            await _live(lines)
+            await live(lines)
             nursery.start_soon(_write, node.client.publish_log)
             async for item in lines:
                 if isinstance(item, Changed) and "demonstration_line" in item.data:
@@ -67,12 +68,12 @@ async def silence_is_noticed(stage: Stage) -> str:
     """A device can no longer be read: who follows it is told so, by itself, and again when it speaks."""
     focuser = stage.plain.site.telescopes[0].focuser
     async with trio.open_nursery() as nursery:
-        client = _client(stage, stage.gateway.running.internal_url)
+        client = stream_client(stage, stage.gateway.running.internal_url)
         nursery.start_soon(client.run)
         async with client.subscribe(
             StreamName.DEVICE_SNAPSHOT, filter={"device_uid": str(focuser.uid)}, include_unchanged=True
         ) as following:
-            last = await _live(following)
+            last = await live(following)
             if last is None or last.max_silence_s is None:
                 raise StepFailed("the focuser has not been heard of")
             limit_s = last.max_silence_s
@@ -91,7 +92,7 @@ async def silence_is_noticed(stage: Stage) -> str:
     )
 
 
-async def _live(subscription: Subscription) -> Changed | None:
+async def live(subscription: Subscription) -> Changed | None:
     """Everything up to the present; the last value there was."""
     last: Changed | None = None
     async for item in subscription:

@@ -1,18 +1,17 @@
-"""The steps that show the bad case: callers that leave, silent nodes, stalled links, a database that dies."""
+"""The steps that show the bad case: callers that leave, silent nodes, a database that dies, a second machine."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import trio
 
-from skygw.demo.hardware_steps import COMMAND_S, command
+from skygw.demo.hardware_steps import COMMAND_S, SLOWNESS, command
 from skygw.demo.stage import Stage, StepFailed, expect, one_device, until
 from skygw.errors import DeadlineExceeded
 from skygw.ids import CommandId, InstanceUid
 from skygw.protocol.close_codes import CloseCode
 from skygw.sim.journal import Action, effects_of
-from skygw.sim.line import Way
 from skygw.sim.node import SimulatedNode
 
 SILENT_CALL_S = 1.5
@@ -20,11 +19,6 @@ LATENESS_S = 1.0
 """What a loaded machine may add to a deadline before we call it missed."""
 
 STOP_WITHIN_S = 1.0
-SLOWNESS = 100.0
-"""A slew this much slower than usual is still under way when we stop it."""
-
-HOLD_S = 2.5
-SHORT_LIFE_S = 1.0
 LOOK_S = 0.1
 OK = 200
 
@@ -82,6 +76,7 @@ async def say_it_twice(stage: Stage) -> str:
                 {"command_type": "focuser.move", "position": 12_345},
                 command_id=command_id,
                 telescope_uid=stage.plain.site.telescopes[0].uid,
+                lease=stage.lease,
                 wait_s=COMMAND_S,
             )
         )
@@ -169,28 +164,3 @@ async def second_machine(stage: Stage) -> str:
     expect(end is not None and end.code == CloseCode.DUPLICATE_INSTANCE, f"the second machine was told: {end}")
     expect(after["connected"] and after["epoch"] == before["epoch"], "the first machine lost its session to the second")
     return f"turned away with {CloseCode.DUPLICATE_INSTANCE}, the first machine keeps epoch {after['epoch']}"
-
-
-async def late_frame(stage: Stage) -> str:
-    """A command is held in a stalled connection beyond its time: the node notices and does not run it."""
-    station = stage.stalling
-    command_id = CommandId(uuid4())
-    stage.proxy.hold(Way.DOWN)
-    try:
-        await stage.caller.command(
-            {"command_type": "mount.unpark"},
-            command_id=command_id,
-            telescope_uid=station.site.telescopes[0].uid,
-            timeout_s=SHORT_LIFE_S,
-        )
-        await trio.sleep(HOLD_S)
-    finally:
-        stage.proxy.release(Way.DOWN)
-    record = await stage.caller.command_record(command_id)
-    while record["state"] != "rejected":
-        await trio.sleep(LOOK_S)
-        record = await stage.caller.command_record(command_id)
-    expect(record["error"]["reason"] == "deadline_exceeded", f"the node refused for another reason: {record['error']}")
-    moved = effects_of(CommandId(UUID(record["commandId"])), station.journal.entries())
-    expect(not moved, "the mount moved on a command that was late")
-    return f"held {HOLD_S} s with {SHORT_LIFE_S:g} s to live; the node: “{record['error']['message']}”"

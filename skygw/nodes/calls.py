@@ -25,6 +25,7 @@ from skygw.errors import (
 )
 from skygw.ids import CallId
 from skygw.nodes.outbox import Parcel, ParcelState
+from skygw.nodes.shares import share_of
 from skygw.protocol.chunks import Chunk
 from skygw.protocol.node_frames import (
     DirectError,
@@ -49,8 +50,9 @@ class Call:
     waits. A node that sends more than its credit, or chunks out of order, ends its response with `bad_response`.
     """
 
-    def __init__(self, call_id: CallId, *, credit: int) -> None:
+    def __init__(self, call_id: CallId, *, credit: int, caller: str = "") -> None:
         self.id = call_id
+        self.caller = caller
         self.parcel: Parcel | None = None
         self._wake: trio.Event | None = None  # while somebody waits
         self._start: DirectResponseStart | None = None
@@ -236,10 +238,11 @@ def node_error(code: str, message: str, details: object, *, started: bool) -> Ga
 
 
 class CallTable:
-    """The calls of one session."""
+    """The calls of one session. Of the places one caller has its share (`shares.py`)."""
 
     def __init__(self, *, at_most: int, credit: int, on_late: Callable[[], None] = _no_late_reply) -> None:
         self._calls: dict[CallId, Call] = {}
+        self._of: dict[str, int] = {}
         self._at_most = at_most
         self._credit = credit
         self._on_late = on_late
@@ -248,22 +251,40 @@ class CallTable:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def open(self) -> Call:
-        """Claims a slot, which whoever did must `close`. Raises `Busy` when the node has enough to do."""
+    def open(self, caller: str) -> Call:
+        """Claims a slot, which whoever did must `close`. Raises `Busy` when the node, or this caller of it, has enough
+        to do.
+        """
         if self._lost is not None:
             raise LinkLost(self._lost.message)
-        if len(self._calls) >= self._at_most:
+        in_flight, own = len(self._calls), self._of.get(caller, 0)
+        if in_flight >= self._at_most:
             raise Busy(
-                f"This node has {len(self._calls)} direct requests in flight, and {self._at_most} is the limit.",
+                f"This node has {in_flight} direct requests in flight, and {self._at_most} is the limit.",
                 retry_after_s=1.0,
+                details={"usedUp": "calls"},
             )
-        call = Call(CallId(uuid4()), credit=self._credit)
+        share = share_of(self._at_most - (in_flight - own))
+        if own >= share:
+            raise Busy(
+                f"{caller} has {own} direct requests in flight at this node, and its share is {share} of "
+                f"{self._at_most}: the rest is for other services.",
+                retry_after_s=1.0,
+                details={"usedUp": "calls", "service": caller},
+            )
+        call = Call(CallId(uuid4()), credit=self._credit, caller=caller)
         self._calls[call.id] = call
+        self._of[caller] = own + 1
         return call
 
     def close(self, call: Call) -> None:
         """Frees the slot: what comes for it from now on is counted and dropped."""
         del self._calls[call.id]
+        left = self._of[call.caller] - 1
+        if left:
+            self._of[call.caller] = left
+        else:
+            del self._of[call.caller]
 
     def find(self, call_id: CallId) -> Call | None:
         """The call a reply is for; a reply for nobody is counted."""

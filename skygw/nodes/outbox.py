@@ -1,10 +1,12 @@
 """What waits to be written to one socket: bounded lanes, safing before everything (house rule: one writer)."""
 
-from collections import deque
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Literal
 
 import trio
+
+from skygw.nodes.shares import share_of
+from skygw.nodes.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,7 @@ class Lane(IntEnum):
     """What a node must know to keep its telescope safe: the roof and the weather, as others see them."""
     CONTROL = 2
     DATA = 3
+    """What callers send. They take turns here, and none can fill it alone."""
 
     @property
     def label(self) -> Literal["safing", "safety", "control", "data"]:
@@ -41,7 +44,7 @@ LANE_BYTES: dict[Lane, int] = {
     Lane.CONTROL: 1024 * KIB,
     Lane.DATA: 4096 * KIB,
 }
-"""What one socket can hold in memory: 9.5 MiB. A caller can fill 4 of them with data, and 4 with stops. A full safing
+"""What one socket can hold in memory: 9.5 MiB. Callers can fill 4 of them with data, and 4 with stops. A full safing
 lane ends the session, and no stop may do that to another: a dozen telescopes fit five times over, with stops of the
 largest size (63 × (64 KiB + `PARCEL_OVERHEAD`)), and 6,000 stops of the usual 400 bytes."""
 
@@ -65,11 +68,12 @@ class ParcelState(Enum):
 class Parcel:
     """One message on its way out, and what is known of it."""
 
-    __slots__ = ("_settled", "cost", "lane", "message", "on_settled", "state")
+    __slots__ = ("_settled", "caller", "cost", "lane", "message", "on_settled", "state")
 
-    def __init__(self, lane: Lane, message: str | bytes) -> None:
+    def __init__(self, lane: Lane, message: str | bytes, caller: str = "") -> None:
         self.lane = lane
         self.message = message
+        self.caller = caller
         # Characters are not bytes; ASCII, which most messages are, is counted without a copy.
         size = len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
         self.cost = size + PARCEL_OVERHEAD
@@ -107,7 +111,11 @@ class Parcel:
 
 
 class OutboxFull(Exception):
-    """The peer does not take what it is sent."""
+    """The peer does not take what it is sent. `caller` is who has used up its share, if that is why."""
+
+    def __init__(self, message: str, caller: str | None = None) -> None:
+        super().__init__(message)
+        self.caller = caller
 
 
 class OutboxClosed(Exception):
@@ -115,31 +123,42 @@ class OutboxClosed(Exception):
 
 
 class Outbox:
-    """`put` never waits; one writer takes with `next`."""
+    """`put` never waits; one writer takes with `next`. `caller` is whose message it is; it counts in the data lane."""
 
     def __init__(self) -> None:
-        self._lanes: dict[Lane, deque[Parcel]] = {lane: deque() for lane in Lane}
-        self._bytes: dict[Lane, int] = dict.fromkeys(Lane, 0)
+        self._lanes: dict[Lane, Turns] = {lane: Turns() for lane in Lane}
         self._wake = trio.Event()
         self._closed = False
 
     def queued_bytes(self, lane: Lane) -> int:
-        return self._bytes[lane]
+        return self._lanes[lane].bytes
 
-    def has_room(self, lane: Lane, size: int) -> bool:
-        return not self._closed and self._bytes[lane] + size + PARCEL_OVERHEAD <= LANE_BYTES[lane]
+    def check_room(self, lane: Lane, size: int, caller: str = "") -> None:
+        """Raises what `put` would raise for a message of `size` bytes."""
+        if self._closed:
+            raise OutboxClosed
+        self._check(lane, size + PARCEL_OVERHEAD, caller)
 
-    def put(self, lane: Lane, message: str | bytes) -> Parcel:
+    def put(self, lane: Lane, message: str | bytes, caller: str = "") -> Parcel:
         """Queues a message. Raises `OutboxFull` or `OutboxClosed`, and then nothing was queued."""
         if self._closed:
             raise OutboxClosed
-        parcel = Parcel(lane, message)
-        if self._bytes[lane] + parcel.cost > LANE_BYTES[lane]:
-            raise OutboxFull(f"{self._bytes[lane]} bytes wait in the {lane.label} lane already")
-        self._bytes[lane] += parcel.cost
+        parcel = Parcel(lane, message, caller if lane is Lane.DATA else "")
+        self._check(lane, parcel.cost, caller)
         self._lanes[lane].append(parcel)
         self._wake.set()
         return parcel
+
+    def _check(self, lane: Lane, cost: int, caller: str) -> None:
+        waiting = self._lanes[lane]
+        if waiting.bytes + cost > LANE_BYTES[lane]:
+            raise OutboxFull(f"{waiting.bytes} bytes wait in the {lane.label} lane already")
+        if lane is Lane.DATA and (own := waiting.used_by(caller)):
+            share = share_of(LANE_BYTES[lane] - (waiting.bytes - own))
+            if own + cost > share:
+                raise OutboxFull(
+                    f"{own} bytes of {caller or 'the gateway'} wait already, and its share is {share}", caller
+                )
 
     def close(self) -> None:
         """Takes nothing more; safing and control that wait are still written, data is withdrawn."""
@@ -151,11 +170,10 @@ class Outbox:
     def abandon(self) -> None:
         """Nothing that waits will be written."""
         self.close()
-        for lane, parcels in self._lanes.items():
+        for parcels in self._lanes.values():
             for parcel in parcels:
                 parcel.withdraw()
             parcels.clear()
-            self._bytes[lane] = 0
 
     async def next(self, *, at_most: int = BATCH_BYTES) -> list[Parcel]:
         """What to write next: the most urgent first, as much as fits `at_most` and at least one; empty when closed and
@@ -171,14 +189,16 @@ class Outbox:
 
     def _take(self, at_most: int) -> list[Parcel]:
         batch: list[Parcel] = []
-        for lane, parcels in self._lanes.items():
+        for parcels in self._lanes.values():
             while parcels:
-                if batch and parcels[0].cost > at_most:
+                parcel = parcels.first()
+                if parcel.state is not ParcelState.WAITING:
+                    parcels.take(keep_turn=True)
+                    continue
+                if batch and parcel.cost > at_most:
                     return batch
-                parcel = parcels.popleft()
-                self._bytes[lane] -= parcel.cost
-                if parcel.state is ParcelState.WAITING:
-                    parcel.settle(ParcelState.WRITING)
-                    batch.append(parcel)
-                    at_most -= parcel.cost
+                parcels.take()
+                parcel.settle(ParcelState.WRITING)
+                batch.append(parcel)
+                at_most -= parcel.cost
         return batch

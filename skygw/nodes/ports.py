@@ -88,6 +88,8 @@ class DurableReport:
 NOT_HELD = "The hub's database cannot hold what is in this report."
 NOT_ITS = "This command is another installation's: what became of it is not this one's to say."
 
+NOT_KNOWN = "This node's memory does not reach back to this command: that it never came cannot be known from it."
+
 
 class EpochLedger(Protocol):
     """Where epochs and fences are kept. Raises `RoutingUnavailable` when it cannot be asked."""
@@ -113,8 +115,9 @@ class ReportStore(Protocol):
 
     async def commit(self, install_id: InstallId, outbox_uid: OutboxUid, reports: Sequence[DurableReport]) -> int:
         """Commits a contiguous run in one transaction; what is there already is passed over. Returns the cursor.
-        Raises `StoreFailed` about the data if one of these cannot be held, or is a result of another installation's
-        command: then none is committed.
+        Raises `StoreFailed` about the data if one of these cannot be held, is a result of another installation's
+        command, or says that a command never came, which this memory of the node is too young to know: then none is
+        committed.
         """
         ...
 

@@ -159,33 +159,39 @@ class NodeSession:
     def queued_bytes(self, lane: Lane) -> int:
         return self._outbox.queued_bytes(lane)
 
-    def has_room(self, size: int) -> bool:
-        """Whether a message of `size` bytes would be taken into the data lane now."""
-        return self.ending is None and self._outbox.has_room(Lane.DATA, size)
+    def require_room(self, size: int, caller: str) -> None:
+        """Raises what `put` would raise for a message of `size` bytes in the data lane."""
+        try:
+            self._outbox.check_room(Lane.DATA, size, caller)
+        except OutboxClosed:
+            raise _ending() from None
+        except OutboxFull as full:
+            raise _does_not_take(full) from None
 
     def require_more_than_safing(self) -> None:
         """Raises `Forbidden` in the grace time of an expired token."""
         if self.token.in_grace:
             raise Forbidden("This node's token has expired and its issuer cannot be reached: only safing passes now.")
 
-    def put(self, lane: Lane, frame: Frame) -> Parcel:
-        """Queues a frame. Raises `Busy` when the data lane is full, `LinkLost` when the session is ending; in both
-        cases nothing was or will be sent. Safing is taken even in the grace time of an expired token.
+    def put(self, lane: Lane, frame: Frame, caller: str = "") -> Parcel:
+        """Queues a frame. Raises `Busy` when the data lane, or the caller's share of it, is full, `LinkLost` when the
+        session is ending; in both cases nothing was or will be sent. Safing is taken even in the grace time of an
+        expired token.
         """
         if lane is Lane.DATA:
             self.require_more_than_safing()
-        parcel = self._queue(lane, encode(frame))
+        parcel = self._queue(lane, encode(frame), caller)
         self._ports.metrics.frame("out", frame.kind)
         return parcel
 
-    def _queue(self, lane: Lane, text: str) -> Parcel:
+    def _queue(self, lane: Lane, text: str, caller: str = "") -> Parcel:
         try:
-            return self._outbox.put(lane, text)
+            return self._outbox.put(lane, text, caller)
         except OutboxClosed:
-            raise LinkLost("The node's socket is ending.") from None
+            raise _ending() from None
         except OutboxFull as full:
             if lane is Lane.DATA:
-                raise Busy(f"This node does not take what it is sent: {full}.", retry_after_s=1.0) from None
+                raise _does_not_take(full) from None
             self.end(CloseCode.SLOW_CONSUMER, f"the node does not take what it is sent: {full}")
             raise LinkLost("The node's socket is ending: it does not take what it is sent.") from None
 
@@ -294,3 +300,15 @@ class NodeSession:
                 self._lost(closed)
                 return
             self._intake.take(messages)
+
+
+def _ending() -> LinkLost:
+    return LinkLost("The node's socket is ending.")
+
+
+def _does_not_take(full: OutboxFull) -> Busy:
+    return Busy(
+        f"This node does not take what it is sent: {full}.",
+        retry_after_s=1.0,
+        details={"usedUp": "bytes"} if full.caller is None else {"usedUp": "bytes", "service": full.caller},
+    )

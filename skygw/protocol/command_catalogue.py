@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]
+DeviceType = Literal["mount", "camera", "focuser", "filter_wheel", "instrument_rotator", "enclosure"]
+"""What moves, by the platform's `deviceType`."""
 Key = Whole | Annotated[str, Field(strict=True, min_length=1, max_length=100)]
 """The hub's key of a record, or its uid."""
 
@@ -53,6 +55,8 @@ class Command(_Part):
 
     command_type: ClassVar[str]
     published: ClassVar[bool] = False
+    holds: ClassVar[tuple[DeviceType, ...]] = ()
+    """What nothing else moves from when it is taken to its end. A stop that ends at once holds nothing."""
 
 
 class MountPoint(Command):
@@ -60,6 +64,7 @@ class MountPoint(Command):
 
     command_type = "mount.point"
     published = True
+    holds = ("mount",)
     target: Target
 
 
@@ -68,6 +73,7 @@ class MountTrack(Command):
 
     command_type = "mount.track"
     published = True
+    holds = ("mount",)
     target: Target
     offset_pattern: OffsetPattern | None = None
 
@@ -77,6 +83,7 @@ class MountOffsetRelative(Command):
 
     command_type = "mount.offset_relative"
     published = True
+    holds = ("mount",)
     delta_arcsec: Annotated[Number, Field(description="arc seconds on the sky, signed")]
     axis: Annotated[str, Field(strict=True, min_length=1, max_length=32, description="which axis, by its name")]
 
@@ -85,12 +92,14 @@ class MountPark(Command):
     """Slew to the park position and stay there."""
 
     command_type = "mount.park"
+    holds = ("mount",)
 
 
 class MountUnpark(Command):
     """Leave the park position: what moves the mount is taken again."""
 
     command_type = "mount.unpark"
+    holds = ("mount",)
 
 
 class MountStop(Command):
@@ -104,6 +113,7 @@ class CameraExposureStart(Command):
 
     command_type = "camera.exposure.start"
     published = True
+    holds = ("camera",)
     duration_s: Annotated[Number, Field(ge=0, description="exposure time, seconds; 0 is a bias frame")]
     binning: Annotated[Whole | None, Field(ge=1, description="pixels a side that are read as one")] = None
     filter_id: Annotated[Key | None, Field(description="the hub's key of the filter, or its uid")] = None
@@ -120,6 +130,7 @@ class ImagerAutofocus(Command):
 
     command_type = "imager.autofocus"
     published = True
+    holds = ("camera", "focuser", "filter_wheel")
     filter_id: Annotated[Key, Field(description="the hub's key of the filter, or its uid")]
 
 
@@ -127,6 +138,7 @@ class FilterWheelPositionSet(Command):
     """Turn the wheel."""
 
     command_type = "filter_wheel.position.set"
+    holds = ("filter_wheel",)
     position: Annotated[Whole, Field(ge=0, description="which place of the wheel, from 0")]
 
 
@@ -134,6 +146,7 @@ class FocuserMove(Command):
     """Move the focuser."""
 
     command_type = "focuser.move"
+    holds = ("focuser",)
     position: Annotated[Whole, Field(description="where to, steps of its motor")]
 
 
@@ -147,6 +160,7 @@ class RotatorRotate(Command):
     """Turn the instrument."""
 
     command_type = "rotator.rotate"
+    holds = ("instrument_rotator",)
     angle_deg: Annotated[Number, Field(ge=-360, le=360, description="position angle, degrees")]
 
 
@@ -160,12 +174,14 @@ class EnclosureOpen(Command):
     """Open the dome or roof."""
 
     command_type = "enclosure.open"
+    holds = ("enclosure",)
 
 
 class EnclosureClose(Command):
     """Close the dome or roof."""
 
     command_type = "enclosure.close"
+    holds = ("enclosure",)
 
 
 class EnclosureStop(Command):
@@ -184,6 +200,7 @@ class TelescopeSafeShutdown(Command):
     """Stop, park and close, in the order the node knows. Safing."""
 
     command_type = "telescope.safe_shutdown"
+    holds = ("mount", "enclosure")
 
 
 KNOWN: tuple[type[Command], ...] = (
@@ -211,11 +228,16 @@ KNOWN: tuple[type[Command], ...] = (
 _MODELS = {model.command_type: model for model in KNOWN}
 
 
+def known(command_type: str) -> type[Command] | None:
+    """The model of a type that is listed."""
+    return _MODELS.get(command_type)
+
+
 def misfits(command_type: str, command: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What of a command cannot be right, as `{type, loc, msg}` each; nothing of a type that is not known. What was sent
     is not echoed.
     """
-    model = _MODELS.get(command_type)
+    model = known(command_type)
     if model is None:
         return []
     try:
@@ -228,17 +250,35 @@ def misfits(command_type: str, command: Mapping[str, Any]) -> list[dict[str, Any
     return []
 
 
+def held_by(command_type: str) -> tuple[DeviceType, ...]:
+    """What a command of this type moves; nothing of a type that is not known."""
+    model = known(command_type)
+    return () if model is None else model.holds
+
+
 def catalogue_table() -> str:
     """Every known type, as the Markdown table of the guide."""
-    rows = ["| `command_type` | | members | does |", "|---|---|---|---|"]
+    rows = ["| `command_type` | | members | moves | does |", "|---|---|---|---|---|"]
     for model in KNOWN:
         members = "; ".join(_member(name, info) for name, info in model.model_fields.items())
         origin = "published" if model.published else "ours"
-        rows.append(f"| `{model.command_type}` | {origin} | {members or 'none'} | {_says(model)} |")
+        moves = ", ".join(f"`{part}`" for part in model.holds)
+        rows.append(f"| `{model.command_type}` | {origin} | {members or 'none'} | {moves} | {_says(model)} |")
     for part in (Target, OffsetPattern):
         members = "; ".join(_member(name, info) for name, info in part.model_fields.items())
-        rows.append(f"| ({_member_name(part)}) | | {members} | {_says(part)} |")
+        rows.append(f"| ({_member_name(part)}) | | {members} | | {_says(part)} |")
     return "\n".join(rows) + "\n"
+
+
+def catalogue_in_words() -> list[tuple[str, str, str]]:
+    """Every known type, and behind them the parts: name, what it does, members. For people, without markup."""
+    models: tuple[type[BaseModel], ...] = (*KNOWN, Target, OffsetPattern)
+    rows = []
+    for model in models:
+        name = model.command_type if issubclass(model, Command) else f"({_member_name(model)})"
+        members = "; ".join(_member(*field) for field in model.model_fields.items())
+        rows.append((name.replace("`", ""), _says(model), members.replace("`", "")))
+    return rows
 
 
 def _says(model: type[BaseModel]) -> str:

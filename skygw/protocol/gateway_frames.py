@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from skygw.ids import CallId, CommandId, DeviceUid, Epoch, OutboxUid, RegistryUid, SessionUid, TelescopeUid
+from skygw.ids import CallId, CommandId, DeviceUid, Epoch, OutboxUid, RegistryUid, SessionUid, TaskUid, TelescopeUid
 from skygw.protocol.frame import (
     MAX_SEQ,
     Counter,
@@ -50,6 +50,14 @@ class LeaseEnd(StrEnum):
     BROKEN = "broken"
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
+
+
+class TaskDirective(StrEnum):
+    """What the hub wants of a task that runs: `stop` ends it in order, `abort` at once."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    ABORT = "abort"
 
 
 class CancelMode(StrEnum):
@@ -98,8 +106,9 @@ class Nack(Frame):
 class EventCommand(Frame):
     """A command to run. `deadline_ms` is what remained of the caller's time at `t_ms`; the transit comes off it.
 
-    Without it (safing) the command is never late. `fence` is that of `fence_uid`, the telescope or device whose lease
-    it goes under; without `fence_uid` that of the device named, or else of the telescope.
+    Without it (safing) the command is never late. Up to `deadline_max_ms`, counted from `t_ms` too, the node may take
+    more time if it says so; without it nothing more. `fence` is that of `fence_uid`, the telescope or device whose
+    lease it goes under; without `fence_uid` that of the device named, or else of the telescope.
     """
 
     kind: Literal["event_command"] = "event_command"
@@ -110,6 +119,7 @@ class EventCommand(Frame):
     origin: OpaqueObject | None = None
     actor: OpaqueObject | None = None
     deadline_ms: Milliseconds | None = None
+    deadline_max_ms: Milliseconds | None = None
     epoch: EpochNumber
     t_ms: Milliseconds
     fence: Counter | None = None
@@ -136,6 +146,17 @@ class EventManualControlLease(Frame):
     on_expiry: OnExpiry | None = None
     deadman_ms: Milliseconds | None = None
     ended: LeaseEnd | None = None
+    t_ms: Milliseconds
+
+
+class EventTaskChanged(Frame):
+    """What the hub wants of a task has changed, at `t_ms`. Told again after a `welcome` for as long as it is wanted."""
+
+    kind: Literal["event_task_changed"] = "event_task_changed"
+    task_uid: TaskUid
+    telescope_uid: TelescopeUid | None = None
+    directive: TaskDirective
+    reason: ShortText | None = None
     t_ms: Milliseconds
 
 
@@ -267,6 +288,7 @@ GatewayFrame = (
     | Nack
     | EventCommand
     | EventManualControlLease
+    | EventTaskChanged
     | CancelCommand
     | QueryCommand
     | DirectRequest

@@ -60,11 +60,12 @@ class CommandStatus(StrEnum):
 
 
 class CanceledHow(StrEnum):
-    """How much of a canceled command had happened."""
+    """How a cancel met a command. With `not_cancelable` it goes on; with the others it has ended."""
 
     BEFORE_START = "before_start"
     INTERRUPTED = "interrupted"
     TOO_LATE = "too_late"
+    NOT_CANCELABLE = "not_cancelable"
 
 
 class Hello(Frame):
@@ -123,7 +124,9 @@ class PublishGap(Frame):
 
 
 class PublishCommandResult(Frame):
-    """A durable step in the life of a command. `deadline_ms` asks for more time."""
+    """A durable step in the life of a command. `deadline_ms` asks for more time: so much in all beyond the
+    `deadline_ms` that came with the command, and no further than its `deadline_max_ms`.
+    """
 
     kind: Literal["publish_command_result"] = "publish_command_result"
     seq: Seq

@@ -7,18 +7,22 @@ from typing import Any
 from skygw.errors import (
     BadResponse,
     Busy,
+    ConfigurationChanged,
     DeadlineExceeded,
+    DeviceBusy,
     Draining,
     Forbidden,
     GatewayError,
     IdReused,
     IllegalTransition,
+    InterlockActive,
     Internal,
     Invalid,
     LeaseExpired,
     LeaseHeld,
     LeaseRequired,
     LinkLost,
+    LocalControl,
     NodeFailed,
     NodeOffline,
     NodeRefused,
@@ -29,6 +33,7 @@ from skygw.errors import (
     StaleEpoch,
     StaleFence,
     StoreFailed,
+    TaskActive,
     TooLarge,
     Unauthenticated,
 )
@@ -47,11 +52,16 @@ STATUS: dict[type[GatewayError], int] = {
     NotFound: 404,
     NodeOffline: 503,
     Busy: 429,
+    DeviceBusy: 409,
     IdReused: 409,
     LeaseRequired: 409,
     LeaseHeld: 409,
     LeaseExpired: 409,
     StaleFence: 409,
+    LocalControl: 409,
+    InterlockActive: 409,
+    TaskActive: 409,
+    ConfigurationChanged: 409,
     IllegalTransition: 409,
     NodeRefused: 409,
     NodeFailed: 502,
@@ -67,30 +77,6 @@ STATUS: dict[type[GatewayError], int] = {
 }
 
 _AS_THE_NODE_SAYS = {ErrorCode.NOT_FOUND: 404, ErrorCode.INVALID: 422}
-
-
-WS_CODE: dict[type[GatewayError], ErrorCode] = {
-    Invalid: ErrorCode.INVALID,
-    Unauthenticated: ErrorCode.FORBIDDEN,
-    Forbidden: ErrorCode.FORBIDDEN,
-    NotFound: ErrorCode.NOT_FOUND,
-    NodeOffline: ErrorCode.CONFLICT,
-    Busy: ErrorCode.CONFLICT,
-    IdReused: ErrorCode.CONFLICT,
-    LeaseRequired: ErrorCode.CONFLICT,
-    LeaseHeld: ErrorCode.CONFLICT,
-    LeaseExpired: ErrorCode.CONFLICT,
-    StaleFence: ErrorCode.CONFLICT,
-    IllegalTransition: ErrorCode.CONFLICT,
-    RateLimited: ErrorCode.CONFLICT,
-    StaleEpoch: ErrorCode.CONFLICT,
-}
-"""What a WebSocket says of an error; everything else is `internal`."""
-
-
-def ws_code_of(error: GatewayError) -> ErrorCode:
-    """The nearest listed ancestor of the error's type decides."""
-    return next((WS_CODE[kind] for kind in type(error).__mro__ if kind in WS_CODE), ErrorCode.INTERNAL)
 
 
 def status_of(error: GatewayError) -> int:

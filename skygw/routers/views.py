@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import trio
 
 from skygw.control.direct_rpc import CallRecord
-from skygw.control.ledger import ENDS, CommandRecord, CommandState
+from skygw.control.ledger import Caller, CommandRecord
+from skygw.control.receipts import Receipt
 from skygw.errors import GatewayError
 from skygw.ids import CommandId
 from skygw.nodes.connection_registry import Memory
@@ -18,15 +19,17 @@ from skygw.routers.problems import problem_body
 from skygw.routers.schemas import (
     CallerView,
     CallView,
+    CancelView,
     CloseView,
     CommandView,
+    FenceView,
     NodeView,
-    Receipt,
     RefusalView,
     StreamView,
     TransitionView,
     ValidationView,
 )
+from skygw.routers.schemas import Receipt as ReceiptView
 from skygw.telemetry.retained import PUBLISHED_BY_NODES, RetainedValues
 
 
@@ -106,9 +109,13 @@ def command_view(record: CommandRecord, *, duplicate: bool = False) -> CommandVi
         proof=_opaque(record.proof),
         canceled=record.canceled,
         epoch=record.epoch,
+        fence=None
+        if record.fence is None or record.fence_uid is None
+        else FenceView(uid=record.fence_uid, fence=record.fence),
         trace_id=record.trace_id,
         created_at=record.created_at,
         deadline_at=record.deadline_at,
+        deadline_max_at=record.deadline_max_at,
         ended_at=record.ended_at,
         recorded_late=record.recorded_late,
         duplicate=duplicate,
@@ -118,11 +125,19 @@ def command_view(record: CommandRecord, *, duplicate: bool = False) -> CommandVi
                 state=step.state,
                 hop=step.hop,
                 detail=step.detail,
-                by=None if step.by is None else CallerView(service=step.by.service, actor=step.by.actor),
+                by=None if step.by is None else _caller_view(step.by),
             )
             for step in record.transitions
         ],
+        cancels=[
+            CancelView(at=request.at, mode=request.mode, grace_s=request.grace_s, by=_caller_view(request.by))
+            for request in record.cancels
+        ],
     )
+
+
+def _caller_view(by: Caller) -> CallerView:
+    return CallerView(service=by.service, actor=by.actor)
 
 
 def validation_view(command_id: CommandId, refusals: Sequence[GatewayError], *, duplicate: bool) -> ValidationView:
@@ -142,35 +157,9 @@ def _opaque(text: str | None) -> Opaque | None:
     return None if text is None else Opaque(text, read_value(text))
 
 
-def receipt(record: CommandRecord, *, had_ended: bool) -> Receipt:
-    """What became of a cancel. `interrupted` is said only when a device was read back: drivers lie."""
-    said: str
-    if had_ended:
-        said = "already_ended"
-    elif record.state not in ENDS:
-        said = "unknown"
-    elif record.state is CommandState.CANCELED and record.canceled == "before_start":
-        said = "canceled_before_start"
-    elif record.state is CommandState.CANCELED and record.canceled == "interrupted":
-        said = "interrupted" if _read_back(record.proof) else "unknown"
-    elif record.state is CommandState.COMPLETED or record.canceled == "too_late":
-        said = "finished_anyway"
-    else:
-        said = "unknown"
-    return Receipt.model_validate(
-        {"command_id": record.command_id, "receipt": said, "state": record.state, "proof": _opaque(record.proof)}
-    )
-
-
-def _read_back(proof: str | None) -> bool:
-    """Whether every device in the proof was read back, and there is one."""
-    found = None if proof is None else read_value(proof)
-    devices = found.get("devices") if isinstance(found, dict) else None
-    return (
-        isinstance(devices, list)
-        and len(devices) > 0
-        and all(isinstance(device, dict) and device.get("basis") == "read_back" for device in devices)
-    )
+def receipt_view(command_id: CommandId, receipt: Receipt) -> ReceiptView:
+    """What became of a cancel."""
+    return ReceiptView(command_id=command_id, receipt=receipt.word, state=receipt.state, proof=_opaque(receipt.proof))
 
 
 def call_view(record: CallRecord) -> CallView:

@@ -54,6 +54,16 @@ WEATHER_UNSAFE = "weather_unsafe"
 WEATHER_UNKNOWN = "weather_unknown"
 
 
+KEPT = {"readout": "kept"}
+DISCARDED = {"readout": "discarded"}
+"""What becomes of an exposure that is ended before its frame is stored, also in the middle of its readout."""
+
+
+def what_is_left(command: dict[str, Any]) -> dict[str, Any]:
+    """What a command that was interrupted leaves behind, as its result says it."""
+    return DISCARDED if command.get("command_type") == "camera.exposure.start" else {}
+
+
 class ExecutionStatus(StrEnum):
     """How a command ended, in the words of a command result."""
 
@@ -163,6 +173,7 @@ class Site:
             by = preempted.by.command_id
             return Execution(
                 ExecutionStatus.CANCELED,
+                result=what_is_left(command),
                 proof=await prove(touched, self.clock, to_the_end=True),
                 error={
                     "code": "conflict",
@@ -271,7 +282,9 @@ class Site:
             case MountStop():
                 stop_each(Mount)
             case CameraExposureAbort():
+                discards = any(camera.takes_a_frame for camera in addressee.each(Camera))
                 stop_each(Camera)
+                return DISCARDED if discards else {}
             case FocuserStop():
                 stop_each(Focuser)
             case EnclosureStop():
@@ -323,7 +336,7 @@ class Site:
                 await telescope.filter_wheel.turn_to(order, slot)
 
         frame = await camera.expose(order, duration_s=asked.duration_s, binning=asked.binning, before=turn_wheel)
-        return asdict(frame)
+        return {**asdict(frame), **KEPT}
 
 
 def _rejected(refusal: Refused) -> Execution:

@@ -4,7 +4,7 @@ import math
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ from skygw.client.node import (
     monotonic_ms,
 )
 from skygw.ids import InstallId
+from skygw.protocol.interlocks import defies_interlock
 from skygw.protocol.node_frames import CanceledHow, CommandStatus
 from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.sim.blueprint import Layout
@@ -32,7 +33,7 @@ from skygw.sim.devices.device import Refused
 from skygw.sim.fault_proxy import FaultProxy
 from skygw.sim.faults import NodeFaults
 from skygw.sim.frame_store import FrameStore
-from skygw.sim.installation import Execution, Site
+from skygw.sim.installation import Execution, Site, what_is_left
 from skygw.sim.journal import Order
 from skygw.sim.line import Line
 from skygw.sim.operations import NodeOperations
@@ -113,12 +114,13 @@ class SimulatedNode:
         self._watch = None if self.weather is None else self._watch_over(self.weather)
         if self._watch is not None and site.enclosure in post.devices:
             site.why_shut = self._watch.why_shut
+        self._why_shut = site.why_shut if self._watch is None else self._watch.why_shut
         self.telemetry = NodeTelemetry(
             post,
             site,
             self.client,
             every_s=habits.snapshot_every_s,
-            why_shut=site.why_shut if self._watch is None else self._watch.why_shut,
+            why_shut=self._why_shut,
             note=self._note,
         )
         self.operations.register(self.client)
@@ -163,12 +165,14 @@ class SimulatedNode:
         problem = self._not_mine(command)
         if problem is not None:
             return CommandOutcome.rejected("not_found", problem)
+        interlock = self._why_shut()
+        if interlock is not None and defies_interlock(command.type):
+            return CommandOutcome.rejected("interlock_active", f"A shutdown interlock is active: {interlock}.")
         try:
             outcome = await self._execute(command)
-        except Exception:
-            raise
-        except BaseException:  # cancelled, which a nursery makes a group of
-            # Ended from outside: the site has stopped the hardware, and the hub is told what it reads now.
+        except* trio.Cancelled:
+            # Ended from outside: the site has stopped the hardware, and the hub is told what it reads now. It comes out
+            # of a nursery, where there is one for each task.
             with trio.move_on_after(READ_BACK_S, shield=True):
                 command.report(await self._interrupted(command))
             raise
@@ -191,7 +195,7 @@ class SimulatedNode:
         """To its end, to the caller's deadline, or to a cancel: in each case with what the devices say afterwards."""
         execution: Execution | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell_progress, command)
+            nursery.start_soon(self._tell_progress, command, nursery.cancel_scope)
             nursery.start_soon(self._cancel_when_asked, command, nursery.cancel_scope)
             nursery.cancel_scope.deadline = command.deadline
             execution = await self._site.execute(
@@ -207,9 +211,10 @@ class SimulatedNode:
         outcome = await self._interrupted(command)
         if command.cancel_requested.is_set():
             return outcome
-        return CommandOutcome.failed(
+        failed = CommandOutcome.failed(
             "deadline_exceeded", "The caller's time ran out; the hardware was stopped.", proof=outcome.proof
         )
+        return replace(failed, result=outcome.result)
 
     async def _cancel_when_asked(self, command: Command, work: trio.CancelScope) -> None:
         await command.cancel_requested.wait()
@@ -222,17 +227,22 @@ class SimulatedNode:
             )
         except Refused as refused:
             return CommandOutcome.rejected(refused.reason, str(refused))
-        return CommandOutcome.interrupted(proof=proof)
+        return CommandOutcome.interrupted(proof=proof, result=what_is_left(command.body.value) or None)
 
-    async def _tell_progress(self, command: Command) -> None:
+    async def _tell_progress(self, command: Command, work: trio.CancelScope) -> None:
+        """And asks for more time as soon as what is under way will not be done by the deadline."""
         while True:
             await trio.sleep(self._habits.progress_every_s)
-            holders = (device for device in self._site.devices.values() if device.holder == str(command.id))
+            holders = [device for device in self._site.devices.values() if device.holder == str(command.id)]
             known = [fraction for fraction in (device.fraction_done for device in holders) if fraction is not None]
             if not known:
                 continue
+            left = [seconds for seconds in (device.seconds_left for device in holders) if seconds is not None]
+            done_at = trio.current_time() + self._site.clock.trio_seconds(max(left, default=0.0))
+            done_at += self._habits.progress_every_s  # not to be on time by a hair
+            more_ms = math.ceil((done_at - command.deadline) * 1000) if done_at > command.deadline else None
             try:
-                await command.progress(min(known))
+                work.deadline = await command.progress(min(known), more_time_ms=more_ms)
             except sqlite3.Error as error:
                 # A disk that fails must not stop the telescope.
                 self._note(f"progress of {command.id} cannot be kept: {error}")

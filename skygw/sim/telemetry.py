@@ -75,6 +75,7 @@ class NodeTelemetry:
 
     def publish(self) -> None:
         """The state of everything that can be read; of the rest the hub sees that it is silent."""
+        self._client.set_local_control(self._site.local_control)
         said: dict[DeviceUid, dict[str, Any]] = {}
         for device in self._post.devices:
             try:

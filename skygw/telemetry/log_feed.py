@@ -35,7 +35,7 @@ class LogFeed:
     def __init__(self, source: EventLog) -> None:
         self.head = 0
         self.behind = 0
-        """How many events it found when it last looked, at most as many as it reads at once."""
+        """How many events it has found and not told yet, at most as many as it reads at once."""
         self._caught_up_at: float | None = None
         self._sure_until = -inf
         self._source = source
@@ -93,7 +93,8 @@ class LogFeed:
         events = await self._source.tail(self.head, max_bytes=FED_BYTES)
         self.behind = len(events)
         size = sum(len(event.data) + EVENT_OVERHEAD for event in events)
-        if size < FED_BYTES and len(events) < PAGE:
+        has_more = size >= FED_BYTES or len(events) >= PAGE
+        if not has_more:
             self._caught_up_at = asked_at
         for event in events:
             self._tell(event)
@@ -104,12 +105,13 @@ class LogFeed:
                     subscription.caught_up_to(self.head)
             if size >= FED_BYTES // 2:
                 await self._let_read()
-        else:
-            if asked_at >= self._sure_until:
-                await self._go_on_above_the_head()
-                self._sure_until = asked_at + POLL_S
+        elif asked_at >= self._sure_until:
+            await self._go_on_above_the_head()
+            self._sure_until = asked_at + POLL_S
+        if not has_more:
+            self.behind = 0
             with trio.move_on_after(POLL_S):
-                await self._wake.wait()
+                await self._wake.wait()  # set, if something was committed since it was asked
 
     async def _let_read(self) -> None:
         with trio.move_on_after(BREATH_S):

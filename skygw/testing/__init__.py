@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from skygw.client.control_lease import ControlLease
     from skygw.sim.station import Station
     from skygw.testing.gateway import TestGateway
 
-__all__ = ["gateway", "gateway_settings", "installation", "skygw_database"]
+__all__ = ["gateway", "gateway_settings", "installation", "lease", "skygw_database"]
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +51,13 @@ async def installation(gateway: "TestGateway", tmp_path_factory: pytest.TempPath
 
     async with open_installation(gateway, directory=tmp_path_factory.mktemp("installation")) as station:
         yield station
+
+
+@pytest.fixture
+async def lease(gateway: "TestGateway", installation: "Station") -> AsyncIterator["ControlLease"]:
+    """Control of the installation's telescope until the test ends: what moves anything shows its `lease_uid`."""
+    async with (
+        gateway.caller() as caller,
+        caller.lease(telescope_uid=installation.site.telescopes[0].uid) as held,
+    ):
+        yield held

@@ -13,6 +13,7 @@ import trio
 from skygw.app import Running, run
 from skygw.auth import development
 from skygw.auth.development import DevelopmentKey
+from skygw.client.caller import Caller
 from skygw.demo.records import provision_sites
 from skygw.demo.tokens import EVERY_SCOPE, node_token, node_tokens, service_token
 from skygw.ids import InstallId
@@ -66,6 +67,10 @@ class TestGateway:
         return httpx.AsyncClient(
             base_url=self.internal_url, headers={"Authorization": f"Bearer {token}"}, trust_env=False
         )
+
+    def caller(self, *, service: str = "tests", scopes: Collection[str] = EVERY_SCOPE) -> Caller:
+        """What a hub service on Trio embeds, let in: it also takes leases."""
+        return Caller(self.internal_url, self.service_token(service=service, scopes=scopes))
 
     def habits(self) -> NodeHabits:
         """How a simulated node reaches this gateway."""

@@ -9,6 +9,7 @@ PARTS = (
     "memory",
     "rpc",
     "out",
+    "commands",
     "subscriptions",
     "snapshots",
     "deliveries",
@@ -17,6 +18,8 @@ PARTS = (
     "resume",
 )
 TELEMETRY = frozenset({"subscriptions", "snapshots", "deliveries", "latency", "durable", "resume"})
+
+MIB = 1024 * 1024
 
 MESSAGE_BYTES = 200
 """The text of an echoed message."""
@@ -40,6 +43,9 @@ class Plan:
     subscribers: tuple[int, ...]
     idle_subscriptions: int
     missed_events: int
+    stops: int
+    """Of one site on each line, without anything else on the line and with so many bytes coming up."""
+    upload_bytes: int
 
 
 FULL = Plan(
@@ -53,6 +59,8 @@ FULL = Plan(
     subscribers=(10, 100),
     idle_subscriptions=2_000,
     missed_events=10_000,
+    stops=50,
+    upload_bytes=64 * MIB,
 )
 QUICK = Plan(
     repetitions=2,
@@ -65,6 +73,8 @@ QUICK = Plan(
     subscribers=(10, 100),
     idle_subscriptions=1_000,
     missed_events=10_000,
+    stops=15,
+    upload_bytes=64 * MIB,
 )
 TINY = Plan(
     repetitions=1,
@@ -77,5 +87,7 @@ TINY = Plan(
     subscribers=(5,),
     idle_subscriptions=20,
     missed_events=20,
+    stops=2,
+    upload_bytes=MIB // 4,
 )
 """For the smoke test: its numbers mean nothing."""

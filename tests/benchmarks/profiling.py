@@ -58,6 +58,8 @@ PARTS = (
 RULES = [(part, re.compile(pattern)) for part, pattern in PARTS]
 OTHER = "the rest"
 
+WHAT = ("echo", "rpc", "out", "snapshots", "arrays", "commands", "deliveries", "durable")
+
 Job = dict[str, Any]
 
 
@@ -87,6 +89,8 @@ async def busy_server(what: str, callers: int) -> AsyncIterator[tuple[int, Job]]
             elif what == "deliveries":
                 followed = nodes[: FULL.nodes // 10]
                 yield gateway.pid, gateway.job(do="deliveries", nodes=followed, subscribers=callers)
+            elif what == "commands":
+                yield gateway.pid, gateway.job(do="commands", nodes=nodes[:8], callers=callers)
             elif what == "durable":
                 yield gateway.pid, gateway.job(do="log lines", nodes=nodes[: FULL.nodes // 2])
             else:
@@ -133,7 +137,7 @@ def _part(frames: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.profiling", description=__doc__)
-    parser.add_argument("what", choices=["echo", "rpc", "out", "snapshots", "arrays", "deliveries", "durable"])
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("--callers", type=int, default=32, help="sockets, callers or subscribers at once")
     parser.add_argument("--raw", type=Path, help="keep the stacks in this file, as flame graphs are made of")
     arguments = parser.parse_args()

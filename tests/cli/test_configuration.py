@@ -2,6 +2,7 @@
 
 from ipaddress import ip_network
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -123,3 +124,16 @@ def test_a_named_file_that_is_missing_unreadable_or_not_toml_is_refused(tmp_path
     ):
         with pytest.raises(StartupError, match=why):
             load_settings(config=path)
+
+
+def test_what_a_service_may_act_on_is_a_table_in_the_file_and_json_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    of_file, of_variable, of_flag = (uuid4() for _ in range(3))
+    file = write(tmp_path / "s.toml", f'[service_telescopes]\nnight = ["{of_file}"]\n')
+    assert load_settings(config=file).service_telescopes == {"night": (of_file,)}
+    monkeypatch.setenv("SKYGW_SERVICE_TELESCOPES", f'{{"night": ["{of_variable}"]}}')
+    assert load_settings(config=file).service_telescopes == {"night": (of_variable,)}
+    flag = f'{{"day": ["{of_flag}"]}}'
+    assert load_settings({"service_telescopes": flag}, config=file).service_telescopes == {"day": (of_flag,)}
+    assert "each service once" in refusal(service_telescopes='{"day": [], "day": []}')

@@ -23,8 +23,8 @@ from skygw.errors import (
     Reached,
     Retry,
 )
-from skygw.ids import CommandId
-from skygw.protocol.gateway_frames import CancelMode
+from skygw.ids import CommandId, LeaseId, LeaseUid
+from skygw.protocol.gateway_frames import OnExpiry
 from tests.fakes.canned_http import CannedHttp, canned_http
 
 NODE = UUID(int=42)
@@ -139,12 +139,12 @@ async def test_the_nodes_own_word_is_in_its_refusal(http: CannedHttp) -> None:
 
 
 async def test_a_reason_without_a_type_keeps_its_word_and_the_gateways_advice(http: CannedHttp) -> None:
-    http.answer(409, {"detail": "held", "code": "lease_held", "outcome": "not_sent", "retry": "after"}, Retry_After="9")
+    http.answer(409, {"detail": "no", "code": "new_word", "outcome": "not_sent", "retry": "after"}, Retry_After="9")
     async with Caller(http.base_url, "t") as caller:
         with pytest.raises(OtherRefusal) as caught:
             await caller.nodes()
 
-    assert (caught.value.code, caught.value.retry_after_s, retry_of(caught.value)) == ("lease_held", 9.0, Retry.AFTER)
+    assert (caught.value.code, caught.value.retry_after_s, retry_of(caught.value)) == ("new_word", 9.0, Retry.AFTER)
 
 
 @pytest.mark.parametrize(
@@ -181,26 +181,34 @@ async def test_only_a_connection_never_made_says_that_nothing_was_sent(http: Can
     assert refused.value.outcome is Outcome.NOT_SENT
 
 
-async def test_commands_are_sent_with_what_was_given_and_nothing_else(http: CannedHttp) -> None:
-    command_id = CommandId(uuid4())
-    http.answer(202, {"state": "accepted"})
-    http.answer(200, {"receipt": "interrupted"})
-    async with Caller(http.base_url, "t") as caller:
-        record = await caller.command(
-            {"command_type": "mount.stop"}, command_id=command_id, telescope_uid=NODE, wait_s=1.5
-        )
-        receipt = await caller.cancel(command_id, mode=CancelMode.IMMEDIATE)
+async def test_a_service_without_a_loop_takes_renews_shows_and_releases_a_lease_itself(http: CannedHttp) -> None:
+    lease_id, lease_uid = LeaseId(uuid4()), LeaseUid(uuid4())
+    for _ in range(4):
+        http.answer(200, {"id": str(lease_id)})
 
-    assert record == {"state": "accepted"}
-    assert receipt == {"receipt": "interrupted"}
-    assert http.bodies == [
-        {
-            "telescopeUid": str(NODE),
-            "commandId": str(command_id),
-            "command": {"command_type": "mount.stop"},
-            "waitS": 1.5,
-        },
-        {"mode": "immediate"},
+    def work() -> None:
+        with BlockingCaller(http.base_url, "t") as caller:
+            caller.acquire_lease(lease_uid, duration_s=60, device_uid=NODE, on_expiry=OnExpiry.STOP)
+            caller.renew_lease(lease_id, lease_uid)
+            caller.command(
+                {"command_type": "enclosure.close"},
+                command_id=CommandId(uuid4()),
+                device_uid=NODE,
+                lease_uid=lease_uid,
+            )
+            caller.release_lease(lease_id, lease_uid)
+
+    await trio.to_thread.run_sync(work)
+
+    mine = {"leaseUid": str(lease_uid)}
+    acquired, renewed, commanded, released = http.bodies
+    assert acquired == {**mine, "deviceUid": str(NODE), "durationS": 60, "onExpiry": "stop"}
+    assert (renewed, commanded["leaseUid"], released) == (mine, str(lease_uid), mine)
+    assert [head.split()[1] for head in http.heads] == [
+        "/internal/leases",
+        f"/internal/leases/{lease_id}/renew",
+        "/internal/commands",
+        f"/internal/leases/{lease_id}/release",
     ]
 
 

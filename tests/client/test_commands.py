@@ -1,7 +1,7 @@
 """Commands on a node over a real socket: once, kept, cancelled, refused when late, and a stop past everything."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -21,6 +21,7 @@ from skygw.protocol.gateway_frames import (
     QueryCommand,
 )
 from skygw.protocol.limits import MIB
+from skygw.protocol.never_received import says_never_received
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, Error, Ping, Pong, PublishCommandResult
 from tests.client.conftest import MakeConfig, running
 from tests.fakes.gateway import FakeGateway, FakeSession
@@ -90,14 +91,19 @@ async def test_a_repeated_command_id_runs_once_also_after_a_restart_of_the_progr
     assert after_restart.result == again.result
 
 
+@pytest.mark.parametrize("in_a_nursery", [False, True])
 async def test_a_command_cut_off_by_the_end_of_the_program_is_told_as_failed(
-    gateway: FakeGateway, make_config: MakeConfig
+    gateway: FakeGateway, make_config: MakeConfig, in_a_nursery: bool
 ) -> None:
     client = NodeClient(make_config())
 
     @client.command_handler
     async def handle(command: Command) -> CommandOutcome:
-        await trio.sleep_forever()
+        async with AsyncExitStack() as stack:
+            if in_a_nursery:
+                nursery = await stack.enter_async_context(trio.open_nursery())
+                nursery.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
         raise AssertionError
 
     async with running(client):
@@ -458,13 +464,15 @@ async def test_what_became_of_a_command_is_told_however_long_the_disk_takes(
         assert (await session.ended_command(order.command_id)).status == "completed"
 
 
-async def test_a_question_about_commands_is_answered_for_those_that_are_known(
+async def test_a_question_is_answered_with_the_last_word_and_an_id_that_never_came_is_used_up_by_it(
     gateway: FakeGateway, make_config: MakeConfig
 ) -> None:
     client = NodeClient(make_config())
+    runs: list[CommandId] = []
 
     @client.command_handler
     async def handle(command: Command) -> CommandOutcome:
+        runs.append(command.id)
         return CommandOutcome.completed()
 
     async with running(client):
@@ -473,10 +481,121 @@ async def test_a_question_about_commands_is_answered_for_those_that_are_known(
         order = session.command(SLEW)
         await session.say(order)
         first = await session.ended_command(order.command_id)
-        await session.say(QueryCommand(command_ids=(CommandId(uuid4()), order.command_id)))
+        strange = session.command(SLEW)
+        await session.say(QueryCommand(command_ids=(strange.command_id, order.command_id)))
+        never = await session.ended_command(strange.command_id)
         again = await session.ended_command(order.command_id)
+        await session.say(strange)
+        refused = await session.ended_command(strange.command_id)
+    after = NodeClient(make_config())
+    after.command_handler(handle)
+    async with running(after):
+        session = await gateway.accept()
+        await session.welcome(acked_seq=refused.seq)
+        for body in (SLEW, STOP):
+            await session.say(session.command(body, command_id=strange.command_id))
+            assert says_never_received(await session.ended_command(strange.command_id))
 
-    assert again.seq == first.seq + 1
+    assert (never.seq, again.seq) == (first.seq + 1, first.seq + 2)
+    assert again.status == "completed"
+    assert says_never_received(never)
+    assert says_never_received(refused)
+    assert runs == [order.command_id]
+
+
+async def test_what_runs_is_not_told_as_never_received(
+    gateway: FakeGateway, make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = NodeClient(make_config())
+    started, may_end = trio.Event(), trio.Event()
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        if command.safing:
+            started.set()
+            await may_end.wait()
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        slew = session.command(SLEW)
+        await session.say(slew)
+        await session.ended_command(slew.command_id)
+        assert client._outbox is not None
+        client._outbox._journal._connection.execute("PRAGMA query_only = ON")  # nothing of the stop is written down
+        stop = session.command(STOP)
+        await session.say(stop)
+        await started.wait()
+        with trio.fail_after(10):
+            while "runs unrecorded" not in caplog.text:  # noqa: ASYNC110 - a log has no events
+                await trio.sleep(0.01)
+        client._outbox._journal._connection.execute("PRAGMA query_only = OFF")
+        await session.say(QueryCommand(command_ids=(stop.command_id, slew.command_id)))
+        await session.ended_command(slew.command_id)  # the question is answered
+        may_end.set()
+        result = await session.ended_command(stop.command_id)
+
+    assert result.status == "completed"
+
+
+async def test_more_time_is_taken_up_to_what_the_caller_allows_and_told_in_all(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+    moved: list[int] = []
+    holds: list[int] = []
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        first = command.deadline
+        for more_ms in (20_000, None, 20_000, 20_000):
+            moved.append(round(await command.progress(0.5, more_time_ms=more_ms) - first))
+            holds.append(round(command.deadline - first))
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        allowed = session.command(SLEW, deadline_ms=10_000, deadline_max_ms=40_000)
+        await session.say(allowed)
+        await session.ended_command(allowed.command_id)
+        nothing_more = session.command(SLEW, deadline_ms=10_000)
+        await session.say(nothing_more)
+        await session.ended_command(nothing_more.command_id)
+    told = [frame for frame in session.heard if isinstance(frame, PublishCommandResult) and frame.progress is not None]
+
+    assert moved == holds == [20, 20, 30, 30, 0, 0, 0, 0]
+    assert [frame.deadline_ms for frame in told] == [20_000, None, 30_000, None, None, None, None, None]
+
+
+async def test_what_cannot_be_canceled_says_so_and_comes_to_its_end(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+    started, may_end = trio.Event(), trio.Event()
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        command.cancelable = False
+        started.set()
+        await may_end.wait()
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        await started.wait()
+        await session.say(cancel(session, order.command_id, CancelMode.IMMEDIATE))
+        while (said := await session.hear(PublishCommandResult)).canceled is None:
+            pass
+        may_end.set()
+        result = await session.ended_command(order.command_id)
+
+    assert (said.status, said.canceled) == (CommandStatus.RUNNING, CanceledHow.NOT_CANCELABLE)
+    assert (result.status, result.canceled) == (CommandStatus.COMPLETED, None)
 
 
 async def test_a_handler_that_raises_or_answers_nonsense_ends_its_command_and_nothing_else(

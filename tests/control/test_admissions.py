@@ -189,7 +189,7 @@ async def test_a_command_whose_admission_was_in_doubt_is_sent_by_its_repeat(
     event = await link.hear_next(EventCommand)
     assert event.command_id == order.command_id
     await flushed(gateway)
-    assert gateway.ledger.states(order.command_id) == [S.RECEIVED, S.RECEIVED, S.WRITTEN]
+    assert gateway.ledger.states(order.command_id) == [S.RECEIVED, S.EXPIRED, S.RECEIVED, S.WRITTEN]
     assert gateway.ledger.rows[order.command_id].epoch == event.epoch
 
 

@@ -280,18 +280,24 @@ async def test_what_older_sessions_carried_and_has_no_end_is_unknown(commands: C
     for state, record in records.items():
         record.state = state
         await commands.admit(record)
+    followed = a_command(install_id, created_at=now)
+    await commands.admit(followed)
     current, stranger = a_command(install_id, created_at=now), a_command(created_at=now)
     current.state = stranger.state = CommandState.WRITTEN
     current.epoch = Epoch(5)
     await commands.admit(current)
     await commands.admit(stranger)
-    lost = {CommandState.WRITTEN, CommandState.ACCEPTED, CommandState.RUNNING}
-    asked = await commands.lose_before(install_id, Epoch(5))
+    lost = {CommandState.RECEIVED, CommandState.WRITTEN, CommandState.ACCEPTED, CommandState.RUNNING}
+    asked = await commands.lose_before(install_id, Epoch(5), followed=[followed.command_id])
     assert set(asked) == {records[state].command_id for state in lost | {CommandState.UNKNOWN}}
     for state, record in records.items():
         stored = await stored_of(commands, record)
         assert stored.state is (CommandState.UNKNOWN if state in lost else state)
         assert [step.state for step in stored.transitions[1:]] == (["unknown"] if state in lost else [])
+        if state in lost:
+            ended = state is CommandState.RECEIVED
+            assert ("the gateway ended" if ended else "a newer session") in (stored.transitions[1].detail or "")
+    assert await stored_of(commands, followed) == followed
     assert await commands.get(current.command_id) == current
     assert await commands.get(stranger.command_id) == stranger
 

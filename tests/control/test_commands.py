@@ -28,7 +28,6 @@ from skygw.errors import (
 )
 from skygw.ids import CommandId, TelescopeUid
 from skygw.nodes.link import LAST_WORDS_S
-from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import NOT_ITS
 from skygw.nodes.session import SessionRules
 from skygw.protocol.close_codes import CloseCode
@@ -36,7 +35,7 @@ from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventC
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, Ping, PublishCommandResult
 from tests.fakes.memory_database import MemoryDatabase
-from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
+from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order, fill_data_lane
 
 Clock = trio.testing.MockClock
 S = CommandState
@@ -81,7 +80,7 @@ async def test_a_command_climbs_from_received_to_completed_and_the_ledger_has_ev
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
     gateway, site, link = await running(nursery)
-    order = command_order(site, origin=Opaque('{"a":  1.0}', {"a": 1.0}), actor={"uid": "u", "kind": "user"})
+    order = command_order(site, origin=Opaque('{"a":  1.0}', {"a": 1.0}))
     record, duplicate = await gateway.commands.submit(order)
     assert not duplicate
     event = await link.hear_next(EventCommand)
@@ -403,7 +402,7 @@ async def test_a_stop_overtakes_what_waits(autojump_clock: Clock, nursery: trio.
     gateway, site, link = await running(nursery)
     await stuck(gateway, site, link)
     for _ in range(20):
-        await gateway.commands.submit(command_order(site, {"command_type": "camera.exposure.start"}))
+        await gateway.commands.submit(command_order(site, {"command_type": "mountain.climb"}))
     order = command_order(site, STOP)
     await gateway.commands.submit(order)
     link.flow()
@@ -508,8 +507,7 @@ async def test_a_stop_passes_whatever_refuses_other_commands(
         await link.hear_next(EventToken)
     if hindrance == "full data lane":
         link.stall()
-        while session.has_room(400):
-            session.put(Lane.DATA, Ping(id="x" * 250))
+        fill_data_lane(session)
     order = command_order(site, STOP, traceparent="nonsense" if hindrance == "bad trace" else None)
     await gateway.commands.submit(order)
     link.flow()

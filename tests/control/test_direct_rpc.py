@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import trio
@@ -29,7 +28,6 @@ from skygw.errors import (
     Retry,
 )
 from skygw.ids import CallId, RequestId
-from skygw.nodes.outbox import Lane
 from skygw.nodes.session import SessionRules
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.frame import Frame
@@ -37,7 +35,7 @@ from skygw.protocol.gateway_frames import DirectCancel, DirectCredit, DirectRequ
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import DirectResponseChunk, DirectResponseEnd, Ping
 from tests.fakes.answers import chunk_of, end_of, error_of, start_of, whole_answer
-from tests.fakes.rooms import Gateway, PlayedLink, Site, direct_order
+from tests.fakes.rooms import Gateway, PlayedLink, Site, direct_order, fill_data_lane
 
 Clock = trio.testing.MockClock
 Script = Callable[[CallId], Sequence[Any]]
@@ -607,8 +605,8 @@ async def test_more_calls_than_a_node_may_have_are_busy_and_leave_the_others_alo
 ) -> None:
     gateway, site, link = await connected(nursery, SessionRules(max_calls=2))
     async with trio.open_nursery() as callers:
-        for _ in range(2):
-            callers.start_soon(got, gateway, direct_order(site))
+        for service in ("one", "another"):
+            callers.start_soon(got, gateway, direct_order(site, service=service))
         requests = [await link.hear_next(DirectRequest) for _ in range(2)]
         with pytest.raises(Busy) as caught:
             await got(gateway, direct_order(site))
@@ -684,9 +682,7 @@ async def test_in_the_grace_time_of_a_token_direct_requests_are_refused(
 async def test_a_data_lane_that_is_full_is_busy(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     gateway, site, link = await connected(nursery)
     link.stall()
-    session = gateway.session(site)
-    while session.has_room(400):
-        session.put(Lane.DATA, DirectCancel(id=CallId(uuid4()), reason="x" * 250))
+    fill_data_lane(gateway.session(site))
     with pytest.raises(Busy) as caught:
         await got(gateway, direct_order(site, operation="x" * 100))
     assert caught.value.outcome is Outcome.NOT_SENT

@@ -19,14 +19,17 @@ from skygw.control.lease import (
     LeaseWish,
     Place,
     Terms,
+    WhileTask,
     digest,
 )
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.order import CommandOrder
+from skygw.control.running_tasks import RunningTask, RunningTasks
 from skygw.database.leases import PgLeases
 from skygw.database.node_sessions import NodeSessions
 from skygw.database.pool import open_loop_and_database
-from skygw.database.provision import NewDevice, NewObservatory, NewTelescope, provision
+from skygw.database.provision import NewDevice, NewInstrument, NewObservatory, NewTelescope, provision
+from skygw.database.running_tasks import PgRunningTasks
 from skygw.errors import (
     Forbidden,
     GatewayError,
@@ -37,12 +40,14 @@ from skygw.errors import (
     NotFound,
     Outcome,
     StaleFence,
+    TaskActive,
 )
-from skygw.ids import CommandId, DeviceUid, InstallId, InstanceUid, LeaseId, LeaseUid, TelescopeUid
+from skygw.ids import CommandId, DeviceUid, InstallId, InstanceUid, LeaseId, LeaseUid, TaskUid, TelescopeUid
 from skygw.protocol.gateway_frames import LeaseEnd, OnExpiry
 from skygw.protocol.json_text import Opaque
 from skygw.resources import Resource, ResourceKind
 from tests.fakes.memory_leases import MemoryLeases
+from tests.fakes.memory_tasks import MemoryTasks
 from tests.fakes.ports import MemoryEpochs, Switch
 from tests.fakes.postgres import PostgresServer
 
@@ -61,7 +66,10 @@ class Hall:
         self.install_ids = [InstallId(uuid4()) for _ in range(3)]
         self.first, self.second = TelescopeUid(uuid4()), TelescopeUid(uuid4())
         self.mount, self.roof = DeviceUid(uuid4()), DeviceUid(uuid4())
+        self.instruments = {self.first: uuid4(), self.second: uuid4()}
         self.ledger: LeaseLedger
+        self.tasks: RunningTasks
+        self.platform: MemoryLeases | PostgresServer
         self.epochs: MemoryEpochs | NodeSessions
 
     @property
@@ -71,12 +79,15 @@ class Hall:
             self.observatory_uid,
             "O",
             (
-                NewTelescope(self.first, "1", (mount,), install_id=self.install_ids[0]),
-                NewTelescope(self.second, "2", (), install_id=self.install_ids[1]),
+                NewTelescope(self.first, "1", (mount,), self._imager(self.first), install_id=self.install_ids[0]),
+                NewTelescope(self.second, "2", (), self._imager(self.second), install_id=self.install_ids[1]),
             ),
             devices=(NewDevice(self.roof, "enclosure"),),
             install_id=self.install_ids[2],
         )
+
+    def _imager(self, telescope: TelescopeUid) -> tuple[NewInstrument]:
+        return (NewInstrument(self.instruments[telescope], "optical_imager"),)
 
     @property
     def places(self) -> list[Place]:
@@ -93,9 +104,43 @@ class Hall:
 
     # What tests do.
 
-    def wish(self, target: UUID, holder: Holder = ANNA, *, terms: Terms = TERMS) -> LeaseWish:
+    def wish(
+        self,
+        target: UUID,
+        holder: Holder = ANNA,
+        *,
+        terms: Terms = TERMS,
+        while_task: WhileTask = WhileTask.REFUSE,
+    ) -> LeaseWish:
         kind = ResourceKind.TELESCOPE if target in (self.first, self.second) else ResourceKind.DEVICE
-        return LeaseWish(target, kind, LeaseUid(uuid4()), holder, terms)
+        return LeaseWish(target, kind, LeaseUid(uuid4()), holder, terms, while_task)
+
+    def begin_task(self, telescope: TelescopeUid, status: str = "active") -> RunningTask:
+        task = RunningTask(TaskUid(uuid4()), telescope)
+        if isinstance(self.platform, PostgresServer):
+            with psycopg.connect(self.platform.owner_url) as connection:
+                connection.execute(
+                    "INSERT INTO observation_task (uid, task_type, status, instrument_id) "
+                    "SELECT %s, 'optical_imaging', %s, id FROM instrument WHERE uid = %s",
+                    [task.uid, status, self.instruments[telescope]],
+                )
+        elif status == "active":
+            self.platform.tasks.append(task)
+        return task
+
+    def end_task(self, task: RunningTask, status: str = "completed") -> None:
+        if isinstance(self.platform, PostgresServer):
+            with psycopg.connect(self.platform.owner_url) as connection:
+                connection.execute("UPDATE observation_task SET status = %s WHERE uid = %s", [status, task.uid])
+        else:
+            self.platform.tasks.remove(task)
+
+    async def in_the_way(
+        self, *, telescope: TelescopeUid | None = None, device: DeviceUid | None = None, kind: str = "mount.park"
+    ) -> RunningTask | None:
+        return await self.tasks.running(
+            telescope_uid=telescope, device_uid=device, moves_enclosure=kind.startswith("enclosure.")
+        )
 
     async def take(self, target: UUID, holder: Holder = ANNA, *, duration_s: float = 300.0) -> "Taken":
         wish = self.wish(target, holder, terms=replace(TERMS, duration_s=duration_s))
@@ -108,13 +153,8 @@ class Hall:
 
     async def admitted(
         self, target: UUID, caller: Holder = ANNA, *, lease: "Taken | LeaseUid | None" = None, kind: str = "mount.park"
-    ) -> tuple[UUID, int] | None:
-        """Under which fence a command goes that nobody needs a lease for."""
-        return await self._judged(target, caller, lease, kind, is_required=False)
-
-    async def _judged(
-        self, target: UUID, caller: Holder, lease: "Taken | LeaseUid | None", kind: str, *, is_required: bool
-    ) -> tuple[UUID, int] | None:
+    ) -> tuple[UUID, int]:
+        """Under which fence a command goes."""
         is_telescope = target in (self.first, self.second)
         order = CommandOrder(
             command_id=CommandId(uuid4()),
@@ -127,8 +167,8 @@ class Hall:
             timeout_s=10.0,
             lease_uid=lease.wish.lease_uid if isinstance(lease, Taken) else lease,
         )
-        fence = await LeaseGuard(self.ledger, is_required=is_required).admit(order, InstallId(uuid4()))
-        return None if fence is None else (fence.uid, fence.fence)
+        fence = await LeaseGuard(self.ledger).admit(order, InstallId(uuid4()))
+        return fence.uid, fence.fence
 
     async def lift(self, node: int, uid: UUID, fence: int) -> None:
         """A node says hello that remembers a higher fence than the ledger does."""
@@ -177,13 +217,15 @@ async def hall(request: pytest.FixtureRequest) -> AsyncIterator[Hall]:
         made.epochs = MemoryEpochs(switch)
         memory = MemoryLeases(switch, made.epochs.fences)
         memory.put(*made.places)
-        made.ledger = memory
+        made.ledger = made.platform = memory
+        made.tasks = MemoryTasks(memory, switch)
         yield made
         return
     server: PostgresServer = request.getfixturevalue("postgres")
     async with open_loop_and_database(server.gateway_url) as database:
         await provision(server.owner_url, [made.records])
         made.ledger, made.epochs = PgLeases(database), NodeSessions(database)
+        made.tasks, made.platform = PgRunningTasks(database), server
         yield made
 
 
@@ -474,10 +516,10 @@ async def test_a_command_goes_under_the_fence_of_its_lease_also_to_a_device_of_t
     assert await hall.admitted(hall.mount, lease=taken) == (hall.first, taken.lease.fence)
 
 
-async def test_what_nobody_holds_may_be_moved_without_a_lease_until_leases_are_required(hall: Hall) -> None:
-    assert await hall.admitted(hall.mount) is None
-    with pytest.raises(LeaseRequired):
-        await hall._judged(hall.mount, ANNA, None, "mount.park", is_required=True)
+async def test_what_nobody_holds_is_not_moved_without_a_lease_either(hall: Hall) -> None:
+    for target in (hall.first, hall.mount, hall.roof):
+        with pytest.raises(LeaseRequired, match="acquire it"):
+            await hall.admitted(target)
 
 
 @pytest.mark.parametrize(("caller", "refusal"), [(BERT, LeaseHeld), (ROBOT, LeaseHeld), (ANNA, LeaseRequired)])
@@ -509,6 +551,73 @@ async def test_a_lease_that_was_broken_opens_nothing_any_more(hall: Hall) -> Non
         await hall.admitted(hall.first, lease=taken)
 
 
+# Tasks.
+
+
+async def test_while_a_task_runs_nobody_gets_control_unless_told_what_becomes_of_it(hall: Hall) -> None:
+    task = hall.begin_task(hall.first)
+    for target in (hall.first, hall.roof):
+        with pytest.raises(TaskActive) as caught:
+            await hall.ledger.acquire(hall.wish(target))
+        assert caught.value.details == {"taskUid": str(task.uid), "telescopeUid": str(hall.first)}
+        assert caught.value.retry_after_s is not None
+    assert (await hall.take(hall.second)).lease.while_task is WhileTask.REFUSE
+    hall.end_task(task)
+    assert (await hall.take(hall.first)).lease.fence > 0
+
+
+@pytest.mark.parametrize("status", ["unassigned", "pending", "completed", "failed", "interrupted", "canceled"])
+async def test_only_a_task_that_runs_is_in_the_way(hall: Hall, status: str) -> None:
+    hall.begin_task(hall.first, status)
+    assert await hall.in_the_way(telescope=hall.first) is None
+    assert lease_of((await hall.ledger.acquire(hall.wish(hall.first)))[0]).holder == ANNA
+
+
+@pytest.mark.parametrize("while_task", [WhileTask.FINISH, WhileTask.INTERRUPT])
+async def test_a_lease_that_was_granted_meanwhile_says_what_it_waits_for_until_that_has_ended(
+    hall: Hall, while_task: WhileTask
+) -> None:
+    task = hall.begin_task(hall.first)
+    wish = hall.wish(hall.first, while_task=while_task)
+    granted, _ = await hall.ledger.acquire(wish)
+    lease = lease_of(granted)
+    assert (lease.while_task, granted.waits_for) == (while_task, task.uid)
+    with pytest.raises(LeaseHeld):
+        await hall.ledger.acquire(hall.wish(hall.first, BERT, while_task=WhileTask.INTERRUPT))
+    renewed = await hall.ledger.renew(lease.lease_id, LeaseProof(ANNA, wish.lease_uid), replace(TERMS, duration_s=900))
+    assert (lease_of(renewed).while_task, renewed.waits_for) == (while_task, task.uid)
+    hall.end_task(task, "interrupted")
+    [seen], _ = await hall.ledger.page(LeaseQuery(target=hall.first))
+    assert (lease_of(seen).while_task, seen.waits_for) == (while_task, None)
+
+
+async def test_a_task_is_in_the_way_of_its_telescope_its_devices_and_what_is_over_it(hall: Hall) -> None:
+    task = hall.begin_task(hall.second)
+    assert await hall.in_the_way(telescope=hall.second) == task
+    assert await hall.in_the_way(device=hall.roof) == task
+    assert await hall.in_the_way(telescope=hall.first, kind="enclosure.open") == task
+    assert await hall.in_the_way(telescope=hall.first) is None
+    assert await hall.in_the_way(device=hall.mount) is None
+    mine = hall.begin_task(hall.first)
+    assert await hall.in_the_way(device=hall.mount) == mine
+
+
+async def test_a_task_is_to_be_aborted_for_as_long_as_a_lease_that_holds_wants_it(hall: Hall) -> None:
+    task, other = hall.begin_task(hall.first), hall.begin_task(hall.second)
+    await hall.ledger.acquire(hall.wish(hall.second, BERT, while_task=WhileTask.FINISH))
+    assert await hall.tasks.to_abort([hall.first, hall.second]) == []
+    wish = hall.wish(hall.first, while_task=WhileTask.INTERRUPT)
+    granted, _ = await hall.ledger.acquire(wish)
+    assert await hall.tasks.to_abort([hall.first, hall.second]) == [task]
+    assert await hall.tasks.to_abort([hall.second]) == []
+    await hall.ledger.end(lease_of(granted).lease_id, Ending(LeaseEnd.RELEASED), LeaseProof(ANNA, wish.lease_uid))
+    assert await hall.tasks.to_abort([hall.first, hall.second]) == []
+    await hall.ledger.acquire(hall.wish(hall.roof, while_task=WhileTask.INTERRUPT))
+    assert set(await hall.tasks.to_abort([hall.first, hall.second])) == {task, other}
+    hall.end_task(task)
+    assert await hall.tasks.to_abort([hall.first, hall.second]) == [other]
+
+
 # Looked at.
 
 
@@ -531,6 +640,7 @@ def test_the_gateways_role_cannot_give_a_lease_to_another(postgres: PostgresServ
     for statement in (
         "UPDATE skygw.lease SET service = 'me'",
         "UPDATE skygw.lease SET fence = 0",
+        "UPDATE skygw.lease SET while_task = 'finish'",
         "UPDATE skygw.lease SET secret = '\\x00'",
         "DELETE FROM skygw.lease",
         "ALTER TABLE skygw.lease DISABLE TRIGGER log_lease",

@@ -24,7 +24,7 @@ ANNA = Holder("tests", "anna", "user")
 
 
 async def running(nursery: trio.Nursery) -> tuple[Gateway, Site, PlayedLink]:
-    gateway, site = Gateway(nursery, SessionRules(dead_after_s=inf)), Site()
+    gateway, site = Gateway(nursery, SessionRules(dead_after_s=inf), leased=False), Site()
     nursery.start_soon(gateway.leases.run)
     nursery.start_soon(gateway.commands.run)
     link = await gateway.connect(site)

@@ -61,7 +61,13 @@ def a_move() -> Move:
 
 
 def writer_of(ledger: PickyLedger) -> LedgerWriter:
-    return LedgerWriter(cast("CommandLedger", ledger), settled=lambda _: None, lost=lambda *_: None, spool=None)
+    return LedgerWriter(
+        cast("CommandLedger", ledger),
+        settled=lambda _: None,
+        lost=lambda *_: None,
+        followed=lambda _: (),
+        spool=None,
+    )
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -46,10 +46,11 @@ def files(folder: Path) -> list[Path]:
 
 
 def crash(spool: SafingSpool) -> None:
-    """What the kernel does at a kill: the lock goes, the file stays."""
-    assert spool._file is not None
-    os.close(spool._file)
-    spool._file = None
+    """What the kernel does at a kill: the lock goes, the file stays. A write that is under way would hold the lock."""
+    with spool._writing:
+        assert spool._file is not None
+        os.close(spool._file)
+        spool._file = None
 
 
 def states(record: CommandRecord) -> list[CommandState]:

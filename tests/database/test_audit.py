@@ -153,7 +153,8 @@ async def test_steps_and_reports_that_are_committed_at_once_seal_without_a_deadl
                 seq=1, kind=said.kind, text="", result=said, stream=StreamName.COMMAND_RESULT, data="{}"
             )
             await reports.commit(record.install_id, OutboxUid(uuid4()), [report])
-            await commands.lose_before(record.install_id, Epoch(9))
+            everything = [other.command_id for other in records]
+            await commands.lose_before(record.install_id, Epoch(9), followed=everything)
 
         async with trio.open_nursery() as nursery:
             for record in records:

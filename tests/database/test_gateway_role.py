@@ -52,7 +52,13 @@ MAY_NOT = {
     "keep all triggers from acting": "SET session_replication_role = replica",
     "drop the trigger of the audit": "DROP TRIGGER seal_command_transition ON skygw.command_transition",
     "seal with the owner's rights": "SELECT skygw.sealed_step(NULL, NULL, 1)",
-    "replace what seals": "CREATE OR REPLACE FUNCTION skygw.seal_command_transition() RETURNS trigger LANGUAGE plpgsql AS ''",  # noqa: E501
+    "replace what seals": "CREATE OR REPLACE FUNCTION skygw.seal_in_audit() RETURNS trigger LANGUAGE plpgsql AS ''",
+    "change a cancel": "UPDATE skygw.command_cancel SET mode = 'graceful'",
+    "delete a cancel": "DELETE FROM skygw.command_cancel",
+    "say when a cancel came among the steps": "INSERT INTO skygw.command_cancel (cancel_uid, command_id, ordinal, at, mode, service) VALUES (gen_random_uuid(), gen_random_uuid(), 1, now(), 'graceful', '')",  # noqa: E501
+    "count steps anew": "SELECT setval('skygw.command_transition_ordinal_seq', 1)",
+    "keep cancels out of the audit": "ALTER TABLE skygw.command_cancel DISABLE TRIGGER seal_command_cancel",
+    "seal a cancel with the owner's rights": "SELECT skygw.sealed_cancel(NULL, NULL, 1)",
     "delete a command": "DELETE FROM skygw.command",
     "change what a command was": "UPDATE skygw.command SET command = '{}'",
     "change who sent a command": "UPDATE skygw.command SET actor = NULL",

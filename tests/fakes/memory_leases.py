@@ -17,10 +17,12 @@ from skygw.control.lease import (
     Place,
     Standing,
     Terms,
+    WhileTask,
     digest,
     needs_of,
 )
 from skygw.control.lease_rules import check_renewal, granted_before, may_end, remains_of
+from skygw.control.running_tasks import RunningTask, task_active
 from skygw.errors import NotFound
 from skygw.ids import DeviceUid, LeaseId, TelescopeUid
 from skygw.resources import ResourceKind
@@ -36,6 +38,8 @@ class MemoryLeases:
         self.places: dict[UUID, Place] = {}
         self.fences: dict[UUID, int] = {} if fences is None else fences
         self.rows: dict[LeaseId, Lease] = {}
+        self.tasks: list[RunningTask] = []
+        """Those that run, the oldest first."""
         self._switch = switch
 
     def put(self, *places: Place) -> None:
@@ -48,18 +52,28 @@ class MemoryLeases:
         before = {uid: self._control(uid) for uid in around}
         if granted_before(wish, place, before) is not None:
             return before[wish.target], ()
+        if wish.while_task is WhileTask.REFUSE and (tasks := self.tasks_at(wish.target)):
+            raise task_active(tasks[0])
         self._clear(before[wish.target])
-        self._raise(wish.target)
+        self.grant(wish)
         if place.resource.kind is ResourceKind.TELESCOPE:
             for uid in place.neighbours:
                 lease = before[uid].lease
                 if lease is None or lease.ended_at is not None:
                     self._raise(uid)
+        after = {uid: self._control(uid) for uid in around}
+        return after[wish.target], [now for uid, now in after.items() if now.order != before[uid].order]
+
+    def grant(self, wish: LeaseWish) -> None:
+        """Unless it was granted before."""
+        if any(lease.secret == digest(wish.lease_uid) for lease in self.rows.values()):
+            return
+        self._raise(wish.target)
         now = _now()
         lease = Lease(
             lease_id=LeaseId(uuid4()),
             secret=digest(wish.lease_uid),
-            resource=place.resource,
+            resource=self._place(wish.target, wish.kind).resource,
             holder=wish.holder,
             terms=wish.terms,
             fence=self.fences[wish.target],
@@ -67,10 +81,9 @@ class MemoryLeases:
             acquired_at=now,
             expires_at=now + timedelta(seconds=wish.terms.duration_s),
             changed_at=now,
+            while_task=wish.while_task,
         )
         self.rows[lease.lease_id] = lease
-        after = {uid: self._control(uid) for uid in around}
-        return after[wish.target], [now for uid, now in after.items() if now.order != before[uid].order]
 
     async def renew(self, lease_id: LeaseId, proof: LeaseProof, terms: Terms | None) -> Control:
         await self._switch.asked()
@@ -144,6 +157,24 @@ class MemoryLeases:
         matching.sort(key=lambda control: (control.uid in around, control.held is not None, control.order))
         return Standing(needs_of(moved, map(self._control, around)), matching[-1] if matching else None)
 
+    def tasks_at(self, uid: UUID | None) -> list[RunningTask]:
+        """At a telescope, at the telescope of a device, or at those under a device that they share."""
+        place = None if uid is None else self.places.get(uid)
+        if place is None:
+            return []
+        own = place.resource.telescope_uid
+        telescopes = place.neighbours if own is None else (own,)
+        return [task for task in self.tasks if task.telescope_uid in telescopes]
+
+    def wants_aborted(self, task: RunningTask) -> bool:
+        """Whether the holder of a lease does."""
+        return any(
+            lease.while_task is WhileTask.INTERRUPT
+            and self._with(lease.resource.uid, lease).held is not None
+            and task in self.tasks_at(lease.resource.uid)
+            for lease in self.rows.values()
+        )
+
     def _place(self, uid: UUID | None, kind: ResourceKind) -> Place:
         place = None if uid is None else self.places.get(uid)
         if place is None or place.resource.kind is not kind:
@@ -162,7 +193,9 @@ class MemoryLeases:
 
     def _with(self, uid: UUID, lease: Lease | None) -> Control:
         left_s = 0.0 if lease is None else (lease.expires_at - _now()).total_seconds()
-        return Control(uid, self.fences.get(uid, 0), lease, left_s)
+        waiting = lease is not None and lease.while_task is not WhileTask.REFUSE and lease.ended_at is None
+        tasks = self.tasks_at(uid) if waiting else []
+        return Control(uid, self.fences.get(uid, 0), lease, left_s, tasks[0].uid if tasks else None)
 
     def _raise(self, uid: UUID) -> None:
         self.fences[uid] = self.fences.get(uid, 0) + 1

@@ -1,7 +1,7 @@
 """Memory twins of the ports: what a session and the commands need of the database and of the token's issuer."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -12,17 +12,23 @@ from skygw.control.ledger import (
     ENDS,
     MAX_ASKED,
     NEVER_WRITTEN,
+    CancelRequest,
     CommandQuery,
     CommandRecord,
     CommandState,
     Move,
     Transition,
+    deadline_with,
     may_move,
 )
+from skygw.control.safing_spool import ENDED_UNWRITTEN
 from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable, StoreFailed
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
-from skygw.nodes.ports import NOT_HELD, NOT_ITS, Claim, Direction, DurableReport
+from skygw.nodes.ports import NOT_HELD, NOT_ITS, NOT_KNOWN, Claim, Direction, DurableReport
+from skygw.protocol.json_text import read_value
+from skygw.protocol.never_received import says_never_received
 from skygw.protocol.node_frames import PublishCommandResult
+from skygw.protocol.safing import is_safing
 
 REMEMBERED = timedelta(days=30)
 """How long a node keeps outcomes."""
@@ -121,18 +127,30 @@ class MemoryCommands:
             trace_id=stored.trace_id,
             progress=stored.progress,
             transitions=[*stored.transitions, *row.transitions],
+            cancels=stored.cancels,
         )
         return True
 
-    async def lose_before(self, install_id: InstallId, epoch: Epoch) -> Sequence[CommandId]:
+    async def record_cancels(self, requests: Sequence[CancelRequest]) -> None:
+        await self._switch.asked()
+        for request in requests:
+            row = self.rows.get(request.command_id)
+            if row is not None and request not in row.cancels:
+                row.cancels.append(request)
+
+    async def lose_before(
+        self, install_id: InstallId, epoch: Epoch, *, followed: Collection[CommandId] = ()
+    ) -> Sequence[CommandId]:
         await self._switch.asked()
         mine = [row for row in self.rows.values() if row.install_id == install_id]
         now = datetime.now(UTC)
         for row in mine:
+            is_received = row.state is CommandState.RECEIVED
+            if is_received and row.command_id in followed:
+                continue
             if row.epoch is None or row.epoch < epoch:
-                self.step(
-                    row, Transition(now, CommandState.UNKNOWN, Hop.GATEWAY, "a newer session of the node has begun")
-                )
+                why = ENDED_UNWRITTEN if is_received else "a newer session of the node has begun"
+                self.step(row, Transition(now, CommandState.UNKNOWN, Hop.GATEWAY, why))
         unknown = [row for row in mine if row.state is CommandState.UNKNOWN and row.created_at > now - REMEMBERED]
         unknown.sort(key=lambda row: row.created_at, reverse=True)
         return [row.command_id for row in unknown][:MAX_ASKED]
@@ -147,6 +165,7 @@ class MemoryCommands:
         row.error = row.error if result.error is None else result.error.text
         row.proof = row.proof if result.proof is None else result.proof.text
         row.canceled = row.canceled if result.canceled is None else result.canceled.value
+        row.deadline_at = deadline_with(row, result.deadline_ms)
         self.step(row, Transition(datetime.now(UTC), CommandState(result.status.value), Hop.NODE))
 
     async def move(self, moves: Sequence[Move]) -> None:
@@ -194,7 +213,7 @@ class MemoryCommands:
 
 def copied(row: CommandRecord) -> CommandRecord:
     """Steps are frozen; what else a record holds is replaced, never changed."""
-    return replace(row, transitions=list(row.transitions))
+    return replace(row, transitions=list(row.transitions), cancels=list(row.cancels))
 
 
 class MemoryReports:
@@ -205,6 +224,8 @@ class MemoryReports:
         self.commits = 0
         self.cannot_hold: set[int] = set()
         """Reports that are refused for what is in them, by `seq`."""
+        self.known_epochs: dict[OutboxUid, int] = {}
+        """Since which session each memory is known; what is not listed always was."""
         self._switch = switch
         self._commands = commands
 
@@ -237,8 +258,18 @@ class MemoryReports:
             row = None if report.result is None else self._commands.rows.get(report.result.command_id)
             if row is not None and row.install_id != install_id:
                 return NOT_ITS
+            if row is not None and report.result is not None and not self._can_know(outbox_uid, row, report.result):
+                return NOT_KNOWN
         refused = any(report.seq in self.cannot_hold and report.nacked is None for report in reports)
         return NOT_HELD if refused else None
+
+    def _can_know(self, outbox_uid: OutboxUid, row: CommandRecord, result: PublishCommandResult) -> bool:
+        """Whether it can be said of this command that it never came."""
+        if row.state in ENDS or not says_never_received(result):
+            return True
+        kind = str(read_value(row.command).get("command_type", ""))
+        has_spoken = any(step.hop is Hop.NODE for step in row.transitions)
+        return not has_spoken and not is_safing(kind) and self.known_epochs.get(outbox_uid, 0) <= (row.epoch or 0)
 
 
 class MemoryTokens:

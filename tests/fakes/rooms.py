@@ -1,46 +1,62 @@
 """A gateway's rooms without doors: registry, sessions, direct requests and commands over memory links and twins."""
 
+from collections.abc import Collection, Mapping
+from itertools import count
 from time import time
 from typing import Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import trio
 
+from skygw.control.allow_list import AllowList
 from skygw.control.commands import CommandService
+from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
 from skygw.control.guards import Guards
-from skygw.control.lease import Place
+from skygw.control.lease import Holder, LeaseWish, Place, Terms
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
 from skygw.control.order import CommandOrder
+from skygw.control.running_tasks import TaskGuard
 from skygw.control.safing_spool import SafingSpool
+from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord
+from skygw.control.task_aborts import TaskAborts
+from skygw.errors import Busy
 from skygw.ids import (
     BootId,
     CommandId,
     DeviceUid,
     InstallId,
     InstanceUid,
+    LeaseUid,
     OutboxUid,
     RequestId,
     TelescopeUid,
 )
 from skygw.nodes.admission import Arrival, NodeDoor
 from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Binding, SessionPorts
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.protocol.frame import Frame
-from skygw.protocol.gateway_frames import Welcome
+from skygw.protocol.gateway_frames import OnExpiry, Welcome
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.node_frames import Hello, NodeType
+from skygw.protocol.node_frames import Hello, NodeType, Ping
 from skygw.resources import Resource, ResourceKind
 from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
 from tests.fakes.memory_database import MemoryDatabase
 from tests.fakes.memory_link import MemoryLink
 from tests.fakes.memory_log import MemoryLog
+from tests.fakes.memory_surveyor import MemorySurveyor
+from tests.fakes.memory_tasks import MemoryTasks
 from tests.fakes.ports import CountedMetrics, MemoryTokens
 
 FrameT = TypeVar("FrameT", bound=Frame)
+
+SERVICE = "tests"
+LASTING = Terms(1e8, 0.0, OnExpiry.FINISH)
+"""Longer than any test's clock runs."""
 
 
 class Site:
@@ -52,6 +68,9 @@ class Site:
         self.outbox_uid = OutboxUid(uuid4())
         self.telescope_uid = TelescopeUid(uuid4())
         self.device_uid = DeviceUid(uuid4())
+        self.lease_wish = LeaseWish(
+            self.telescope_uid, ResourceKind.TELESCOPE, LeaseUid(uuid4()), Holder(SERVICE), LASTING
+        )
         observatory_uid = uuid4()
         self.binding = Binding(
             install_id=self.install_id,
@@ -114,10 +133,16 @@ class Gateway:
         nursery: trio.Nursery,
         rules: SessionRules | None = None,
         *,
-        leases_required: bool = False,
+        leased: bool = True,
+        asks_for_leases: bool = True,
         spool: SafingSpool | None = None,
+        service_telescopes: Mapping[str, Collection[UUID]] | None = None,
         kept: MemoryDatabase | None = None,
     ) -> None:
+        """With `leased`, whoever sends a `command_order` has the lease of the site's telescope. Without
+        `asks_for_leases` anybody may move everything, as far as it is up to leases.
+        """
+        self._leased = leased
         kept = kept or MemoryDatabase()
         self.database = kept.switch
         self.registry = ConnectionRegistry()
@@ -133,16 +158,36 @@ class Gateway:
         self.command_outcomes: list[str] = []
         self.lease_database = kept.lease_switch
         self.lease_ledger = kept.leases
-        self.leases = LeaseService(ledger=self.lease_ledger, registry=self.registry, retained=self.snapshots)
+        self.surveyor = MemorySurveyor(self.database)
+        self.allowed = AllowList(service_telescopes or {}, self.surveyor)
+        self.tasks = MemoryTasks(self.lease_ledger, self.lease_database)
+        self.aborts = TaskAborts(tasks=self.tasks, registry=self.registry)
+        self.leases = LeaseService(
+            ledger=self.lease_ledger,
+            registry=self.registry,
+            retained=self.snapshots,
+            aborts=self.aborts,
+            allowed=self.allowed,
+        )
+        sites = SiteWord(self.snapshots, self.registry)
         self.commands = CommandService(
             registry=self.registry,
             ledger=self.ledger,
             controllers=self.controllers,
-            guards=Guards([LeaseGuard(self.lease_ledger, is_required=leases_required)]),
+            guards=Guards(
+                [
+                    self.allowed,
+                    *([LeaseGuard(self.lease_ledger)] if asks_for_leases else []),
+                    LocalControlGuard(sites),
+                    InterlockGuard(sites),
+                    TaskGuard(self.tasks),
+                    ConfigurationGuard(AnnouncedRevisions(self.registry)),
+                ]
+            ),
             finished=self.command_outcomes.append,
             spool=spool,
         )
-        self.rpc = DirectRpc(self.registry, metrics=self.metrics)
+        self.rpc = DirectRpc(self.registry, metrics=self.metrics, allowed=self.allowed)
         self.rules = rules or SessionRules()
         self.door = NodeDoor(
             registry=self.registry,
@@ -156,7 +201,7 @@ class Gateway:
                 results=self.commands,
                 metrics=self.metrics,
             ),
-            witnesses=[self.commands, self.leases],
+            witnesses=[self.commands, self.leases, self.aborts],
         )
         self._nursery = nursery
 
@@ -170,7 +215,10 @@ class Gateway:
         link = PlayedLink()
         self.controllers.of[site.telescope_uid] = site.install_id
         self.controllers.of[site.device_uid] = site.install_id
+        self.surveyor.know(site.binding)
         self.lease_ledger.put(*(Place(resource, ()) for resource in site.binding.resources.values()))
+        if self._leased:
+            self.lease_ledger.grant(site.lease_wish)
         arrival = Arrival(link=link, binding=site.binding, token_expires_at=time() + token_lasts_s, address="192.0.2.7")
         self._nursery.start_soon(self._serve, arrival, link)
         return link
@@ -211,8 +259,20 @@ def command_order(site: Site, command: dict[str, Any] | None = None, **changed: 
         "device_uid": None,
         "command": Opaque.of({"command_type": "mount.point", "target": {"ra": 10.0}} if command is None else command),
         "origin": None,
-        "service": "tests",
+        "service": SERVICE,
         "actor": None,
         "timeout_s": 60.0,
+        "lease_uid": site.lease_wish.lease_uid,
     }
     return CommandOrder(**{**members, **changed})
+
+
+def fill_data_lane(session: NodeSession) -> None:
+    """By many callers, until nobody finds room for a message of the usual size."""
+    for number in count():
+        try:
+            while True:
+                session.put(Lane.DATA, Ping(id="x" * 250), f"caller {number}")
+        except Busy as busy:
+            if "service" not in busy.details:
+                return

@@ -94,10 +94,16 @@ async def test_frames_held_beyond_their_deadline_are_refused_by_the_node_and_a_s
         caller = Service(gateway)
         [install_id] = installations(seed=30, count=1)
         [telescope_uid] = await make_known(gateway, [install_id])
+        lease = await caller.post("/internal/leases", {"telescopeUid": str(telescope_uid), "durationS": 600})
         read = {"operation": "device.read", "params": {}, "timeoutS": DEADLINE_S}
         order = {"telescopeUid": str(telescope_uid), "timeoutS": DEADLINE_S}
         slew_id, stop_id = str(uuid4()), str(uuid4())
-        slew = {**order, "commandId": slew_id, "command": {"command_type": "mount.point", "target": {}}}
+        slew = {
+            **order,
+            "commandId": slew_id,
+            "command": {"command_type": "mount.point", "target": {}},
+            "leaseUid": lease.json()["leaseUid"],
+        }
         stop = {**order, "commandId": stop_id, "command": {"command_type": "mount.stop"}}
 
         async with node_behind(url, gateway, install_id, tmp_path / "node") as site:

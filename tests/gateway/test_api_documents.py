@@ -44,7 +44,7 @@ async def test_real_answers_hold_against_the_document(postgres: PostgresServer, 
             "commandId": command_id,
             "command": {"command_type": "mount.track", "target": {}, "someKey": [1, None]},
             "origin": {"kind": "test"},
-            "actor": {"uid": "7", "kind": "user"},
+            "leaseUid": await world.control(),
             "waitS": 10,
         }
 

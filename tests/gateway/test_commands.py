@@ -13,7 +13,8 @@ import trio
 from skygw.ids import CommandId
 from skygw.nodes.ports import NOT_ITS
 from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, Nack, QueryCommand
-from skygw.protocol.node_frames import CommandStatus, PublishCommandResult
+from skygw.protocol.json_text import Opaque
+from skygw.protocol.node_frames import CanceledHow, CommandStatus, PublishCommandResult
 from tests.fakes.postgres import PostgresServer
 from tests.gateway.world import PATIENCE_S, Site, World, gateway
 
@@ -99,8 +100,9 @@ async def test_a_dry_run_says_all_that_would_refuse_and_sends_and_stores_nothing
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     async with gateway(postgres, tmp_path) as world:
+        lease = await world.control()
         wrong = {"command_type": "camera.exposure.start", "duration_s": -1}
-        dry = a_command(world, "mount.point", command=wrong, validateOnly=True)
+        dry = a_command(world, "mount.point", command=wrong, validateOnly=True, leaseUid=lease)
         answer = await world.ask("POST", "/internal/commands", dry)
         assert (answer.status_code, answer.json()["valid"]) == (200, False)
         unfit, offline = answer.json()["refusals"]
@@ -111,12 +113,14 @@ async def test_a_dry_run_says_all_that_would_refuse_and_sends_and_stores_nothing
         assert [refusal["code"] for refusal in answer.json()["refusals"]] == ["not_found"]
 
         async with world.node() as node:
-            dry = a_command(world, "mount.park", validateOnly=True, onCallerGone="cancel")
+            bare = await world.ask("POST", "/internal/commands", a_command(world, "mount.park", validateOnly=True))
+            assert [refusal["code"] for refusal in bare.json()["refusals"]] == ["lease_required"]
+            dry = a_command(world, "mount.park", validateOnly=True, onCallerGone="cancel", leaseUid=lease)
             answer = await world.ask("POST", "/internal/commands", dry)
             expected = {"commandId": dry["commandId"], "valid": True, "duplicate": False, "refusals": []}
             assert (answer.status_code, answer.json()) == (200, expected)
             assert (await world.ask("GET", f"/internal/commands/{dry['commandId']}")).status_code == 404
-            real = a_command(world, "mount.unpark")
+            real = a_command(world, "mount.unpark", leaseUid=lease)
             await world.ask("POST", "/internal/commands", real)
             assert str((await node.hear(EventCommand)).command_id) == real["commandId"]
             again = await world.ask("POST", "/internal/commands", {**real, "validateOnly": True})
@@ -129,13 +133,16 @@ async def test_a_command_is_canceled_when_its_caller_leaves_if_he_said_so(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     async with gateway(postgres, tmp_path) as world, world.node() as node:
-        kept = a_command(world, "mount.point", waitS=60)
-        left = a_command(world, "mount.point", waitS=60, onCallerGone="cancel")
+        lease = await world.control()
+        kept = a_command(world, "mount.point", waitS=60, leaseUid=lease)
+        left = a_command(world, "enclosure.open", waitS=60, onCallerGone="cancel", leaseUid=lease)
         for order in (kept, left):
             async with posted(world, order):
                 assert str((await node.hear(EventCommand)).command_id) == order["commandId"]
         canceled = await node.hear(CancelCommand)
         assert (str(canceled.command_id), canceled.mode) == (left["commandId"], CancelMode.GRACEFUL)
+        shown = (await world.ask("GET", f"/internal/commands/{left['commandId']}")).json()["cancels"]
+        assert [(one["mode"], one["by"]["service"]) for one in shown] == [("graceful", "tests")]
         for seq, order in enumerate((kept, left), start=1):
             status = CommandStatus.COMPLETED if order is kept else CommandStatus.CANCELED
             await node.say(PublishCommandResult(seq=seq, command_id=CommandId(UUID(order["commandId"])), status=status))
@@ -143,7 +150,7 @@ async def test_a_command_is_canceled_when_its_caller_leaves_if_he_said_so(
         assert await recorded(world, left["commandId"], "canceled")
 
         # Who waits to the end loses nothing.
-        stays = a_command(world, "mount.point", waitS=60, onCallerGone="cancel")
+        stays = a_command(world, "mount.point", waitS=60, onCallerGone="cancel", leaseUid=lease)
         async with trio.open_nursery() as nursery:
             answers = []
 
@@ -160,7 +167,7 @@ async def test_an_unknown_command_is_closed_by_a_word_that_names_who_gave_it(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     async with gateway(postgres, tmp_path) as world:
-        move = a_command(world, "mount.point")
+        move = a_command(world, "mount.point", leaseUid=await world.control())
         async with world.node() as node:
             await world.ask("POST", "/internal/commands", move)
             await node.hear(EventCommand)
@@ -218,7 +225,7 @@ async def test_results_that_are_not_the_nodes_to_say_or_go_backwards_change_noth
         world.node() as node,
         world.socket(token=world.node_token(stranger.install_id), hello=world.a_hello(stranger.install_id)) as other,
     ):
-        move = a_command(world, "mount.point")
+        move = a_command(world, "mount.point", leaseUid=await world.control())
         await world.ask("POST", "/internal/commands", move)
         command_id = (await node.hear(EventCommand)).command_id
         await other.greet()
@@ -235,12 +242,79 @@ async def test_results_that_are_not_the_nodes_to_say_or_go_backwards_change_noth
         assert [step["state"] for step in record["transitions"]] == ["received", "written", "running", "failed"]
 
 
+async def test_a_node_says_that_it_takes_more_time_and_that_it_cannot_be_canceled(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with gateway(postgres, tmp_path) as world, world.node() as node:
+        wrong = a_command(world, "mount.park", timeoutS=10, maxTimeoutS=9)
+        answer = await world.ask("POST", "/internal/commands", wrong)
+        assert (answer.status_code, "maxTimeoutS" in answer.text) == (422, True)
+        lease = await world.control()
+        move = a_command(world, "mount.point", timeoutS=10, maxTimeoutS=25, leaseUid=lease)
+        first = (await world.ask("POST", "/internal/commands", move)).json()
+        event = await node.hear(EventCommand)
+        assert event.deadline_ms is not None
+        assert event.deadline_max_ms == event.deadline_ms + 15_000
+        running, how = CommandStatus.RUNNING, CanceledHow.NOT_CANCELABLE
+        await node.say(PublishCommandResult(seq=1, command_id=event.command_id, status=running, deadline_ms=60_000))
+        await node.hear(Ack)
+        record = (await world.ask("GET", f"/internal/commands/{move['commandId']}")).json()
+        assert first["deadlineAt"] < record["deadlineAt"] == record["deadlineMaxAt"] == first["deadlineMaxAt"]
+
+        path, person = f"/internal/commands/{move['commandId']}/cancel", {"uid": "9", "kind": "user"}
+        receipts: list[dict[str, Any]] = []
+
+        async def cancel() -> None:
+            body = {"mode": "graceful", "graceS": 2.5, "actor": person, "waitS": 60}
+            receipts.append((await world.ask("POST", path, body)).json())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel)
+            await node.hear(CancelCommand)
+            await node.say(PublishCommandResult(seq=2, command_id=event.command_id, status=running, canceled=how))
+        assert (receipts[0]["receipt"], receipts[0]["state"]) == ("not_cancelable", "running")
+        await node.say(PublishCommandResult(seq=3, command_id=event.command_id, status=CommandStatus.COMPLETED))
+        record = await recorded(world, move["commandId"], "completed")
+        [kept] = record["cancels"]
+        assert (kept["mode"], kept["graceS"], kept["by"]) == ("graceful", 2.5, {"service": "tests", "actor": person})
+
+
+async def test_what_a_gateway_died_over_between_the_ledger_and_the_wire_is_asked_for_and_never_sent(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async with gateway(postgres, tmp_path) as world, world.node() as node:
+        site, epoch, outbox_uid = world.site, node.epoch, node.hello.outbox_uid
+        move = a_command(world, "mount.point", leaseUid=await world.control())
+        await world.ask("POST", "/internal/commands", move)
+        await node.hear(EventCommand)
+        await recorded(world, move["commandId"], "written")
+    with psycopg.connect(postgres.owner_url) as connection:  # as it would stand if it had died a moment earlier
+        connection.execute("UPDATE skygw.command SET state = 'received' WHERE command_id = %s", [move["commandId"]])
+    async with gateway(postgres, tmp_path) as world:
+        again = await world.ask("POST", "/internal/commands", move)
+        assert (again.json()["state"], again.json()["duplicate"]) == ("received", True)
+        hello = world.a_hello(site.install_id, last_epoch=epoch, outbox_uid=outbox_uid)
+        async with world.socket(token=world.node_token(site.install_id), hello=hello) as node:
+            await node.greet()
+            asked = await node.hear_one_of(QueryCommand, EventCommand)
+            assert isinstance(asked, QueryCommand)
+            [command_id] = asked.command_ids
+            await recorded(world, move["commandId"], "unknown")
+            error = Opaque.of({"reason": "never_received", "message": "It never came."})
+            never = PublishCommandResult(seq=1, command_id=command_id, status=CommandStatus.REJECTED, error=error)
+            await node.say(never)
+            record = await recorded(world, move["commandId"], "rejected")
+            assert [step["state"] for step in record["transitions"]][-2:] == ["unknown", "rejected"]
+            again = await world.ask("POST", "/internal/commands", move)
+            assert (again.json()["state"], again.json()["duplicate"]) == ("rejected", True)
+
+
 async def test_what_a_gateway_that_died_had_written_is_asked_for_by_the_next_one(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     async with gateway(postgres, tmp_path) as world, world.node() as node:
         site, epoch = world.site, node.epoch
-        move = a_command(world, "mount.point")
+        move = a_command(world, "mount.point", leaseUid=await world.control())
         assert (await world.ask("POST", "/internal/commands", move)).status_code == 202
         await node.hear(EventCommand)
         await recorded(world, move["commandId"], "written")

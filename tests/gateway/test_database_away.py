@@ -101,7 +101,7 @@ async def test_a_command_that_was_sent_is_not_denied_because_the_ledger_went_awa
     async with gateway(None, tmp_path) as world, world.node() as node:
         cluster = world.running.cluster
         assert cluster is not None
-        command = a_command(world, "mount.unpark", waitS=1.0)
+        command = a_command(world, "mount.unpark", waitS=1.0, leaseUid=await world.control())
 
         async def obey() -> None:
             event = await node.hear(EventCommand)

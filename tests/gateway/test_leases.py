@@ -91,7 +91,7 @@ async def test_who_comes_second_is_told_who_has_control_and_when_to_come_back(wo
         ({"telescopeUid": str(uuid4()), "durationS": 0}, "durationS"),
         ({"telescopeUid": str(uuid4()), "durationS": 10**6}, "durationS"),
         ({"telescopeUid": str(uuid4()), "onExpiry": "explode"}, "onExpiry"),
-        ({"telescopeUid": str(uuid4()), "whileTask": "interrupt"}, "whileTask"),
+        ({"telescopeUid": str(uuid4()), "whileTask": "explode"}, "whileTask"),
         ({"telescopeUid": str(uuid4()), "durationS": 10, "warnS": 20}, "body"),
         ({"telescopeUid": str(uuid4()), "leaseUid": "mine"}, "leaseUid"),
     ],
@@ -166,6 +166,11 @@ async def test_a_command_goes_under_the_fence_of_its_lease_and_after_the_node_kn
         assert (told.deadman_ms, told.on_expiry) == (15_000, "stop")
         sent = await node.hear(EventCommand)
         assert (sent.fence, sent.fence_uid) == (lease["fence"], world.site.telescope_uid)
+        record = await world.ask("GET", f"/internal/commands/{body['commandId']}")
+        assert record.json()["fence"] == {"uid": str(world.site.telescope_uid), "fence": lease["fence"]}
+        assert lease["leaseUid"] not in record.text
+        await world.ask("POST", "/internal/commands", stop := move(world, command={"command_type": "mount.stop"}))
+        assert (await world.ask("GET", f"/internal/commands/{stop['commandId']}")).json()["fence"] is None
 
 
 async def test_commands_without_the_lease_are_refused_and_use_no_id_up(world: World) -> None:
@@ -184,14 +189,15 @@ async def test_commands_without_the_lease_are_refused_and_use_no_id_up(world: Wo
         await world.ask("POST", f"{path}/release", {"leaseUid": lease["leaseUid"], "actor": ANNA})
         over = await world.ask("POST", "/internal/commands", move(world, leaseUid=lease["leaseUid"], actor=ANNA))
         assert problem(over) == (409, "lease_expired", "not_sent", "never")
-        taken = await world.ask("POST", "/internal/commands", wanted)
+        of_bert = await acquire(world, actor=BERT)
+        taken = await world.ask("POST", "/internal/commands", {**wanted, "leaseUid": of_bert["leaseUid"]})
         assert (taken.status_code, taken.json()["duplicate"]) == (202, False)
         sent = await node.hear(EventCommand)
-        assert (str(sent.command_id), sent.fence) == (wanted["commandId"], None)
+        assert (str(sent.command_id), sent.fence) == (wanted["commandId"], of_bert["fence"])
 
 
-async def test_where_leases_are_required_only_safing_goes_without(postgres: PostgresServer, tmp_path: Path) -> None:
-    async with gateway(postgres, tmp_path, leases_required=True) as world, world.node() as node:
+async def test_what_nobody_controls_is_not_moved_without_a_lease_either_and_only_safing_goes(world: World) -> None:
+    async with world.node() as node:
         refused = await world.ask("POST", "/internal/commands", move(world))
         assert problem(refused) == (409, "lease_required", "not_sent", "never")
         stop = move(world, command={"command_type": "mount.stop"})

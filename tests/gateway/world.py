@@ -185,10 +185,10 @@ class AnyWorld:
             now=time.time(),
         )
 
-    def service_token(self, *scopes: str) -> str:
+    def service_token(self, *scopes: str, service: str = "tests") -> str:
         return mint(
             self.key,
-            subject="tests",
+            subject=service,
             audience="sky-node-gateway-internal",
             scopes=scopes or ALL_SCOPES,
             lifetime_s=600,
@@ -201,6 +201,13 @@ class AnyWorld:
 
     async def direct(self, operation: str = "echo", params: Any = None, **members: Any) -> httpx.Response:
         return await self.ask("POST", self.direct_path, {"operation": operation, "params": params or {}, **members})
+
+    async def control(self) -> str:
+        """Takes control of the telescope for longer than a test lasts; the secret that every moving command shows."""
+        body = {"telescopeUid": str(self.site.telescope_uid), "durationS": 3_600}
+        answer = await self.ask("POST", "/internal/leases", body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["leaseUid"])
 
     async def node_view(self) -> dict[str, Any]:
         answer = await self.ask("GET", f"/internal/nodes/{self.site.install_id}")

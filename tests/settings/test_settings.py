@@ -1,7 +1,10 @@
 """The rules between settings, and what can be read from a valid set of them."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import ValidationError
@@ -187,3 +190,31 @@ def test_the_ways_to_write_a_database_url_are_taken(url: str) -> None:
 def test_an_ipv4_network_in_its_ipv6_clothes_is_the_ipv4_one() -> None:
     mapped: Any = "::ffff:10.0.0.0/104"
     assert [str(network) for network in Settings(internal_networks=mapped).internal_networks] == ["10.0.0.0/8"]
+
+
+TELESCOPE, OBSERVATORY = uuid4(), uuid4()
+
+
+@pytest.mark.parametrize("written", [json.dumps, lambda table: table], ids=["text", "table"])
+def test_what_a_service_may_act_on_is_a_list_of_uids_for_each(written: Callable[[object], Any]) -> None:
+    table = {"night": [str(TELESCOPE), str(OBSERVATORY)], "nobody": []}
+    assert Settings(service_telescopes=written(table)).service_telescopes == {
+        "night": (TELESCOPE, OBSERVATORY),
+        "nobody": (),
+    }
+    assert Settings().service_telescopes == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ('{"night": ["not a uid"]}', "UUID"),
+        (f'{{"night": "{TELESCOPE}"}}', "tuple"),
+        ('{"": []}', "at least 1 character"),
+        ('{"night": [], "night": []}', "each service once"),
+        ("[]", "dictionary"),
+        ("night", "JSON object"),
+    ],
+)
+def test_what_a_service_may_act_on_has_to_be_plain(value: Any, why: str) -> None:
+    assert why in refusal(service_telescopes=value)

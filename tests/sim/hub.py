@@ -1,7 +1,7 @@
 """Asks a gateway for things as a service of the hub does."""
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 import httpx
 
@@ -17,12 +17,29 @@ LONG_SLOWNESS = 1_000.0
 """A device this slow does not finish within a test."""
 
 
+async def control(hub: httpx.AsyncClient, station: Station) -> None:
+    """Takes control of the station's first telescope, for longer than a test lasts. The orders of this page show it."""
+    body = {
+        "telescopeUid": str(station.site.telescopes[0].uid),
+        "leaseUid": str(_lease_uid(station)),
+        "durationS": 3_600,
+    }
+    answer = await hub.post("/internal/leases", json=body)
+    assert answer.status_code == 201, answer.text
+
+
+def _lease_uid(station: Station) -> UUID:
+    """A secret of one's own may be any UUID: a test needs not carry it about."""
+    return uuid5(station.site.telescopes[0].uid, "lease")
+
+
 def order(station: Station, command: dict[str, Any], **more: Any) -> dict[str, Any]:
     """The body that sends `command` to the station's first telescope and waits for its end."""
     return {
         "telescopeUid": str(station.site.telescopes[0].uid),
         "commandId": str(uuid4()),
         "command": command,
+        "leaseUid": str(_lease_uid(station)),
         "waitS": 20,
         **more,
     }

@@ -9,6 +9,9 @@ import httpx
 import pytest
 import trio
 
+from skygw.client.control_lease import ControlLease
+from skygw.errors import LeaseRequired
+from skygw.ids import CommandId
 from skygw.sim.journal import Action, Entry, Order, movers_of
 from skygw.sim.sky import M13
 from skygw.sim.station import Station
@@ -163,6 +166,29 @@ async def test_two_operators_never_move_one_roof(station: Station, hub: httpx.As
     assert await moves("anna", other, "enclosure.close") == 200
     movers = movers_of(station.site.enclosure.uid, station.journal.entries())
     assert [people[mover] for mover in movers] == ["bert", "anna"]
+
+
+async def test_a_service_moves_a_shared_roof_by_its_own_lease_or_by_those_of_all_telescopes_under_it(
+    gateway: TestGateway, station: Station
+) -> None:
+    roof, telescopes = station.site.enclosure, [telescope.uid for telescope in station.site.telescopes]
+    async with gateway.caller() as caller:
+
+        async def moves(kind: str, lease: ControlLease) -> object:
+            record = await caller.command(
+                {"command_type": kind}, command_id=CommandId(uuid4()), device_uid=roof.uid, wait_s=10, lease=lease
+            )
+            return record["outcome"]
+
+        async with caller.lease(device_uid=roof.uid) as own:
+            opened = await moves("enclosure.open", own)
+        async with caller.lease(telescope_uid=telescopes[0]) as one:
+            with pytest.raises(LeaseRequired, match="does not reach"):
+                await moves("enclosure.close", one)
+            async with caller.lease(telescope_uid=telescopes[1]):
+                closed = await moves("enclosure.close", one)
+    assert (opened, closed) == ("succeeded", "succeeded")
+    assert len(movers_of(roof.uid, station.journal.entries())) == 2
 
 
 async def test_a_node_that_was_away_is_told_who_has_control_when_it_comes(

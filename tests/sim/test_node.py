@@ -4,7 +4,9 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -16,14 +18,16 @@ from skygw.sim.blueprint import draw_site
 from skygw.sim.journal import Action, effects_of
 from skygw.sim.station import Station, open_station
 from skygw.testing.gateway import TestGateway
-from tests.sim.hub import LONG_SLOWNESS, TRACK_M13, UNPARK, ask, order, send
+from tests.sim.hub import LONG_SLOWNESS, TRACK_M13, UNPARK, ask, control, order, send
 
 PATIENCE_S = 20.0
 
 
 @pytest.fixture
-async def hub(gateway: TestGateway) -> AsyncIterator[httpx.AsyncClient]:
+async def hub(gateway: TestGateway, installation: Station) -> AsyncIterator[httpx.AsyncClient]:
+    """Whoever has control of the installation's telescope."""
     async with gateway.client() as client:
+        await control(client, installation)
         yield client
 
 
@@ -76,7 +80,7 @@ async def test_progress_of_a_slow_slew_is_told_and_a_cancel_stops_it(
             await trio.sleep(0.02)
     assert record["state"] == "running"
 
-    receipt = (await hub.post(f"{path}/cancel", json={"waitS": 10, "mode": mode})).json()
+    receipt = (await hub.post(f"{path}/cancel", json={"mode": mode, "waitS": 10})).json()
 
     assert receipt["receipt"] == "interrupted"
     assert receipt["proof"]["devices"][0]["state"] == "stopped"
@@ -94,6 +98,55 @@ async def test_a_command_whose_time_runs_out_on_site_leaves_nothing_moving(
 
     assert (ended["state"], ended["error"]["reason"]) == ("failed", "deadline_exceeded")
     assert not mount.is_moving
+
+
+async def test_a_slew_that_takes_longer_than_it_was_given_asks_for_more_time_and_arrives(
+    hub: httpx.AsyncClient, installation: Station
+) -> None:
+    await send(hub, installation, UNPARK)
+    mount = installation.site.telescopes[0].mount
+    mount.faults.slow = 3.0
+
+    slewing = await send(hub, installation, TRACK_M13, timeoutS=1, maxTimeoutS=60, waitS=0)
+    ended = await send(hub, installation, TRACK_M13, commandId=slewing["commandId"], waitS=20)
+
+    assert ended["state"] == "completed", ended["error"]
+    assert slewing["deadlineAt"] < ended["deadlineAt"] <= ended["deadlineMaxAt"] == slewing["deadlineMaxAt"]
+    assert datetime.fromisoformat(ended["endedAt"]) > datetime.fromisoformat(slewing["deadlineAt"])
+
+
+@pytest.mark.parametrize("by", ["cancel", "camera.exposure.abort", "telescope.stop"])
+async def test_an_exposure_that_is_ended_says_that_its_readout_was_discarded(
+    hub: httpx.AsyncClient, installation: Station, by: str
+) -> None:
+    camera = installation.site.telescopes[0].camera
+    exposing = await send(hub, installation, {"command_type": "camera.exposure.start", "duration_s": 3600}, waitS=0)
+    path = f"/internal/commands/{exposing['commandId']}"
+    await until(lambda: camera.takes_a_frame)
+    if by == "cancel":
+        receipt = (await hub.post(f"{path}/cancel", json={"waitS": 10})).json()
+        assert receipt["receipt"] == "interrupted"
+    else:
+        stop = await send(hub, installation, {"command_type": by})
+        assert stop["result"] == ({"readout": "discarded"} if "abort" in by else None)
+    ended = (await hub.post("/internal/commands", json={**_again(exposing), "waitS": 10})).json()
+
+    assert (ended["state"], ended["result"]) == ("canceled", {"readout": "discarded"})
+    assert not camera.takes_a_frame
+    assert Action.FRAME_STORED not in [entry.action for entry in installation.journal.entries()]
+
+
+async def test_an_abort_without_an_exposure_has_nothing_to_discard(
+    hub: httpx.AsyncClient, installation: Station
+) -> None:
+    exposed = await send(hub, installation, {"command_type": "camera.exposure.start", "duration_s": 0})
+    aborted = await send(hub, installation, {"command_type": "camera.exposure.abort"})
+    assert (exposed["result"]["readout"], aborted["state"], aborted["result"]) == ("kept", "completed", None)
+
+
+def _again(record: dict[str, Any]) -> dict[str, Any]:
+    """The body that brings the same command again."""
+    return {name: record[name] for name in ("telescopeUid", "commandId", "command")}
 
 
 async def test_the_roof_obeys_the_telescope_below_it_and_the_observatory(
@@ -206,6 +259,7 @@ async def test_clocks_that_are_wrong_change_nothing(gateway: TestGateway, tmp_pa
             nursery.start_soon(station.run)
             with trio.fail_after(PATIENCE_S):
                 await station.wait_connected()
+            await control(hub, station)
             unparked = await send(hub, station, UNPARK, timeoutS=5)
             nursery.cancel_scope.cancel()
     assert unparked["outcome"] == "succeeded"

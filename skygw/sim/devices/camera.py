@@ -111,6 +111,20 @@ class Camera(Device):
             return None
         return min(1.0, (self._clock.elapsed() - shutter.started_at) / (shutter.ends_at - shutter.started_at))
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the frame is read out."""
+        self._catch_up()
+        if self._shutter is not None:
+            return self._shutter.ends_at + self._readout_s - self._clock.elapsed()
+        return None if self._reads_until is None else self._reads_until - self._clock.elapsed()
+
+    @property
+    def takes_a_frame(self) -> bool:
+        """Whether a stop would discard one."""
+        self._catch_up()
+        return self._shutter is not None or self._reads_until is not None
+
     async def expose(
         self,
         order: Order,

@@ -110,6 +110,11 @@ class Device(ABC):
         """How far the action under way is, 0 to 1; None if nobody can say."""
         return None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Simulated seconds that the action under way will still take; None if nobody can say."""
+        return None
+
     def stop(self, order: Order) -> None:
         """Stop whatever moves, now; not an error if nothing does."""
         if self.faults.deaf_to_stop:

@@ -57,6 +57,13 @@ class Mover(Device, Generic[P]):
             return None
         return min(1.0, (self._clock.elapsed() - self._journey.started_at) / self._journey.duration_s)
 
+    @property
+    def seconds_left(self) -> float | None:
+        self._catch_up()
+        if self._journey is None:
+            return None
+        return self._journey.started_at + self._journey.duration_s - self._clock.elapsed()
+
     @abstractmethod
     def _between(self, origin: P, goal: P, fraction: float) -> P: ...
 

@@ -122,7 +122,7 @@ def learn(link: Link, request: bytes, *, others: Mapping[int, Callable[[], None]
     for fd in (*bystanders, link.fd):
         poll.register(fd, select.EPOLLIN)
     link.sock.send(request)
-    while (answer := _whole_answer(link.unread)) is None:
+    while (answer := whole_answer(link.unread)) is None:
         events = poll.poll(PATIENCE_S)
         if not events:
             raise LoadBroken(f"no whole answer, only {bytes(link.unread[:200])!r}")
@@ -133,12 +133,13 @@ def learn(link: Link, request: bytes, *, others: Mapping[int, Callable[[], None]
                 link.receive()
     poll.close()
     link.unread.clear()
-    if not answer.startswith(b"HTTP/1.1 200"):
+    if not answer.startswith(b"HTTP/1.1 20"):
         raise LoadBroken(f"not the answer that is measured: {answer[:500]!r}")
     return answer
 
 
-def _whole_answer(unread: bytearray) -> bytes | None:
+def whole_answer(unread: bytearray) -> bytes | None:
+    """An HTTP answer with its head, or nothing while some of it is missing. Raises `LoadBroken`."""
     end = unread.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -147,3 +148,11 @@ def _whole_answer(unread: bytearray) -> bytes | None:
         raise LoadBroken(f"an answer without a length: {bytes(unread[:200])!r}")
     size = end + 4 + int(length[1])
     return bytes(unread) if len(unread) >= size else None
+
+
+def http_request(method: str, path: str, token: str, body: bytes = b"") -> bytes:
+    """A request of a service."""
+    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {token}\r\n"
+    if body:
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + body

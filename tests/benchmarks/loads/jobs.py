@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from tests.benchmarks.loads.asking import ask, learn
+from tests.benchmarks.loads.asking import ask, http_request, learn
+from tests.benchmarks.loads.commanding import command, commits
 from tests.benchmarks.loads.cpu import cpu_seconds
 from tests.benchmarks.loads.dialing import Dial, Link, LoadBroken, connect, dial, hang_up
-from tests.benchmarks.loads.nodes import AnsweringNode, node_dial
+from tests.benchmarks.loads.nodes import AnsweringNode, node_dial, telescope_uid
 from tests.benchmarks.loads.reporting import report
 from tests.benchmarks.loads.streaming import count, publish
 from tests.benchmarks.loads.subscribers import (
@@ -24,6 +25,8 @@ from tests.benchmarks.loads.subscribers import (
     time_deliveries,
 )
 from tests.benchmarks.wire import TEXT, message, upgrade
+
+LEASE_S = 3_600
 
 
 @contextmanager
@@ -81,13 +84,6 @@ def connects(job: dict[str, Any], held: list[Link]) -> dict[str, float]:
     links, took = dial(job["port"], dials)
     held += links
     return {"per_s": len(links) / took, "cpu_us": (cpu_seconds(job["server"]) - began) / len(links) * 1_000_000}
-
-
-def http_request(method: str, path: str, token: str, body: bytes = b"") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {token}\r\n"
-    if body:
-        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    return head.encode() + b"\r\n" + body
 
 
 def rpc(job: dict[str, Any]) -> dict[str, float]:
@@ -163,7 +159,43 @@ def puts(job: dict[str, Any]) -> dict[str, float]:
         return count(links, seconds=job["seconds"], server=job["server"])
 
 
+def commands(job: dict[str, Any]) -> dict[str, float]:
+    """Callers send commands to nodes, each under the lease of its telescope; both ends are in this process."""
+    install_ids = [install_id for install_id, _ in job["nodes"]]
+    with (
+        dialled(job["port"], [node_dial(*node) for node in job["nodes"]]) as nodes,
+        connected(job["http_port"], job["callers"]) as callers,
+    ):
+        leases = {install_id: take(callers[0], job["token"], install_id) for install_id in install_ids}
+        by_install = dict(zip(install_ids, nodes, strict=True))
+        secrets = {install_id: secret for install_id, (_, secret) in leases.items()}
+        limits = {"seconds": job["seconds"], "server": job["server"]}
+        figures = command(callers, by_install, secrets, token=job["token"], **limits)
+        for lease_id, secret in leases.values():
+            give_back(callers[0], job["token"], lease_id, secret)
+        return figures
+
+
+def take(caller: Link, token: str, install_id: str) -> tuple[str, str]:
+    """Takes control of the installation's telescope. Returns the lease's id and secret."""
+    body = {"telescopeUid": telescope_uid(install_id), "durationS": LEASE_S}
+    answer = learn(caller, http_request("POST", "/internal/leases", token, json.dumps(body).encode()))
+    lease = json.loads(answer.partition(b"\r\n\r\n")[2])
+    return lease["id"], lease["leaseUid"]
+
+
+def give_back(caller: Link, token: str, lease_id: str, secret: str) -> None:
+    body = json.dumps({"leaseUid": secret}).encode()
+    learn(caller, http_request("POST", f"/internal/leases/{lease_id}/release", token, body))
+
+
+def committed(job: dict[str, Any]) -> dict[str, float]:
+    return commits(job["url"], connections=job["connections"], seconds=job["seconds"])
+
+
 LOADS = {
+    "commands": commands,
+    "commits": committed,
     "echo": echo,
     "get": get,
     "rpc": rpc,

@@ -191,6 +191,7 @@ def draw(seed: int) -> History:
     for _ in range(chance.randint(6, 20)):
         step = _step(chance, chance.choices(kinds, weights)[0], orders, leases)
         if chance.random() < 0.1:
+            step = replace(step, number=step.number % len(orders))
             steps += [
                 replace(step, after_s=after_s, do=do, for_s=for_s) for after_s, do, for_s in chance.choice(SCENES)
             ]

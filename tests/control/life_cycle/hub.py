@@ -10,8 +10,9 @@ import trio
 
 from skygw.client.link import LinkEnded
 from skygw.control.lease import Holder, LeaseProof, LeaseWish, Terms
-from skygw.control.ledger import ENDS, Caller, CommandRecord, CommandState
+from skygw.control.ledger import ENDS, Caller, CommandRecord
 from skygw.control.order import CommandOrder
+from skygw.control.receipts import receipt_of
 from skygw.errors import GatewayError
 from skygw.ids import CommandId, InstallId, LeaseId, LeaseUid
 from skygw.nodes.admission import Arrival
@@ -20,7 +21,6 @@ from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.json_text import Opaque
 from skygw.resources import ResourceKind
-from skygw.routers.views import receipt
 from tests.control.life_cycle.history import LeasePlan, OrderPlan
 from tests.control.life_cycle.places import BINDINGS, CONTROLLERS, NAMES, PLACES
 from tests.control.life_cycle.story import Claim, Grant, Refusal, Story, Submission
@@ -70,7 +70,7 @@ class Hub:
         with process.scope:
             async with trio.open_nursery() as nursery:
                 process.nursery = nursery
-                process.rooms = Gateway(nursery, SessionRules(), leases_required=True, kept=self.database)
+                process.rooms = Gateway(nursery, SessionRules(), leased=False, kept=self.database)
                 nursery.start_soon(process.rooms.leases.run)
                 await nursery.start(process.rooms.commands.run)
                 process.is_up.set()
@@ -182,35 +182,37 @@ class Hub:
         async def ask(rooms: Gateway) -> None:
             try:
                 met = await rooms.commands.cancel(command_id, mode=mode, grace_s=grace_s, by=by)
-                if met.met == "before_start":
-                    said = Claim(
-                        command_id,
-                        trio.current_time(),
-                        CommandState.CANCELED,
-                        "before_start",
-                        receipt="canceled_before_start",
-                        is_of_no_record=met.record is None,
+                record = met.record
+                if met.met != "before_start" and record is not None and record.state not in ENDS:
+                    record = await rooms.commands.wait(command_id, wait_s, for_cancel=True)
+                said = receipt_of(met, record)
+                if record is not None and met.met != "before_start":
+                    self._told(record, receipt=said.word)
+                else:
+                    how = "before_start" if met.met == "before_start" else None
+                    self._story.claims.append(
+                        Claim(
+                            command_id,
+                            trio.current_time(),
+                            said.state,
+                            how,
+                            receipt=said.word,
+                            is_of_no_record=record is None,
+                        )
                     )
-                    self._story.claims.append(said)
-                elif met.record is not None:
-                    record = met.record
-                    if record.state not in ENDS:
-                        record = await rooms.commands.wait(command_id, wait_s)
-                    self._told(record, had_ended=met.met == "ended")
             except GatewayError:
                 return
 
         self.ask(ask)
 
-    def _told(self, record: CommandRecord, *, had_ended: bool | None = None) -> Claim:
-        said = receipt(record, had_ended=bool(had_ended))
+    def _told(self, record: CommandRecord, *, receipt: str | None = None) -> Claim:
         claim = Claim(
             record.command_id,
             trio.current_time(),
             record.state,
             record.canceled,
             read_back=record.proof is not None and '"read_back"' in record.proof,
-            receipt=None if had_ended is None else said.receipt,
+            receipt=receipt,
         )
         self._story.claims.append(claim)
         return claim

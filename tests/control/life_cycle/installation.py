@@ -21,9 +21,10 @@ from skygw.client.node import NodeClient
 from skygw.ids import CommandId, InstallId, InstanceUid
 from skygw.protocol.gateway_frames import LinkLossPolicy, OnExpiry
 from skygw.protocol.limits import MIB
+from skygw.protocol.never_received import says_never_received
 from tests.control.life_cycle.devices import Busy, Device
 from tests.control.life_cycle.places import BINDINGS, NAMES
-from tests.control.life_cycle.story import Call, Returned, Story
+from tests.control.life_cycle.story import NEVER_CAME, Call, Returned, Story
 from tests.control.life_cycle.wire import Wire
 
 T = TypeVar("T")
@@ -258,7 +259,7 @@ class Installation:
             unfinished = {report.command_id for report in journal.unfinished()}
             found = journal.begin_command
             return {
-                command_id: report.status.value
+                command_id: NEVER_CAME if says_never_received(report) else report.status.value
                 for command_id in journal.command_ids(at_most=1_000)
                 if command_id not in unfinished
                 for report in [found(command_id, ())]

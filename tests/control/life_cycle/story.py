@@ -11,6 +11,9 @@ from skygw.control.ledger import CommandState
 from skygw.errors import Outcome
 from skygw.ids import CommandId
 
+NEVER_CAME = "never came"
+"""What a node says of a command it was asked about and does not know."""
+
 
 @dataclass
 class Motion:

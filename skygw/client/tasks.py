@@ -1,0 +1,67 @@
+"""What the hub wants of the tasks that run here: its word reaches whoever runs them, and never waits in the reader."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from skygw.ids import TaskUid, TelescopeUid
+from skygw.protocol.gateway_frames import EventTaskChanged, TaskDirective
+
+log = logging.getLogger("skygw.client")
+
+MAX_WAITING = 256
+"""More than the tasks a telescope has at hand; 200 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChanged:
+    """A word of the hub's about a task. It may come twice; of a task that does not run it means nothing."""
+
+    task_uid: TaskUid
+    telescope_uid: TelescopeUid | None
+    directive: TaskDirective
+    reason: str | None
+
+
+TaskHandler = Callable[[TaskChanged], Awaitable[None]]
+
+
+class TaskNews:
+    """The newest word about each task. Belongs to the client and outlives its links; only `run` waits."""
+
+    def __init__(self, handler: TaskHandler | None) -> None:
+        self._handler = handler
+        self._waiting: dict[TaskUid, TaskChanged] = {}
+        self._at_work: set[TaskUid] = set()
+        self._more = trio.Event()
+
+    def take(self, frame: EventTaskChanged) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            log.warning("too much is said of tasks; passed over: %s of %s", frame.directive, frame.task_uid)
+            return
+        said = TaskChanged(frame.task_uid, frame.telescope_uid, frame.directive, frame.reason)
+        self._waiting[frame.task_uid] = said
+        self._more.set()
+
+    async def run(self) -> None:
+        """Calls the handler, for each task once at a time, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._more.wait()
+                self._more = trio.Event()
+                for uid in [uid for uid in self._waiting if uid not in self._at_work]:
+                    self._at_work.add(uid)
+                    nursery.start_soon(self._tell, self._waiting.pop(uid))
+
+    async def _tell(self, said: TaskChanged) -> None:
+        log.info("the hub says of the task %s: %s (%s)", said.task_uid, said.directive.value, said.reason)
+        try:
+            if self._handler is not None:
+                await self._handler(said)
+        except Exception:  # the handler is not ours: it ends this attempt and nothing else
+            log.exception("following what the hub says of a task failed")
+        finally:
+            self._at_work.discard(said.task_uid)
+            self._more.set()
