@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -260,7 +261,10 @@ class Session:
             self._arrivals.measure(frame.t_ms)
             self._or_busy(lambda: commands.take(frame, remaining_s=None), str(frame.command_id))
             return
-        remaining = self._judge(frame)
+        remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
+        judge = partial(self._judge, frame)
+        if not isinstance(remaining, TooLate):
+            remaining = judge() or remaining
         if isinstance(remaining, TooLate):
             refused = remaining
             log.warning("command refused: %s", refused.message, extra={"command_id": str(frame.command_id)})
@@ -269,22 +273,19 @@ class Session:
             )
             return
         remaining_s = remaining
-        self._or_busy(lambda: commands.take(frame, remaining_s=remaining_s), str(frame.command_id))
+        self._or_busy(lambda: commands.take(frame, remaining_s=remaining_s, judge=judge), str(frame.command_id))
 
-    def _judge(self, frame: EventCommand) -> float | TooLate | None:
-        """The seconds that remain (`None`: no deadline), or why this is not run, in the order of the protocol."""
-        remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
+    def _judge(self, frame: EventCommand) -> TooLate | None:
+        """Why this is not run, whatever time it has, in the order of the protocol."""
         if self._needs.is_locked_out():
             return TooLate("local_control", "Somebody on site has taken control: only a stop gets through.")
         uid = frame.fence_uid or frame.device_uid or frame.telescope_uid
-        if not isinstance(remaining, TooLate) and frame.fence is not None and uid is not None:
-            remaining = self._needs.leases.judge(uid, frame.fence) or remaining
-        if isinstance(remaining, TooLate):
-            return remaining
+        if frame.fence is not None and uid is not None and (stale := self._needs.leases.judge(uid, frame.fence)):
+            return stale
         mine, meant = self._needs.graph_revision, frame.graph_revision
         if mine is not None and meant is not None and mine != meant:
             return TooLate("configuration_changed", f"The hardware is at revision {mine} here, not at {meant}.")
-        return remaining
+        return None
 
     def _direct(self, frame: DirectRequest) -> None:
         remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
