@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from skygw.control.commands import Cancellation
+from skygw.control.cancels import Cancellation
 from skygw.control.ledger import ENDS, CommandRecord, CommandState
 from skygw.protocol.command_states import ReceiptWord
 from skygw.protocol.json_text import read_value

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from skygw.control.commands import Cancellation
+from skygw.control.cancels import Cancellation
 from skygw.control.ledger import CommandRecord, CommandState
 from skygw.control.receipts import receipt_of
 from skygw.ids import CommandId, DeviceUid, InstallId, TelescopeUid
