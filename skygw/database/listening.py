@@ -67,7 +67,7 @@ class Listening:
 
     async def _listen(self) -> None:
         terminated = trio.Event()
-        async with self._database.dedicated() as connection:
+        async with self._database.dedicated(f"listening to {self._channel}") as connection:
             try:
                 connection.add_termination_listener(lambda _: terminated.set())
                 with trio.fail_after(ANSWER_S):
