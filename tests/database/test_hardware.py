@@ -1,4 +1,4 @@
-"""Revisions of the hardware graph: one for each transaction that changes something for an observatory, in their order."""
+"""Revisions of the hardware graph: one for each transaction that changes what an observatory sees, in their order."""
 
 import json
 from collections.abc import AsyncIterator
@@ -100,8 +100,8 @@ async def test_resources_refer_to_each_other_by_uid(hub: Hub) -> None:
 
 async def test_columns_the_platform_adds_come_along_as_far_as_the_role_may_read_them(hub: Hub) -> None:
     hub.do(
-        "ALTER TABLE device ADD COLUMN serial_number text DEFAULT 'SN 7', ADD COLUMN backup_device_id int REFERENCES device,"
-        " ADD COLUMN last_service timestamptz DEFAULT '2026-11-22 03:00+02'",
+        "ALTER TABLE device ADD COLUMN serial_number text DEFAULT 'SN 7', "
+        "ADD COLUMN backup_device_id int REFERENCES device, ADD COLUMN last_service timestamptz DEFAULT '2026-11-22 03:00+02'",
         "ALTER TABLE ip_camera ADD COLUMN password text DEFAULT 'hunter2'",
         "REVOKE SELECT ON ip_camera FROM skynet_gateway",
         "GRANT SELECT (id, uid, name, telescope_id, observatory_id, is_deleted) ON ip_camera TO skynet_gateway",
@@ -178,16 +178,17 @@ async def test_a_device_that_moves_between_observatories_goes_here_and_comes_the
 
 
 async def test_many_rows_in_one_transaction_are_one_revision(hub: Hub) -> None:
-    heard: list[str] = []
-    more = trio.Event()
+    said, hearing = trio.open_memory_channel[str](100)
+    listens = trio.Event()
 
     async def began() -> None:
-        more.set()
+        await trio.lowlevel.checkpoint()
+        listens.set()
 
-    listening = Listening(hub.database, "skygw_graph", heard=heard.append, began=began, lost=lambda: None)
+    listening = Listening(hub.database, "skygw_graph", heard=said.send_nowait, began=began, lost=lambda: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listening.run)
-        await more.wait()
+        await listens.wait()
         with psycopg.connect(hub.owner_url) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO device (uid, name, device_type, observatory_id) "
@@ -196,12 +197,13 @@ async def test_many_rows_in_one_transaction_are_one_revision(hub: Hub) -> None:
                 [hub.here.observatory_uid],
             )
             cursor.executemany("UPDATE device SET name = 'x' WHERE id = %s", cursor.fetchall())
-        revision = (await hub.revisions())[0]
+        many = (await hub.revisions())[0]
+        hub.do("UPDATE device SET name = 'y' WHERE uid = %(uid)s", uid=hub.here.enclosure_uid)
+        one = (await hub.revisions())[0]
         with trio.fail_after(PATIENCE_S):
-            while f"{hub.here.observatory_uid} {revision}" not in heard:
-                await trio.sleep(0.01)
+            heard = [await hearing.receive(), await hearing.receive()]
         nursery.cancel_scope.cancel()
-    assert heard == [f"{hub.here.observatory_uid} {revision}"]
+    assert heard == [f"{hub.here.observatory_uid} {revision}" for revision in (many, one)]
     assert len(await hub.resources(hub.here.install_id)) > 2000
 
 

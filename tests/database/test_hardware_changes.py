@@ -16,9 +16,9 @@ from skygw.ids import InstallId
 from tests.fakes.hardware_records import TOLD_AS_A_WHOLE, TOLD_ONE_BY_ONE, Change, Hall
 from tests.fakes.postgres import PostgresServer
 
-STEPS = 60
+STEPS = 30
 WRITERS = 3
-ROUNDS = 20
+ROUNDS = 12
 
 Resources = dict[str, Any]
 
