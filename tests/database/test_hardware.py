@@ -101,7 +101,8 @@ async def test_resources_refer_to_each_other_by_uid(hub: Hub) -> None:
 async def test_columns_the_platform_adds_come_along_as_far_as_the_role_may_read_them(hub: Hub) -> None:
     hub.do(
         "ALTER TABLE device ADD COLUMN serial_number text DEFAULT 'SN 7', "
-        "ADD COLUMN backup_device_id int REFERENCES device, ADD COLUMN last_service timestamptz DEFAULT '2026-11-22 03:00+02'",
+        "ADD COLUMN backup_device_id int REFERENCES device, "
+        "ADD COLUMN last_service timestamptz DEFAULT '2026-11-22 03:00+02'",
         "ALTER TABLE ip_camera ADD COLUMN password text DEFAULT 'hunter2'",
         "REVOKE SELECT ON ip_camera FROM skynet_gateway",
         "GRANT SELECT (id, uid, name, telescope_id, observatory_id, is_deleted) ON ip_camera TO skynet_gateway",
