@@ -79,6 +79,18 @@ MAY_NOT = {
     "change what an instrument is made of": "DELETE FROM instrument_device",
     "change a constraint": "UPDATE operational_constraint SET name = ''",
     "change an observatory": "UPDATE observatory SET name = ''",
+    "change a site": "UPDATE site SET name = ''",
+    "change a filter": "UPDATE filter SET name = ''",
+    "change what a filter wheel has": "UPDATE filter_wheel_position SET position = 1",
+    "change a camera": "UPDATE ip_camera SET name = ''",
+    "set a revision of the graph": "UPDATE skygw.graph_revision SET revision = 1",
+    "forget a change of the graph": "DELETE FROM skygw.graph_change",
+    "note a change of the graph": "INSERT INTO skygw.graph_touch (kind, moved, renamed) VALUES ('everything', true, true)",  # noqa: E501
+    "ring for a revision": "INSERT INTO skygw.graph_alarm VALUES (true)",
+    "take the next revision": "SELECT skygw.next_graph_revision()",
+    "bump a revision": "SELECT skygw.bump_graph(1, '{1}', '{}')",
+    "install triggers of the graph": "SELECT skygw.install_graph_triggers()",
+    "keep changes out of the graph": "ALTER TABLE device DISABLE TRIGGER skygw_graph_update",
 }
 
 

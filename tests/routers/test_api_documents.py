@@ -12,6 +12,7 @@ from skygw.routers.command_socket import CommandSocketRouter
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.docs import DocsRouter, library
 from skygw.routers.event_streams import EVENT_STREAM_ROUTE
+from skygw.routers.hardware import HardwareRouter
 from skygw.routers.internal import InternalRouter
 from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
@@ -29,6 +30,7 @@ LIBRARY = library("1.2.3", None, None)
 NODE_ROUTERS: list[Router] = [
     HealthRouter(),
     NodeRouter(gate=NOTHING),
+    HardwareRouter(gate=NOTHING, hardware=NOTHING),
     SocketRouter(gate=NOTHING, door=NOTHING, registry=NOTHING, metrics=NOTHING),
 ]
 INTERNAL_ROUTERS: list[Router] = [
