@@ -1,0 +1,1 @@
+"""What installations observe, and bring: their tasks."""
