@@ -28,6 +28,10 @@ PLATFORM_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "device": ("id", "uid", "name", "device_type", "telescope_id", "observatory_id", "is_deleted"),
     "instrument": ("id", "uid", "name", "instrument_type", "configuration_version", "telescope_id", "is_deleted"),
     "instrument_device": ("instrument_id", "device_id"),
+    "site": ("id", "uid", "name", "observatory_id", "latitude", "longitude", "elevation", "is_deleted"),
+    "filter": ("id", "uid", "name", "is_deleted"),
+    "filter_wheel_position": ("id", "uid", "device_id", "position", "filter_id", "is_deleted"),
+    "ip_camera": ("id", "uid", "name", "telescope_id", "observatory_id", "is_deleted"),
     "observation_task": (
         "id",
         "uid",

@@ -1,1 +1,1 @@
-"""What installations observe, and bring: their tasks."""
+"""What installations ask and report over HTTP: services, with ports to where it is kept."""
