@@ -44,7 +44,7 @@ from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.retained_values import PgRetainedValues, next_era
 from skygw.database.running_tasks import PgRunningTasks
 from skygw.database.surveyor import PgSurveyor
-from skygw.database.task_board import PgTaskBoard
+from skygw.database.task_board import PgTaskBoard, hears_of_tasks
 from skygw.database.task_ledger import forget_reports
 from skygw.database.tasks import PgTasks
 from skygw.draining import Drained, drain
@@ -266,6 +266,7 @@ async def run(
             nursery.start_soon(leases.run)
             nursery.start_soon(aborts.run)
             nursery.start_soon(task_news.run)
+            nursery.start_soon(hears_of_tasks(database, task_news).run)
             nursery.start_soon(task_service.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))

@@ -30,6 +30,7 @@ from skygw.protocol.gateway_frames import (
     EventCommand,
     EventManualControlLease,
     EventTaskChanged,
+    EventTasksAvailable,
     EventToken,
     FollowedSnapshot,
     GatewayFrame,
@@ -216,6 +217,9 @@ class Session:
             case EventTaskChanged():
                 self._arrivals.measure(frame.t_ms)
                 self._needs.tasks.take(frame)
+            case EventTasksAvailable():
+                self._arrivals.measure(frame.t_ms)
+                self._needs.tasks.take_offer(frame)
             case CancelCommand():
                 self._arrivals.measure(frame.t_ms)
                 self._or_busy(lambda: self._needs.commands.cancel(frame), str(frame.command_id))
