@@ -19,8 +19,9 @@ from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
 from skygw.auth.networks import Network, client_address
 from skygw.control.allow_list import AllowList
 from skygw.control.commands import CommandService
-from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
+from skygw.control.configuration_guard import ConfigurationGuard
 from skygw.control.direct_rpc import DirectRpc
+from skygw.control.graph_news import GraphNews
 from skygw.control.guards import Guards
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
@@ -33,6 +34,8 @@ from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
 from skygw.database.event_log import PgEventLog
+from skygw.database.graph_feed import GraphFeed
+from skygw.database.hardware import PgHardware
 from skygw.database.installations import Installations
 from skygw.database.leases import PgLeases
 from skygw.database.log_keeping import keep_log
@@ -58,6 +61,7 @@ from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
+from skygw.observing.hardware import Hardware
 from skygw.observing.task_service import TaskService
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
@@ -70,6 +74,7 @@ from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
 from skygw.routers.event_streams import EventStreamRouter
 from skygw.routers.gates import InternalGate, NodeGate
+from skygw.routers.hardware import HardwareRouter
 from skygw.routers.internal import InternalRouter
 from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
@@ -147,6 +152,15 @@ async def run(
             ledger=lease_ledger, registry=registry, retained=hub.retained, aborts=aborts, allowed=allowed
         )
         sites = SiteWord(hub.retained, registry)
+        graphs = PgHardware(database)
+        graph_news = GraphNews(registry, count_loss=metrics.graph_feed_lost)
+        graph_feed = GraphFeed(
+            database,
+            graphs,
+            tell=graph_news,
+            connected=graph_news.connected,
+            look_every_s=settings.graph_look_s,
+        )
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
@@ -158,7 +172,7 @@ async def run(
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
                     TaskGuard(tasks),
-                    ConfigurationGuard(AnnouncedRevisions(registry)),
+                    ConfigurationGuard(graph_news),
                 ]
             ),
             finished=metrics.command_ended,
@@ -193,6 +207,7 @@ async def run(
             snapshots=hub.retained,
             streams=NodeStreams(hub),
             results=commands,
+            graph=graph_news,
             metrics=metrics,
         )
         witnesses: list[SessionWitness] = [commands, leases, aborts, task_news, hub]
@@ -203,6 +218,7 @@ async def run(
                 HealthRouter(),
                 NodeRouter(gate=node_gate),
                 TaskRouter(gate=node_gate, tasks=task_service),
+                HardwareRouter(gate=node_gate, hardware=Hardware(graphs)),
                 SocketRouter(gate=node_gate, door=door, registry=registry, metrics=metrics),
             ],
             count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
@@ -268,6 +284,8 @@ async def run(
             nursery.start_soon(task_news.run)
             nursery.start_soon(hears_of_tasks(database, task_news).run)
             nursery.start_soon(task_service.run)
+            nursery.start_soon(graph_feed.run)
+            nursery.start_soon(graph_news.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(forget_reports, database)
