@@ -21,6 +21,7 @@ async def test_a_run_yields_every_figure_for_our_servers_and_the_others(tmp_path
 
     measured = {figure.partition(",")[0] for figure in report.values}
     assert measured == {
+        "claims",
         "commands to their end",
         "connects",
         "deliveries to 5 subscribers",
