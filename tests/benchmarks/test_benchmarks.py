@@ -11,7 +11,7 @@ from tests.benchmarks.plan import PARTS, TINY
 from tests.benchmarks.report import OURS
 from tests.wire.samples import FILES, name_of
 
-OURS_ALONE = ("put and written", "commands to their end")
+OURS_ALONE = ("put and written", "commands to their end", "claims")
 """What nobody else does, or only in part."""
 
 
