@@ -2,8 +2,8 @@
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
@@ -11,12 +11,7 @@ from math import inf
 import trio
 
 from skygw import __version__
-from skygw.auth import audit_key, development
-from skygw.auth.authenticator import Authenticator
-from skygw.auth.introspection import Introspection
-from skygw.auth.issuer_http import open_issuer_client
-from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
-from skygw.auth.networks import Network, client_address
+from skygw.auth import audit_key
 from skygw.control.allow_list import AllowList
 from skygw.control.commands import CommandService
 from skygw.control.configuration_guard import ConfigurationGuard
@@ -25,6 +20,7 @@ from skygw.control.graph_news import GraphNews
 from skygw.control.guards import Guards
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
+from skygw.control.order import Budget
 from skygw.control.running_tasks import TaskGuard
 from skygw.control.safing_spool import SafingSpool
 from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord, StandingInterlocks
@@ -32,14 +28,14 @@ from skygw.control.task_aborts import TaskAborts
 from skygw.control.task_news import TaskNews
 from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
-from skygw.database.embedded import EmbeddedCluster, embedded_postgres
+from skygw.database.embedded import EmbeddedCluster
 from skygw.database.event_log import PgEventLog
 from skygw.database.graph_feed import GraphFeed
 from skygw.database.hardware import PgHardware
 from skygw.database.installations import Installations
 from skygw.database.leases import PgLeases
 from skygw.database.log_keeping import keep_log
-from skygw.database.migrate import pending, prepare_development
+from skygw.database.migrate import pending
 from skygw.database.node_reports import NodeReports
 from skygw.database.node_sessions import NodeSessions
 from skygw.database.platform import check_platform
@@ -52,6 +48,7 @@ from skygw.database.task_ledger import forget_reports
 from skygw.database.tasks import PgTasks
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
+from skygw.from_settings import database_url, listener_config, open_authenticator, own_cluster, session_rules
 from skygw.nodes.admission import NodeDoor, SessionWitness
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
@@ -65,11 +62,11 @@ from skygw.observing.hardware import Hardware
 from skygw.observing.task_service import TaskService
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
-from skygw.protocol.gateway_frames import LinkLossPolicy
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.readiness import database_check, loopback_check, not_draining, registry_check
 from skygw.resources import UNWANTED_REASONS
 from skygw.routers.apps import internal_app, node_app
+from skygw.routers.command_socket import CommandSocketRouter
 from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
 from skygw.routers.event_streams import EventStreamRouter
@@ -82,7 +79,6 @@ from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
 from skygw.routers.tasks import TaskRouter
 from skygw.routers.ws import SocketRouter
-from skygw.serving.config import ListenerConfig, TlsFiles
 from skygw.serving.listener import Listener
 from skygw.settings import Listener as ListenerName
 from skygw.settings import Settings
@@ -128,16 +124,16 @@ async def run(
             snapshot_refusals=UNWANTED_REASONS,
         )
         counting = ListenerMetrics(metrics)
-        node_listener = Listener.bind(_listener(settings, "node"), metrics=counting)
+        node_listener = Listener.bind(listener_config(settings, "node"), metrics=counting)
         stack.callback(node_listener.stop_accepting)
-        internal_listener = Listener.bind(_listener(settings, "internal"), metrics=counting)
+        internal_listener = Listener.bind(listener_config(settings, "internal"), metrics=counting)
         stack.callback(internal_listener.stop_accepting)
-        cluster = await stack.enter_async_context(_own_cluster(settings))
+        cluster = await stack.enter_async_context(own_cluster(settings))
         database = await stack.enter_async_context(
-            open_loop_and_database(_database_url(settings, cluster), failed=metrics.unhandled)
+            open_loop_and_database(database_url(settings, cluster), failed=metrics.unhandled)
         )
         if cluster is None:
-            await _check_database(_database_url(settings, cluster), database)
+            await _check_database(database_url(settings, cluster), database)
 
         # Services.
         registry = ConnectionRegistry()
@@ -191,7 +187,7 @@ async def run(
         rpc = DirectRpc(registry, metrics=metrics, allowed=allowed)
 
         # Doors.
-        authenticator, refreshing = await _authenticator(settings, installations, stack)
+        authenticator, refreshing = await open_authenticator(settings, installations, stack)
         node_gate = NodeGate(
             verifier=authenticator, directory=installations, trusted_proxies=settings.node_trusted_proxies
         )
@@ -200,7 +196,7 @@ async def run(
             networks=settings.internal_networks,
             trusted_proxies=settings.internal_trusted_proxies,
         )
-        rules = _rules(settings)
+        rules = session_rules(settings)
         ports = SessionPorts(
             reports=NodeReports(database, committed=hub.feed.poke),
             tokens=node_gate,
@@ -224,6 +220,8 @@ async def run(
             count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
             surprised=metrics.unhandled,
         )
+        command_budget = Budget(default_s=settings.command_timeout_s, max_s=settings.max_command_timeout_s)
+        direct_budget = Budget(default_s=settings.direct_timeout_s, max_s=settings.max_direct_timeout_s)
         internal_side = internal_app(
             [
                 HealthRouter(),
@@ -242,6 +240,18 @@ async def run(
                     internal_url=settings.internal_public_url,
                 ),
                 StreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
+                CommandSocketRouter(
+                    gate=internal_gate,
+                    hub=hub,
+                    commands=commands,
+                    leases=leases,
+                    rpc=rpc,
+                    registry=registry,
+                    directory=installations,
+                    metrics=metrics,
+                    command_budget=command_budget,
+                    direct_budget=direct_budget,
+                ),
                 LeaseRouter(gate=internal_gate, leases=leases),
                 InternalRouter(
                     gate=internal_gate,
@@ -252,8 +262,7 @@ async def run(
                     commands=commands,
                     snapshots=hub.retained,
                     start_drain=draining.set,
-                    default_command_timeout_s=settings.command_timeout_s,
-                    max_command_timeout_s=settings.max_command_timeout_s,
+                    budget=command_budget,
                 ),
             ],
             [
@@ -262,8 +271,7 @@ async def run(
                     rpc=rpc,
                     registry=registry,
                     directory=installations,
-                    default_timeout_s=settings.direct_timeout_s,
-                    max_timeout_s=settings.max_direct_timeout_s,
+                    budget=direct_budget,
                 ),
                 EventStreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
             ],
@@ -312,39 +320,7 @@ async def run(
             nursery.cancel_scope.cancel()
 
 
-# Settings become what each room takes.
-
-
-def _listener(settings: Settings, name: ListenerName) -> ListenerConfig:
-    files = settings.tls(name)
-    proxies = settings.node_trusted_proxies if name == "node" else settings.internal_trusted_proxies
-    return ListenerConfig(
-        name=name,
-        host=settings.node_host if name == "node" else settings.internal_host,
-        port=settings.node_port if name == "node" else settings.internal_port,
-        tls=None if files is None else TlsFiles(files.certificate, files.key, files.client_ca),
-        allow_cleartext=settings.allow_cleartext,
-        behind_tls_proxy=settings.behind_tls_proxy,
-        # The gate lets in no one else: a peer is a caller, or a proxy that is trusted to name one.
-        allowed_networks=settings.internal_networks + settings.internal_trusted_proxies if name == "internal" else None,
-        send_timeout_s=settings.send_timeout_s,
-        websocket_violation_code=CloseCode.PROTOCOL_VIOLATION if name == "node" else None,
-        max_connections=settings.max_connections,
-        max_connections_per_address=settings.max_connections_per_address,
-        trusted_proxies=proxies,
-        resolve_client=lambda peer, forwarded_for: _client(peer, forwarded_for, proxies),
-        never_refused=_may_carry_a_stop if name == "internal" else None,
-    )
-
-
-def _client(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Network]) -> str | None:
-    found = client_address(peer, forwarded_for, proxies)
-    return None if found is None else str(found)
-
-
-def _may_carry_a_stop(path: str) -> bool:
-    """Who has too much under way may still stop a telescope (contract §0); the token is asked for as ever."""
-    return path.startswith("/internal/commands")
+# What is opened, and told.
 
 
 def _url(settings: Settings, name: ListenerName, listener: Listener) -> str:
@@ -353,41 +329,6 @@ def _url(settings: Settings, name: ListenerName, listener: Listener) -> str:
         return public
     host, port = listener.address
     return f"{'http' if settings.tls(name) is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _rules(settings: Settings) -> SessionRules:
-    return SessionRules(
-        heartbeat_s=settings.heartbeat_s,
-        dead_after_s=settings.dead_after_s,
-        hello_timeout_s=settings.hello_timeout_s,
-        issuer_grace_s=settings.issuer_grace_s,
-        max_calls=min(
-            settings.max_calls_per_node, settings.max_in_flight_bytes_per_node // settings.direct_credit_bytes
-        ),
-        call_credit=settings.direct_credit_bytes,
-        frames_per_s=settings.node_frames_per_s,
-        bytes_per_s=settings.node_bytes_per_s,
-        link_loss_policy=LinkLossPolicy(settings.link_loss_policy),
-    )
-
-
-@asynccontextmanager
-async def _own_cluster(settings: Settings) -> AsyncIterator[EmbeddedCluster | None]:
-    """The embedded PostgreSQL with the platform's tables as assumed, or nothing where a database is given."""
-    if settings.database_url is not None:
-        yield None
-        return
-    async with embedded_postgres(settings.data_dir) as cluster:
-        await prepare_development(cluster.owner_url)
-        yield cluster
-
-
-def _database_url(settings: Settings, cluster: EmbeddedCluster | None) -> str:
-    if cluster is not None:
-        return cluster.gateway_url
-    if settings.database_url is None:
-        raise RuntimeError("a database is given where none is embedded")
-    return settings.database_url.get_secret_value()
 
 
 async def _check_database(url: str, database: Database) -> None:
@@ -421,47 +362,6 @@ async def _open_hub(
     hub.watch(kept_values)
     hub.presence.resume()
     return hub, kept_values
-
-
-async def _authenticator(
-    settings: Settings, installations: Installations, stack: AsyncExitStack
-) -> tuple[Authenticator, list[Callable[..., Awaitable[None]]]]:
-    """Who checks tokens, and what must run for it."""
-    keys: KeySource | None = None
-    introspection: Introspection | None = None
-    issuer = settings.token_issuer
-    refreshing: list[Callable[..., Awaitable[None]]] = []
-    if settings.jwks_file is not None:
-        keys = JwksFile(settings.jwks_file)
-    if settings.jwks_url or settings.introspection_url:  # else nobody is asked, and no root certificates are read
-        client = await stack.enter_async_context(
-            open_issuer_client(ca_file=None if settings.issuer_ca is None else str(settings.issuer_ca))
-        )
-        if settings.jwks_url is not None:
-            keys = published = JwksUrl(settings.jwks_url, client)
-            refreshing.append(published.run)
-        if settings.introspection_url and settings.introspection_client_id and settings.introspection_client_secret:
-            introspection = Introspection(
-                settings.introspection_url,
-                client,
-                client_id=settings.introspection_client_id,
-                client_secret=settings.introspection_client_secret.get_secret_value(),
-                stale_s=settings.issuer_grace_s,
-            )
-    if not settings.has_keys:
-        key = await trio.to_thread.run_sync(development.load_or_make, settings.data_dir)
-        keys, issuer = development.key_source(key), development.ISSUER
-        log.warning("no issuer is set: tokens of the development key in the data directory are accepted")
-    authenticator = Authenticator(
-        issuer=issuer or "",
-        node_audiences=settings.node_audiences,
-        service_audiences=settings.internal_audiences,
-        keys=keys,
-        introspection=introspection,
-        uid_claim=settings.install_uid_claim,
-        installations=installations if settings.uid_from_client_id else None,
-    )
-    return authenticator, refreshing
 
 
 class ListenerMetrics:

@@ -16,8 +16,11 @@ from skygw.control.ledger import (
 )
 from skygw.errors import Hop
 from skygw.protocol.node_frames import CanceledHow
+from skygw.protocol.safing import Aim, is_undone_by
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from skygw.control.admissions import Admission
     from skygw.control.order import CommandOrder
     from skygw.nodes.outbox import Parcel
@@ -52,6 +55,8 @@ class LiveCommand:
         self.deadline = deadline
         self.forget_at = max(deadline, self.began) + KEEP_AFTER_DEADLINE_S
         self._changed = trio.Event()
+        self.watchers: set[Callable[[], None]] = set()
+        """Told of each change; they do not wait. While there are any, one without an end is not forgotten."""
 
     @property
     def ended(self) -> bool:
@@ -66,7 +71,8 @@ class LiveCommand:
     @property
     def may_be_forgotten(self) -> bool:
         """Whether the ledger alone may answer for it from now on."""
-        return self.in_ledger and self.forget_at <= trio.current_time()
+        is_awaited = bool(self.watchers) and not self.ended
+        return self.in_ledger and not is_awaited and self.forget_at <= trio.current_time()
 
     def move(
         self, state: CommandState, hop: Hop, detail: str | None = None, by: Caller | None = None
@@ -81,8 +87,15 @@ class LiveCommand:
             self.record.ended_at = step.at
             # A repeat of safing does not wait for the ledger: memory has to know that it is one.
             self.forget_at = trio.current_time() + (REMEMBER_SAFING_S if self.safing else 0.0)
-        self._tell()
+        self.changed()
         return step
+
+    def changed(self) -> None:
+        """Whoever waits or watches is told that more is known."""
+        self._changed.set()
+        self._changed = trio.Event()
+        for watcher in list(self.watchers):
+            watcher()
 
     def told(self, result: "PublishCommandResult") -> None:
         """Takes what the node says beside the state; nothing of it after the end."""
@@ -97,13 +110,8 @@ class LiveCommand:
         self.deadline += (deadline_at - record.deadline_at).total_seconds()
         self.forget_at = max(self.forget_at, self.deadline + KEEP_AFTER_DEADLINE_S)
         record.deadline_at = deadline_at
-        if result.canceled is not None:
-            record.canceled = result.canceled
-            self._tell()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        record.canceled = result.canceled or record.canceled
+        self.changed()
 
     async def settled(self, *, or_not_cancelable: bool = False) -> None:
         """Waits for an end, or for `unknown`: nothing more may ever come. Whoever cancels need not wait any longer when
@@ -116,21 +124,11 @@ class LiveCommand:
 
 
 def overtakes(stop: "CommandOrder", other: "LiveCommand | Admission") -> bool:
-    """Whether this stop would be undone by `other`, written after it: `mount.stop` by `mount.point`.
-
-    Where one is for a telescope and the other for a device nobody here knows whether they meet: then they do.
-    """
-    if isinstance(other, LiveCommand):
-        if other.safing or other.ended:
-            return False
-        telescope_uid, device_uid = other.record.telescope_uid, other.record.device_uid
-    else:
-        telescope_uid, device_uid = other.order.telescope_uid, other.order.device_uid
-    if stop.device_uid is not None and device_uid is not None:
-        meets = stop.device_uid == device_uid
-    elif stop.telescope_uid is not None and telescope_uid is not None:
-        meets = stop.telescope_uid == telescope_uid
-    else:
-        meets = True
-    family = stop.command_type.rpartition(".")[0]
-    return meets and (stop.command_type == "telescope.safe_shutdown" or other.command_type.startswith(f"{family}."))
+    """Whether this stop would be undone by `other`, written after it."""
+    if isinstance(other, LiveCommand) and (other.safing or other.ended):
+        return False
+    target = other.record if isinstance(other, LiveCommand) else other.order
+    return is_undone_by(
+        Aim(stop.command_type, stop.telescope_uid, stop.device_uid),
+        Aim(other.command_type, target.telescope_uid, target.device_uid),
+    )

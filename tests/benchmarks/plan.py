@@ -11,6 +11,7 @@ PARTS = (
     "out",
     "commands",
     "claims",
+    "graph",
     "subscriptions",
     "snapshots",
     "deliveries",
@@ -49,6 +50,8 @@ class Plan:
     stops: int
     """Of one site on each line, without anything else on the line and with so many bytes coming up."""
     upload_bytes: int
+    resources: int
+    """Of the hardware graph of one installation."""
 
 
 FULL = Plan(
@@ -65,6 +68,7 @@ FULL = Plan(
     missed_events=10_000,
     stops=50,
     upload_bytes=64 * MIB,
+    resources=2_000,
 )
 QUICK = Plan(
     repetitions=2,
@@ -80,6 +84,7 @@ QUICK = Plan(
     missed_events=10_000,
     stops=15,
     upload_bytes=64 * MIB,
+    resources=2_000,
 )
 TINY = Plan(
     repetitions=1,
@@ -95,5 +100,6 @@ TINY = Plan(
     missed_events=20,
     stops=2,
     upload_bytes=MIB // 4,
+    resources=5,
 )
 """For the smoke test: its numbers mean nothing."""

@@ -28,6 +28,7 @@ async def test_a_run_yields_every_figure_for_our_servers_and_the_others(tmp_path
         "direct requests",
         "echo",
         "memory per idle node",
+        "graph of 5 resources",
         "log lines acked to 1 node",
         "log lines acked to 2 nodes",
         "memory per idle socket",

@@ -171,7 +171,8 @@ async def two_sites(
 ) -> tuple[Gateway, tuple[Site, PlayedLink], tuple[Site, PlayedLink]]:
     """The service `night` may act on the first of them."""
     mine, other = Site(), Site()
-    gateway = Gateway(nursery, service_telescopes={"night": [mine.telescope_uid]}, **rooms)
+    limits = {"night": [mine.telescope_uid]}
+    gateway = Gateway(nursery, service_telescopes=limits, leased=False, asks_for_leases=False, **rooms)
     nursery.start_soon(gateway.commands.run)
     return gateway, (mine, await gateway.connect(mine)), (other, await gateway.connect(other))
 
@@ -259,7 +260,7 @@ async def test_of_an_installation_that_is_away_the_records_are_asked_within_the_
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
     mine, away = Site(), Site()
-    gateway = Gateway(nursery, service_telescopes={"night": [mine.telescope_uid]})
+    gateway = Gateway(nursery, service_telescopes={"night": [mine.telescope_uid]}, leased=False, asks_for_leases=False)
     gateway.surveyor.know(mine.binding)
     gateway.surveyor.know(away.binding)
     with pytest.raises(Forbidden):

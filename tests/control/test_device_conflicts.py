@@ -118,7 +118,7 @@ def test_commands_meet_where_the_same_part_may_be_meant(
 
 
 async def connected(nursery: trio.Nursery) -> tuple[Gateway, Site, PlayedLink]:
-    gateway, site = Gateway(nursery, SessionRules(dead_after_s=inf)), Site()
+    gateway, site = Gateway(nursery, SessionRules(dead_after_s=inf), asks_for_leases=False), Site()
     nursery.start_soon(gateway.commands.run)
     return gateway, site, await gateway.connect(site)
 

@@ -11,12 +11,12 @@ from skygw.control.ledger import CommandState
 from skygw.control.order import CommandOrder
 from skygw.errors import LinkLost
 from skygw.ids import Epoch
-from skygw.nodes.ports import NOT_KNOWN
+from skygw.nodes.ports import NOT_KNOWN, Ending
 from skygw.nodes.session import SessionRules
 from skygw.protocol.gateway_frames import Ack, EventCommand, Nack, QueryCommand
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.never_received import NEVER_RECEIVED
-from skygw.protocol.node_frames import CommandStatus, PublishCommandResult
+from skygw.protocol.node_frames import CommandStatus, Ping, PublishCommandResult
 from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 
 Clock = trio.testing.MockClock
@@ -178,6 +178,23 @@ async def test_a_stop_that_is_recorded_late_is_not_doubted(autojump_clock: Clock
         site.install_id, Epoch(9), followed=gateway.commands._live._followed(site.install_id)
     )
     assert gateway.ledger.states(order.command_id)[-1] in (S.RECEIVED, S.WRITTEN)
+
+
+async def test_the_end_of_a_session_says_nothing_of_bytes_that_still_wait(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site = await running(nursery)
+    link = await gateway.connect(site)
+    link.stall()
+    session = gateway.session(site)
+    session.say(Ping(id="stuck"))
+    await trio.testing.wait_all_tasks_blocked()
+    order = command_order(site)
+    record, _ = await gateway.commands.submit(order)
+    gateway.commands.session_ended(session, Ending(None, "lost", by_node=True, at=record.created_at))
+    assert record.state is S.RECEIVED
+    link.hang_up()
+    assert (await gateway.commands.wait(order.command_id, 30)).state is S.EXPIRED
 
 
 # Results, when nobody reckons with them.

@@ -22,7 +22,7 @@ BLINK = {"command_type": "beacon.blink"}
 
 async def stalled(nursery: trio.Nursery, rules: SessionRules | None = None) -> tuple[Gateway, Site, PlayedLink]:
     """A node that takes nothing of what it is sent until the link flows."""
-    gateway, site = Gateway(nursery, rules), Site()
+    gateway, site = Gateway(nursery, rules, asks_for_leases=False), Site()
     link = await gateway.connect(site)
     link.stall()
     return gateway, site, link
@@ -36,7 +36,7 @@ async def read(gateway: Gateway, order: DirectOrder) -> bytes:
 async def test_a_flood_of_direct_requests_leaves_places_for_another_service(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
-    gateway, site = Gateway(nursery, SessionRules(max_calls=16)), Site()
+    gateway, site = Gateway(nursery, SessionRules(max_calls=16), asks_for_leases=False), Site()
     link = await gateway.connect(site)
     refused: list[Busy] = []
 
@@ -127,7 +127,7 @@ async def test_one_service_does_not_use_up_what_can_be_followed(
     autojump_clock: Clock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skygw.control.live_commands.MAX_LIVE_COMMANDS", 16)
-    gateway, site = Gateway(nursery), Site()
+    gateway, site = Gateway(nursery, asks_for_leases=False), Site()
     await gateway.connect(site)
     for _ in range(12):
         await gateway.commands.submit(command_order(site, BLINK, service="flooder"))

@@ -103,7 +103,7 @@ def _moved_to(observatory_uid: UUID, binding: Binding) -> Binding:
 
 @pytest.fixture
 async def pair(nursery: trio.Nursery) -> Pair:
-    gateway = Gateway(nursery)
+    gateway = Gateway(nursery, leased=False, asks_for_leases=False)
     nursery.start_soon(gateway.commands.run)
     made = Pair(gateway)
     await made.connect()

@@ -25,7 +25,7 @@ ME = Holder("tests")
 
 
 async def running(nursery: trio.Nursery) -> tuple[Gateway, Site, PlayedLink]:
-    gateway, site = Gateway(nursery, SessionRules(dead_after_s=inf)), Site()
+    gateway, site = Gateway(nursery, SessionRules(dead_after_s=inf), leased=False), Site()
     for run in (gateway.leases.run, gateway.commands.run, gateway.aborts.run):
         nursery.start_soon(run)
     return gateway, site, await gateway.connect(site)
@@ -78,7 +78,7 @@ async def test_a_task_is_in_the_way_of_whoever_has_no_lease_too(autojump_clock: 
     gateway, site, _ = await running(nursery)
     begin_task(gateway, site)
     found, _ = await gateway.commands.validate(command_order(site, {"command_type": "camera.exposure.start"}))
-    assert [error.reason for error in found] == ["task_active"]
+    assert [error.reason for error in found] == ["lease_required", "task_active"]
 
 
 async def test_who_interrupts_has_the_node_told_and_who_waits_has_not(

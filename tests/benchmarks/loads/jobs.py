@@ -12,6 +12,7 @@ from tests.benchmarks.loads.claiming import claim, make_tasks, take_rows
 from tests.benchmarks.loads.commanding import command, commits
 from tests.benchmarks.loads.cpu import cpu_seconds
 from tests.benchmarks.loads.dialing import Dial, Link, LoadBroken, connect, dial, hang_up
+from tests.benchmarks.loads.graphs import graph, select
 from tests.benchmarks.loads.nodes import AnsweringNode, node_dial, telescope_uid
 from tests.benchmarks.loads.reporting import report
 from tests.benchmarks.loads.streaming import count, publish
@@ -213,6 +214,7 @@ LOADS = {
     "commits": committed,
     "echo": echo,
     "get": get,
+    "graph": graph,
     "rpc": rpc,
     "snapshots": snapshots,
     "puts": puts,
@@ -220,6 +222,7 @@ LOADS = {
     "latency": latency,
     "log lines": log_lines,
     "resume": resumed,
+    "select": select,
 }
 
 
