@@ -28,7 +28,7 @@ from skygw.client.local_control import LocalControl
 from skygw.client.on_site import LinkStatus, advice
 from skygw.client.outbox import Outbox
 from skygw.client.session import Session, SessionNeeds, as_token, greet
-from skygw.client.tasks import TaskChanged, TaskHandler, TaskNews
+from skygw.client.tasks import OfferHandler, TaskChanged, TaskHandler, TaskNews
 from skygw.ids import BootId, CommandId, InstallId
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
@@ -110,6 +110,7 @@ class NodeClient:
         self._link_lost: LinkLost | None = None
         self._lease_over: LeaseHandler | None = None
         self._task_changed: TaskHandler | None = None
+        self._tasks_offered: OfferHandler | None = None
         self._local_control = LocalControl(config.node_type)
         self.hardware = Hardware(
             url=config.url, token=config.token, directory=config.state_dir, ssl_context=config.ssl_context
@@ -172,6 +173,13 @@ class NodeClient:
         It may be told again while that holds.
         """
         self._task_changed = handler
+        return handler
+
+    def on_tasks_offered(self, handler: OfferHandler) -> OfferHandler:
+        """Called when there are tasks to claim; claiming them is the handler's. One call at a time, and another one for
+        what is offered meanwhile.
+        """
+        self._tasks_offered = handler
         return handler
 
     # Who has control on site.
@@ -299,7 +307,7 @@ class NodeClient:
             await self.hardware.load(self._disk_work())
             commands = Commands(self._outbox, self._command_handler, undone=self._command_undone)
             self._leases = leases = NodeLeases(self._state.accept_fence, self._lease_over)
-            tasks = TaskNews(self._task_changed)
+            tasks = TaskNews(self._task_changed, self._tasks_offered)
             needs = SessionNeeds(
                 outbox=self._outbox,
                 commands=commands,

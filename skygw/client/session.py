@@ -33,6 +33,7 @@ from skygw.protocol.gateway_frames import (
     EventGraphChanged,
     EventManualControlLease,
     EventTaskChanged,
+    EventTasksAvailable,
     EventToken,
     FollowedSnapshot,
     GatewayFrame,
@@ -220,6 +221,9 @@ class Session:
             case EventTaskChanged():
                 self._arrivals.measure(frame.t_ms)
                 self._needs.tasks.take(frame)
+            case EventTasksAvailable():
+                self._arrivals.measure(frame.t_ms)
+                self._needs.tasks.take_offer(frame)
             case EventGraphChanged():
                 self._needs.hardware.told(frame.revision)
             case CancelCommand():

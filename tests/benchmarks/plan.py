@@ -10,6 +10,7 @@ PARTS = (
     "rpc",
     "out",
     "commands",
+    "claims",
     "graph",
     "subscriptions",
     "snapshots",
@@ -37,6 +38,8 @@ class Plan:
     load_s: float
     sockets: tuple[int, ...]
     callers: tuple[int, ...]
+    claimers: tuple[int, ...]
+    """Nodes that claim, each for a telescope of its own."""
     connects: int
     idle_sockets: int
     nodes: int
@@ -56,6 +59,7 @@ FULL = Plan(
     load_s=2.0,
     sockets=(1, 32, 256, 2_000),
     callers=(1, 32),
+    claimers=(1, 8),
     connects=400,
     idle_sockets=400,
     nodes=200,
@@ -71,6 +75,7 @@ QUICK = Plan(
     load_s=0.6,
     sockets=(1, 32, 256),
     callers=(1, 32),
+    claimers=(1, 8),
     connects=100,
     idle_sockets=100,
     nodes=200,
@@ -86,6 +91,7 @@ TINY = Plan(
     load_s=0.05,
     sockets=(1, 2),
     callers=(1,),
+    claimers=(1,),
     connects=3,
     idle_sockets=3,
     nodes=4,

@@ -20,6 +20,7 @@ from skygw.routers.openapi import openapi
 from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES, Access, Route
 from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
+from skygw.routers.tasks import TaskRouter
 from skygw.routers.ws import SocketRouter
 from tests.wire.samples import DIRECTIONS
 
@@ -30,6 +31,7 @@ LIBRARY = library("1.2.3", None, None)
 NODE_ROUTERS: list[Router] = [
     HealthRouter(),
     NodeRouter(gate=NOTHING),
+    TaskRouter(gate=NOTHING, tasks=NOTHING),
     HardwareRouter(gate=NOTHING, hardware=NOTHING),
     SocketRouter(gate=NOTHING, door=NOTHING, registry=NOTHING, metrics=NOTHING),
 ]

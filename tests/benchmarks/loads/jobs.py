@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.benchmarks.loads.asking import ask, http_request, learn
+from tests.benchmarks.loads.claiming import claim, make_tasks, take_rows
 from tests.benchmarks.loads.commanding import command, commits
 from tests.benchmarks.loads.cpu import cpu_seconds
 from tests.benchmarks.loads.dialing import Dial, Link, LoadBroken, connect, dial, hang_up
@@ -194,7 +195,21 @@ def committed(job: dict[str, Any]) -> dict[str, float]:
     return commits(job["url"], connections=job["connections"], seconds=job["seconds"])
 
 
+def claims(job: dict[str, Any]) -> dict[str, float]:
+    make_tasks(job["url"], job["telescopes"], job["each"])
+    tokens = [token for _, token in job["nodes"]]
+    with connected(job["port"], len(tokens)) as nodes:
+        return claim(nodes, tokens, seconds=job["seconds"], server=job["server"])
+
+
+def takes(job: dict[str, Any]) -> dict[str, float]:
+    instruments = make_tasks(job["url"], job["telescopes"], job["each"])
+    return take_rows(job["url"], instruments, seconds=job["seconds"])
+
+
 LOADS = {
+    "claims": claims,
+    "takes": takes,
     "commands": commands,
     "commits": committed,
     "echo": echo,
