@@ -113,6 +113,11 @@ class LiveCommand:
         record.canceled = result.canceled or record.canceled
         self.changed()
 
+    def cancel_begins(self) -> None:
+        """Whether it can be canceled now the node has yet to say: what it said of a cancel before is no answer."""
+        if self.record.canceled == CanceledHow.NOT_CANCELABLE:
+            self.record.canceled = None
+
     async def settled(self, *, or_not_cancelable: bool = False) -> None:
         """Waits for an end, or for `unknown`: nothing more may ever come. Whoever cancels need not wait any longer when
         the node says that this cannot be canceled. Cancelling changes nothing.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from skygw.control.admissions import Revocation
+from skygw.control.admissions import Admission, Revocation
 from skygw.control.ledger import (
     ENDS,
     NEVER_WRITTEN,
@@ -112,13 +112,15 @@ class LiveCommands:
         self._live[live.record.command_id] = live
         self._of[live.service] += 1
 
-    def add_again(self, record: CommandRecord) -> None:
+    def add_again(self, record: CommandRecord) -> LiveCommand:
         """Follows what was sent before this process began."""
         left_s = (record.deadline_at - datetime.now(UTC)).total_seconds()
         kind = read_value(record.command).get("command_type", "")
-        self.add(
-            LiveCommand(record, command_type=kind, safing=False, in_ledger=True, deadline=trio.current_time() + left_s)
+        live = LiveCommand(
+            record, command_type=kind, safing=False, in_ledger=True, deadline=trio.current_time() + left_s
         )
+        self.add(live)
+        return live
 
     def drop(self, live: LiveCommand) -> None:
         if self._live.get(live.record.command_id) is live:
@@ -193,6 +195,14 @@ class LiveCommands:
         if record.canceled == CanceledHow.BEFORE_START:
             with trio.move_on_after(CATCH_UP_S):
                 await self.writer.caught_up()
+
+    async def taken_back(self, admissions: Sequence[Admission]) -> None:
+        """As `recorded`, for what is on its way into the ledger still, and will not be sent. The caller brings the
+        deadline.
+        """
+        for admission in admissions:
+            await admission.over.wait()
+        await self.writer.caught_up()
 
     def _end(self, live: LiveCommand) -> None:
         record = live.record
