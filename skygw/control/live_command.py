@@ -51,6 +51,8 @@ class LiveCommand:
         """What the node said before the ledger knew of this command."""
         self.is_released = False
         """Its devices may be free: the node has said that it ended, or a stop or a cancel is on its way to it."""
+        self.is_anothers = False
+        """Another process sent it, or was about to: what became of its bytes nobody here knows."""
         self.parcel: Parcel | None = None
         self.deadline = deadline
         self.forget_at = max(deadline, self.began) + KEEP_AFTER_DEADLINE_S

@@ -119,6 +119,7 @@ class LiveCommands:
         live = LiveCommand(
             record, command_type=kind, safing=False, in_ledger=True, deadline=trio.current_time() + left_s
         )
+        live.is_anothers = True
         self.add(live)
         return live
 
@@ -135,8 +136,8 @@ class LiveCommands:
         parcel.on_settled = lambda parcel: self._written(live, parcel)
 
     def _followed(self, install_id: InstallId) -> Collection[CommandId]:
-        mine = (live.record for live in self._live.values() if live.record.install_id == install_id)
-        return {record.command_id for record in mine}.union(self._admitting())
+        mine = (live for live in self._live.values() if live.record.install_id == install_id and not live.is_anothers)
+        return {live.record.command_id for live in mine}.union(self._admitting())
 
     def cancel_asked(self, request: CancelRequest) -> None:
         """Shown from now on, and written when the ledger takes it."""
@@ -251,6 +252,10 @@ class LiveCommands:
         self.writer.lose_before(install_id, epoch)
 
     def _ask(self, install_id: InstallId, epoch: Epoch, unknown: Sequence[CommandId]) -> None:
+        for command_id in unknown:
+            live = self._live.get(command_id)
+            if live is not None and live.is_anothers:  # the ledger knows already
+                live.move(CommandState.UNKNOWN, Hop.GATEWAY, "a newer session of the node has begun")
         session = self._registry.current(install_id)
         if unknown and session is not None and session.epoch == epoch:
             session.say(QueryCommand(command_ids=tuple(unknown)))
