@@ -13,6 +13,7 @@ from skygw.control.live_command import LiveCommand
 from skygw.control.live_commands import LiveCommands
 from skygw.errors import LinkLost, NodeOffline, NotFound, RoutingUnavailable
 from skygw.nodes.connection_registry import ConnectionRegistry
+from skygw.nodes.session import NodeSession
 
 LEDGER_PATIENCE_S = 0.5
 """How long a cancel waits to be told whose command it is for, before every node is asked."""
@@ -54,24 +55,27 @@ class Cancels:
         if live is not None and not live.ended:
             return await self._cancel_live(live, asked)
         record: CommandRecord | None = None
-        with trio.move_on_after(LEDGER_PATIENCE_S), suppress(RoutingUnavailable):
+        is_unsent = False
+        patience = trio.current_time() + LEDGER_PATIENCE_S
+        with trio.move_on_at(patience), suppress(RoutingUnavailable):
             if admissions:
                 await admissions[0].looked_up.wait()
-                if admissions[0].is_new:
-                    return Cancellation("before_start", None)
-            record = await self._live.known(command_id)
-            if record is None and admissions:  # which ended without it
-                return Cancellation("before_start", None)
-            if record is None:
+            is_new = bool(admissions) and admissions[0].is_new
+            record = None if is_new else await self._live.known(command_id)
+            if record is None and not admissions:
                 raise NotFound(f"No command {command_id} is known.")
+            is_unsent = record is None  # it is new, or its admission has ended without it
+        if is_unsent:
+            with trio.move_on_at(patience):
+                await self._live.taken_back(admissions)
+            return Cancellation("before_start", None)
         return self._cancel_stored(record, asked)
 
     async def _cancel_live(self, live: LiveCommand, asked: CancelRequest) -> Cancellation:
         session = self._registry.current(live.record.install_id)
-        if session is not None:
-            send_cancel(session, asked)  # before anything is asked of the ledger
-            live.is_released = True
-        self._live.cancel_asked(asked)
+        live.cancel_begins()
+        self._send(session, asked)  # before anything is asked of the ledger
+        live.is_released = live.is_released or session is not None
         if live.record.state is CommandState.UNKNOWN:
             with trio.move_on_after(LEDGER_PATIENCE_S):
                 await self._live.resolve(live)
@@ -89,16 +93,27 @@ class Cancels:
                 with suppress(LinkLost):
                     send_cancel(connected, asked)
             return Cancellation("asked", None)
+        if record.state in ENDS:
+            self._live.cancel_asked(asked)
+            return Cancellation("ended", record)
         session = self._registry.current(record.install_id)
-        if record.state not in ENDS:
-            if session is None:
-                self._live.cancel_asked(asked)
-                raise _offline()
-            send_cancel(session, asked)
-            if self._live.find(record.command_id) is None:  # sent before a restart: follow it again
-                self._live.add_again(record)
-        self._live.cancel_asked(asked)
-        return Cancellation("ended" if record.state in ENDS else "asked", record)
+        live = self._live.find(record.command_id)
+        if live is None and session is not None:  # sent before a restart: follow it again
+            live = self._live.add_again(record)
+        if live is not None:
+            live.cancel_begins()
+        self._send(session, asked)
+        if session is None:
+            raise _offline()
+        return Cancellation("asked", record)
+
+    def _send(self, session: NodeSession | None, asked: CancelRequest) -> None:
+        """If there is a session. Raises `LinkLost` when it is ending; that it was asked for is kept all the same."""
+        try:
+            if session is not None:
+                send_cancel(session, asked)
+        finally:
+            self._live.cancel_asked(asked)
 
 
 def _offline() -> NodeOffline:

@@ -19,6 +19,7 @@ from skygw.control.device_conflicts import DeviceConflicts
 from skygw.control.guards import Guards
 from skygw.control.ledger import (
     ENDS,
+    NEVER_WRITTEN,
     Caller,
     CancelRequest,
     CommandLedger,
@@ -41,6 +42,7 @@ from skygw.errors import (
     IllegalTransition,
     NodeOffline,
     NotFound,
+    Outcome,
     RoutingUnavailable,
 )
 from skygw.ids import CommandId, DeviceUid, InstallId, TelescopeUid
@@ -56,6 +58,9 @@ FRAME_BYTES = 2_048
 """What a frame has beside its command, at most."""
 
 DRAINING_RETRY_S = 1.0
+LOOK_BACK_S = 0.5
+"""How long the answer to a stop, which is on its way by then, waits to be told whether its id is new."""
+
 ROUTE_PATIENCE_S = 1.0
 """How long a stop waits to be told who controls what no live session is known to."""
 
@@ -356,7 +361,25 @@ class CommandService:
             self._live.drop(live)
             raise
         self._live.writer.record(live)
-        return record, False
+        return await self._sent_before(live) or (record, False)
+
+    async def _sent_before(self, live: LiveCommand) -> tuple[CommandRecord, bool] | None:
+        """A stop is on its way before anybody knows whether its id is new. If the ledger knows the id, its node has
+        told what it did under it before, and has done nothing now. Raises `IdReused`.
+        """
+        record, stored = live.record, None
+        with trio.move_on_after(LOOK_BACK_S), suppress(RoutingUnavailable):
+            stored = await self._ledger.get(record.command_id)
+        if stored is None or record.transitions[0] in stored.transitions:
+            return None
+        if stored.identity != record.identity:
+            self._live.drop(live)
+            raise IdReused(
+                f"The command id {record.command_id} belongs to another command, and a node does nothing for an id "
+                "that it knows: stop again, with a new id.",
+                outcome=Outcome.UNKNOWN,
+            )
+        return None if stored.state in NEVER_WRITTEN else (self._as_known(stored), True)
 
     def _repeated_safing(self, order: CommandOrder) -> CommandRecord | None:
         """A stop that was withdrawn unwritten is sent again. Raises `IdReused`."""

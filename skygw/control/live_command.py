@@ -51,6 +51,8 @@ class LiveCommand:
         """What the node said before the ledger knew of this command."""
         self.is_released = False
         """Its devices may be free: the node has said that it ended, or a stop or a cancel is on its way to it."""
+        self.is_anothers = False
+        """Another process sent it, or was about to: what became of its bytes nobody here knows."""
         self.parcel: Parcel | None = None
         self.deadline = deadline
         self.forget_at = max(deadline, self.began) + KEEP_AFTER_DEADLINE_S
@@ -112,6 +114,11 @@ class LiveCommand:
         record.deadline_at = deadline_at
         record.canceled = result.canceled or record.canceled
         self.changed()
+
+    def cancel_begins(self) -> None:
+        """Whether it can be canceled now the node has yet to say: what it said of a cancel before is no answer."""
+        if self.record.canceled == CanceledHow.NOT_CANCELABLE:
+            self.record.canceled = None
 
     async def settled(self, *, or_not_cancelable: bool = False) -> None:
         """Waits for an end, or for `unknown`: nothing more may ever come. Whoever cancels need not wait any longer when

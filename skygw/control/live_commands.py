@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from skygw.control.admissions import Revocation
+from skygw.control.admissions import Admission, Revocation
 from skygw.control.ledger import (
     ENDS,
     NEVER_WRITTEN,
@@ -112,13 +112,16 @@ class LiveCommands:
         self._live[live.record.command_id] = live
         self._of[live.service] += 1
 
-    def add_again(self, record: CommandRecord) -> None:
+    def add_again(self, record: CommandRecord) -> LiveCommand:
         """Follows what was sent before this process began."""
         left_s = (record.deadline_at - datetime.now(UTC)).total_seconds()
         kind = read_value(record.command).get("command_type", "")
-        self.add(
-            LiveCommand(record, command_type=kind, safing=False, in_ledger=True, deadline=trio.current_time() + left_s)
+        live = LiveCommand(
+            record, command_type=kind, safing=False, in_ledger=True, deadline=trio.current_time() + left_s
         )
+        live.is_anothers = True
+        self.add(live)
+        return live
 
     def drop(self, live: LiveCommand) -> None:
         if self._live.get(live.record.command_id) is live:
@@ -133,8 +136,8 @@ class LiveCommands:
         parcel.on_settled = lambda parcel: self._written(live, parcel)
 
     def _followed(self, install_id: InstallId) -> Collection[CommandId]:
-        mine = (live.record for live in self._live.values() if live.record.install_id == install_id)
-        return {record.command_id for record in mine}.union(self._admitting())
+        mine = (live for live in self._live.values() if live.record.install_id == install_id and not live.is_anothers)
+        return {live.record.command_id for live in mine}.union(self._admitting())
 
     def cancel_asked(self, request: CancelRequest) -> None:
         """Shown from now on, and written when the ledger takes it."""
@@ -194,6 +197,14 @@ class LiveCommands:
             with trio.move_on_after(CATCH_UP_S):
                 await self.writer.caught_up()
 
+    async def taken_back(self, admissions: Sequence[Admission]) -> None:
+        """As `recorded`, for what is on its way into the ledger still, and will not be sent. The caller brings the
+        deadline.
+        """
+        for admission in admissions:
+            await admission.over.wait()
+        await self.writer.caught_up()
+
     def _end(self, live: LiveCommand) -> None:
         record = live.record
         self._finished(record.outcome)
@@ -241,6 +252,10 @@ class LiveCommands:
         self.writer.lose_before(install_id, epoch)
 
     def _ask(self, install_id: InstallId, epoch: Epoch, unknown: Sequence[CommandId]) -> None:
+        for command_id in unknown:
+            live = self._live.get(command_id)
+            if live is not None and live.is_anothers:  # the ledger knows already
+                live.move(CommandState.UNKNOWN, Hop.GATEWAY, "a newer session of the node has begun")
         session = self._registry.current(install_id)
         if unknown and session is not None and session.epoch == epoch:
             session.say(QueryCommand(command_ids=tuple(unknown)))

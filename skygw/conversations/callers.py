@@ -13,8 +13,8 @@ def caller_of(principal: ServicePrincipal, said: ActorBody | None) -> Caller:
     return Caller(principal.service, None if actor is None else {"uid": actor.uid, "kind": actor.kind})
 
 
-def canceler_of(principal: ServicePrincipal, said: ActorBody | None) -> Caller:
-    """As `caller_of`; whoever may not name a person is not refused for it: a cancel gets through."""
+def safing_caller_of(principal: ServicePrincipal, said: ActorBody | None) -> Caller:
+    """As `caller_of`; whoever may not name a person is not refused for it: a stop and a cancel get through."""
     try:
         return caller_of(principal, said)
     except Forbidden:

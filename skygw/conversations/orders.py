@@ -20,7 +20,7 @@ from skygw.control.ledger import ENDS, OUTCOMES, Caller, CommandRecord, CommandS
 from skygw.control.order import Budget, CommandOrder, order_of
 from skygw.control.published_leases import PublishedLeases
 from skygw.control.receipts import receipt_of
-from skygw.conversations.callers import caller_of, canceler_of, holder_of
+from skygw.conversations.callers import caller_of, holder_of, safing_caller_of
 from skygw.conversations.followed import Followed, bare_text, standing_text
 from skygw.conversations.refusals import code_of, details_of, refusal
 from skygw.conversations.words import Words
@@ -113,7 +113,7 @@ class Orders:
         """Never waits. Raises what refuses it at once."""
         is_stop = isinstance(said, PublishStop)
         principal.require_for_safing(Scope.NODES_COMMAND)
-        caller = caller_of(principal, said.actor)
+        caller = (safing_caller_of if is_stop else caller_of)(principal, said.actor)
         if not is_stop:
             principal.require(Scope.NODES_COMMAND)
         order = order_of(said, caller, budget=self._budget, traceparent=Trace.parent(said.traceparent).traceparent)
@@ -256,7 +256,7 @@ class Orders:
     def cancel(self, said: CancelPublished, principal: ServicePrincipal, lasting: trio.Nursery) -> None:
         """Never waits, and is refused for nothing but the scope."""
         principal.require_for_safing(Scope.NODES_COMMAND)
-        lasting.start_soon(self._cancel, said, canceler_of(principal, said.actor))
+        lasting.start_soon(self._cancel, said, safing_caller_of(principal, said.actor))
 
     async def _cancel(self, said: CancelPublished, by: Caller) -> None:
         grace_s = None if said.grace_ms is None else said.grace_ms / 1_000

@@ -13,7 +13,7 @@ from skygw.control.direct_rpc import DirectRpc
 from skygw.control.ledger import ENDS, OUTCOMES, CommandQuery, CommandRecord, CommandState
 from skygw.control.order import Budget, order_of
 from skygw.control.receipts import receipt_of
-from skygw.conversations.callers import caller_of, canceler_of
+from skygw.conversations.callers import caller_of, safing_caller_of
 from skygw.errors import GatewayError, NodeOffline, NotFound, RoutingUnavailable
 from skygw.ids import CommandId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
@@ -23,7 +23,7 @@ from skygw.observability.tracing import Trace
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.safing import is_safing
-from skygw.routers.command_bodies import misfit, read_cancel, read_command, read_resolve
+from skygw.routers.command_bodies import SafingBody, misfit, read_cancel, read_command, read_resolve
 from skygw.routers.gates import InternalGate
 from skygw.routers.json_answers import asked_flag, asked_page, body_bytes, json_answer, page_answer
 from skygw.routers.lookup import find_install_id
@@ -189,7 +189,7 @@ class InternalRouter:
         principal = await self._gate.service(request.scope)
         principal.require_for_safing(Scope.NODES_COMMAND)
         body = read_command(await body_bytes())
-        caller = caller_of(principal, body.actor)
+        caller = (safing_caller_of if isinstance(body, SafingBody) else caller_of)(principal, body.actor)
         order = order_of(
             body,
             caller,
@@ -246,7 +246,7 @@ class InternalRouter:
         principal = await self._gate.service(request.scope)
         principal.require_for_safing(Scope.NODES_COMMAND)
         body = read_cancel(await body_bytes())
-        wanted, by = _command_id(command_id), canceler_of(principal, body.actor)
+        wanted, by = _command_id(command_id), safing_caller_of(principal, body.actor)
         cancellation = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s, by=by)
         record = cancellation.record
         if cancellation.met != "before_start" and record is not None:

@@ -12,12 +12,15 @@ import trio.testing
 from skygw.control.cancels import Cancellation
 from skygw.control.ledger import Caller, CancelRequest, CommandState
 from skygw.control.order import CommandOrder
+from skygw.control.receipts import receipt_of
 from skygw.control.safing_spool import SafingSpool
-from skygw.errors import NodeOffline, NotFound, RoutingUnavailable
+from skygw.errors import LinkLost, NodeOffline, NotFound, RoutingUnavailable
 from skygw.ids import CommandId
 from skygw.nodes.session import SessionRules
+from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventCommand
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, Ping, PublishCommandResult
+from tests.fakes.memory_database import MemoryDatabase
 from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order
 
 Clock = trio.testing.MockClock
@@ -172,3 +175,60 @@ async def test_whoever_cancels_need_not_wait_for_what_cannot_be_canceled(
     assert trio.current_time() - began >= 5
     link.say(PublishCommandResult(seq=3, command_id=order.command_id, status=CommandStatus.COMPLETED))
     assert (await gateway.commands.wait(order.command_id, 5)).state is S.COMPLETED
+
+
+async def test_what_a_node_said_of_one_cancel_is_no_answer_to_the_next(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await running(nursery)
+    order = command_order(site)
+    await gateway.commands.submit(order)
+    await link.hear_next(EventCommand)
+    how, canceled = CanceledHow.NOT_CANCELABLE, CanceledHow.INTERRUPTED
+    await cancel(gateway, order, ONE)
+    link.say(PublishCommandResult(seq=1, command_id=order.command_id, status=CommandStatus.RUNNING, canceled=how))
+    assert (await gateway.commands.wait(order.command_id, 60, for_cancel=True)).canceled == how
+    met = await cancel(gateway, order, OTHER)
+    record = await gateway.commands.wait(order.command_id, 5, for_cancel=True)
+    assert receipt_of(met, record).word == "unknown"
+    link.say(PublishCommandResult(seq=2, command_id=order.command_id, status=CommandStatus.CANCELED, canceled=canceled))
+    record = await gateway.commands.wait(order.command_id, 60, for_cancel=True)
+    assert (record.state, record.canceled) == (S.CANCELED, canceled)
+
+
+async def test_whoever_is_told_that_it_was_taken_back_is_told_when_a_repeat_would_find_it_so(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    kept, order = MemoryDatabase(), command_order(site := Site())
+    async with trio.open_nursery() as killed:
+        gateway = Gateway(killed, SessionRules(dead_after_s=inf), kept=kept)
+        await killed.start(gateway.commands.run)
+        await gateway.connect(site)
+        gateway.lease_database.slow_s = 0.1
+        killed.start_soon(gateway.commands.submit, order)
+        await trio.sleep(0.05)
+        assert (await cancel(gateway, order, ONE)).met == "before_start"
+        killed.cancel_scope.cancel()
+    heir = Gateway(nursery, SessionRules(dead_after_s=inf), kept=kept)
+    await nursery.start(heir.commands.run)
+    link = await heir.connect(site)
+    record, duplicate = await heir.commands.submit(order)
+    assert (record.state, record.canceled, duplicate) == (S.CANCELED, CanceledHow.BEFORE_START, True)
+    assert not any("mount.point" in str(message) for message in link.heard_so_far())
+
+
+@pytest.mark.parametrize("it", ["is followed", "is of another life of the gateway"])
+async def test_a_cancel_that_meets_the_end_of_a_session_is_kept(
+    autojump_clock: Clock, nursery: trio.Nursery, it: str
+) -> None:
+    gateway, site, link = await running(nursery)
+    order = command_order(site)
+    if "followed" in it:
+        await gateway.commands.submit(order)
+        await link.hear_next(EventCommand)
+    else:
+        gateway.ledger.rows[order.command_id] = order.record(site.install_id, gateway.session(site).epoch, left_s=60)
+    gateway.session(site).end(CloseCode.DRAINING, "goes away")
+    with pytest.raises(LinkLost):
+        await cancel(gateway, order, ONE)
+    await until(lambda: said(gateway.ledger.rows[order.command_id].cancels) == [(ONE, CancelMode.IMMEDIATE, None)])

@@ -725,3 +725,32 @@ async def test_a_repeat_of_a_stop_that_has_ended_is_not_sent_again(
     assert duplicate
     assert record.state is S.COMPLETED
     assert not any("event_command" in str(message) for message in link.heard_so_far())
+
+
+async def test_a_stop_under_the_id_of_another_command_is_not_said_to_have_been_done(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await running(nursery)
+    order = command_order(site)
+    await gateway.commands.submit(order)
+    await link.hear_next(EventCommand)
+    link.say(result(order, 1, CommandStatus.COMPLETED))
+    await gateway.commands.wait(order.command_id, 5)
+    with pytest.raises(IdReused, match="with a new id") as caught:
+        await gateway.commands.submit(command_order(site, STOP, command_id=order.command_id))
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert (await link.hear_next(EventCommand)).command_id == order.command_id  # nobody was asked before
+    link.say(result(order, 2, CommandStatus.COMPLETED))  # as a node answers what it knows
+    assert (await gateway.commands.get(order.command_id)).identity == order.identity
+
+
+async def test_a_repeat_of_a_stop_that_another_process_sent_is_told_as_one(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, _ = await running(nursery)
+    order = command_order(site, STOP)
+    stored = order.record(site.install_id, gateway.session(site).epoch, left_s=60)
+    stored.state = S.COMPLETED
+    gateway.ledger.rows[order.command_id] = stored
+    record, duplicate = await gateway.commands.submit(order)
+    assert (record.state, duplicate) == (S.COMPLETED, True)

@@ -7,13 +7,14 @@ import pytest
 import trio
 import trio.testing
 
-from skygw.control.ledger import CommandState
+from skygw.control.ledger import Caller, CommandState
 from skygw.control.order import CommandOrder
 from skygw.errors import LinkLost
 from skygw.ids import Epoch
 from skygw.nodes.ports import NOT_KNOWN, Ending
 from skygw.nodes.session import SessionRules
-from skygw.protocol.gateway_frames import Ack, EventCommand, Nack, QueryCommand
+from skygw.protocol.close_codes import CloseCode
+from skygw.protocol.gateway_frames import Ack, CancelMode, EventCommand, Nack, QueryCommand
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.never_received import NEVER_RECEIVED
 from skygw.protocol.node_frames import CommandStatus, Ping, PublishCommandResult
@@ -240,3 +241,32 @@ async def test_results_that_go_backwards_are_kept_in_the_log_and_move_nothing_ba
         assert [step.state for step in one.transitions][-2:] == [S.RUNNING, S.COMPLETED]
         assert (one.state, one.result) == (S.COMPLETED, '{"seq":3}')
     assert len(gateway.reports.rows[site.outbox_uid]) == len(steps)
+
+
+@pytest.mark.parametrize("left", [S.RECEIVED, S.WRITTEN, S.RUNNING])
+@pytest.mark.parametrize("by", ["a repeat", "a cancel"])
+async def test_what_is_followed_again_is_doubted_all_the_same_and_whoever_follows_it_is_told(
+    autojump_clock: Clock, nursery: trio.Nursery, by: str, left: CommandState
+) -> None:
+    gateway, site = await running(nursery)
+    order = command_order(site)
+    left_received(gateway, order, site)
+    gateway.ledger.rows[order.command_id].state = left
+    gateway.controllers.of[site.telescope_uid] = site.install_id
+    if by == "a repeat":
+        record, _ = await gateway.commands.submit(order)
+        live = gateway.commands.follow(record)
+    else:
+        link = await gateway.connect(site)
+        gateway.session(site).end(CloseCode.DRAINING, "goes away")
+        with pytest.raises(LinkLost):
+            await gateway.commands.cancel(order.command_id, mode=CancelMode.GRACEFUL, grace_s=None, by=Caller("tests"))
+        await link.served.wait()
+        gateway.ledger.rows[order.command_id].state = left
+        live = gateway.commands.follow(await gateway.commands.get(order.command_id))
+    assert live is not None
+    link = await gateway.connect(site)
+    with trio.fail_after(10):
+        assert (await link.hear_next(QueryCommand)).command_ids == (order.command_id,)
+        await live.settled()
+    assert (await gateway.commands.get(order.command_id)).state is S.UNKNOWN

@@ -352,6 +352,17 @@ async def test_each_frame_wants_its_scope_and_names_it(autojump_clock: Clock) ->
                 assert refused["id"] in json.dumps(frame)
 
 
+async def test_a_stop_and_a_cancel_go_though_they_name_somebody_they_may_not_act_for(autojump_clock: Clock) -> None:
+    person = {"uid": "7", "kind": "user"}
+    async with gateway_and_node() as (gateway, site, link), talking(gateway, scopes=[Scope.NODES_COMMAND]) as talk:
+        node, stop = PlayedNode(link), publish(site, "mount.stop", actor=person)
+        talk.say(stop)
+        frame = await node.takes()
+        assert (str(frame.command_id), frame.actor) == (stop["command_id"], None)
+        talk.say({"kind": "cancel_command", "command_id": stop["command_id"], "actor": person})
+        assert str((await link.hear_next(CancelCommand)).command_id) == stop["command_id"]
+
+
 async def test_whoever_is_believed_for_safing_alone_may_stop_and_nothing_else(autojump_clock: Clock) -> None:
     async with gateway_and_node() as (gateway, site, link), talking(gateway, only_safing=True) as talk:
         move, stop = publish(site), publish(site, "mount.stop")

@@ -87,6 +87,10 @@ async def test_a_missing_scope_is_named(postgres: PostgresServer, tmp_path: Path
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
             assert scope in answer.json()["detail"]
             assert answer.json()["retry"] == "never"
+        stop = {**command, "command": {"command_type": "mount.stop"}, "actor": person}
+        by = {"authorization": f"Bearer {commander}"}
+        answer = await world.ask("POST", "/internal/commands", stop, headers=by)
+        assert (answer.status_code, answer.json()["code"]) == (503, "node_offline")  # and not for want of `act_as`
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Basic abc", "Bearer a.b.c", "Bearer " + "x" * 9_000])
