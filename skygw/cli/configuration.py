@@ -18,7 +18,7 @@ from skygw.errors import StartupError
 from skygw.settings import ENV_PREFIX, Settings, config_home, is_secret
 
 CONFIG_VARIABLE = "SKYGW_CONFIG"
-CLIENT_VARIABLES = frozenset({"SKYGW_URL", "SKYGW_TOKEN"})
+CLIENT_VARIABLES = frozenset({"SKYGW_URL", "SKYGW_TOKEN", "SKYGW_LEASE_UID"})
 """Read by the commands that call a running gateway; no settings of the gateway itself."""
 
 MAX_SHOWN_CHARS = 80

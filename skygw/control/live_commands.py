@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import trio
@@ -17,6 +18,7 @@ from skygw.control.ledger import (
     CommandRecord,
     CommandState,
     Move,
+    Transition,
     may_move,
 )
 from skygw.control.ledger_writer import LedgerWriter
@@ -36,6 +38,8 @@ log = logging.getLogger("skygw.control")
 
 MAX_LIVE_COMMANDS = 20_000
 """Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
+SENT = frozenset({CommandState.WRITTEN, CommandState.ACCEPTED, CommandState.RUNNING})
+
 FORGET_EVERY_S = 60.0
 CATCH_UP_S = 1.0
 """How long is waited for the ledger to hear what a repeat must find there."""
@@ -99,10 +103,19 @@ class LiveCommands:
         """What is known of a command, here or in the ledger. Raises `RoutingUnavailable`."""
         live = self.find(command_id)
         if live is None:
-            return await self._ledger.get(command_id)
+            record = await self._ledger.get(command_id)
+            return None if record is None else self._as_of_now(record)
         if live.in_ledger and live.record.state in (CommandState.UNKNOWN, CommandState.EXPIRED):
             await self.resolve(live)
         return live.record
+
+    def _as_of_now(self, record: CommandRecord) -> CommandRecord:
+        """What was sent before this process began is unknown while its node is not here to say more."""
+        if record.state not in SENT or self._registry.current(record.install_id) is not None:
+            return record
+        step = Transition(datetime.now(UTC), CommandState.UNKNOWN, Hop.GATEWAY, "its node is not connected")
+        self.writer.note(Move(record.command_id, step))
+        return replace(record, state=CommandState.UNKNOWN, transitions=[*record.transitions, step])
 
     def add(self, live: LiveCommand) -> None:
         """Follows it from now on, instead of an earlier life of the same id."""

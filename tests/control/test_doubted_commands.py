@@ -270,3 +270,18 @@ async def test_what_is_followed_again_is_doubted_all_the_same_and_whoever_follow
         assert (await link.hear_next(QueryCommand)).command_ids == (order.command_id,)
         await live.settled()
     assert (await gateway.commands.get(order.command_id)).state is S.UNKNOWN
+
+
+async def test_what_was_sent_by_a_gateway_that_ended_is_unknown_while_its_node_is_away_and_can_be_closed(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site = await running(nursery)
+    order = command_order(site)
+    record = order.record(site.install_id, Epoch(1), left_s=60)
+    record.state = S.RUNNING
+    gateway.ledger.rows[order.command_id] = record
+    found = await gateway.commands.get(order.command_id)
+    assert (found.state, found.transitions[-1].detail) == (S.UNKNOWN, "its node is not connected")
+    await in_ledger(gateway, order, S.UNKNOWN)
+    closed = await gateway.commands.resolve(order.command_id, S.FAILED, reason="its disk is lost", by=Caller("tests"))
+    assert closed.state is S.FAILED
