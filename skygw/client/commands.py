@@ -64,8 +64,8 @@ class CommandOutcome:
 
     @classmethod
     def interrupted(cls, *, proof: dict[str, Any] | None = None, result: Any = None) -> "CommandOutcome":
-        """A cancel stopped it on the way. Without a proof that every device was read back at rest, whoever canceled is
-        told `unknown`. Of an exposure the result says `{"readout": "kept"}` or `"discarded"`.
+        """A cancel stopped it on the way. Without a proof that every device was read back at rest, say `failed`:
+        whoever canceled is told `unknown`. Of an exposure the result says `{"readout": "kept"}` or `"discarded"`.
         """
         return cls(CommandStatus.CANCELED, result=result, proof=proof, canceled=CanceledHow.INTERRUPTED)
 
@@ -348,7 +348,9 @@ class Commands:
         except BaseException:  # a Cancelled, or a group of them out of the handler's own nursery
             await self._end(command, command.reported or _node_stopped())
             raise
-        return command.reported or CommandOutcome.interrupted()
+        return command.reported or CommandOutcome.failed(
+            "not_proved", "The handler was ended by a cancel and did not say what the hardware does now."
+        )
 
 
 def _with_cancel(outcome: CommandOutcome, how: CanceledHow) -> CommandOutcome:

@@ -50,7 +50,7 @@ from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Ending
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import CancelMode
-from skygw.protocol.node_frames import PublishCommandResult
+from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 from skygw.protocol.safing import is_safing
 
 FRAME_BYTES = 2_048
@@ -145,7 +145,9 @@ class CommandService:
             if behind is not None:
                 await behind.wait()
             await admission.turn()
-            return await self._submit(order, admission)
+            record, duplicate = await self._submit(order, admission)
+        await self._recorded(record)
+        return record, duplicate
 
     async def validate(self, order: CommandOrder) -> tuple[list[GatewayError], bool]:
         """All that would refuse this command now, and whether it is a repeat. Sends and stores nothing."""
@@ -177,6 +179,7 @@ class CommandService:
                 await live.settled(or_not_cancelable=for_cancel)
                 if live.in_ledger and live.record.state is CommandState.EXPIRED:
                     await self._live.resolve(live)
+            await self._recorded(live.record)
             return live.record
         return await self.get(command_id)
 
@@ -223,6 +226,7 @@ class CommandService:
         live = self._live.find(command_id)
         if live is not None and self._live.take_back(live, canceled):
             self._live.cancel_asked(asked)
+            await self._recorded(live.record)
             return Cancellation("before_start", live.record)
         if live is not None and not live.ended:
             return await self._cancel_live(live, asked)
@@ -287,6 +291,14 @@ class CommandService:
                 return await self.get(command_id)
             record = await self.get(command_id)
         raise IllegalTransition(f"This command is {record.state}: only what is unknown can be resolved.")
+
+    async def _recorded(self, record: CommandRecord) -> None:
+        """Nobody is told that a command was taken back before the ledger knows, if it is there: a process that begins
+        anew would find it unsent, and a repeat of it would run.
+        """
+        if record.canceled == CanceledHow.BEFORE_START:
+            with trio.move_on_after(CATCH_UP_S):
+                await self._live.writer.caught_up()
 
     # Admission.
 

@@ -17,6 +17,7 @@ async def test_a_revision_that_is_not_the_nodes_is_refused_until_it_is(
             "commandId": str(uuid4()),
             "command": {"command_type": "mount.park"},
             "graphRevision": 117,
+            "leaseUid": await world.control(),
         }
         refused = await world.ask("POST", "/internal/commands", wanted)
         problem = refused.json()
