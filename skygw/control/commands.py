@@ -6,15 +6,15 @@ if the ledger is away it is recorded when it comes back.
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Protocol
 from uuid import uuid4
 
 import trio
 
 from skygw.control.admissions import Admission, Admissions, Revocation
-from skygw.control.command_frames import event_of, send_cancel
+from skygw.control.cancels import Cancellation, Cancels
+from skygw.control.command_frames import event_of
 from skygw.control.device_conflicts import DeviceConflicts
 from skygw.control.guards import Guards
 from skygw.control.ledger import (
@@ -29,7 +29,7 @@ from skygw.control.ledger import (
     may_move,
 )
 from skygw.control.live_command import LiveCommand, overtakes
-from skygw.control.live_commands import LiveCommands
+from skygw.control.live_commands import CATCH_UP_S, LiveCommands
 from skygw.control.order import CommandOrder
 from skygw.control.safing_spool import SafingSpool
 from skygw.errors import (
@@ -39,7 +39,6 @@ from skygw.errors import (
     Hop,
     IdReused,
     IllegalTransition,
-    LinkLost,
     NodeOffline,
     NotFound,
     RoutingUnavailable,
@@ -50,19 +49,15 @@ from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Ending
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import CancelMode
-from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
+from skygw.protocol.node_frames import PublishCommandResult
 from skygw.protocol.safing import is_safing
 
 FRAME_BYTES = 2_048
 """What a frame has beside its command, at most."""
 
 DRAINING_RETRY_S = 1.0
-LEDGER_PATIENCE_S = 0.5
-"""How long a cancel waits to be told whose command it is for, before every node is asked."""
 ROUTE_PATIENCE_S = 1.0
 """How long a stop waits to be told who controls what no live session is known to."""
-CATCH_UP_S = 1.0
-"""How long a repeat waits for the ledger to hear that the life before it was never written."""
 
 
 class Controllers(Protocol):
@@ -71,14 +66,6 @@ class Controllers(Protocol):
     async def controller_of(
         self, *, telescope_uid: TelescopeUid | None, device_uid: DeviceUid | None
     ) -> InstallId | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Cancellation:
-    """What a cancel met. Without a record nothing is known of the command but what `met` says."""
-
-    met: Literal["asked", "before_start", "ended"]
-    record: CommandRecord | None
 
 
 class CommandService:
@@ -108,6 +95,7 @@ class CommandService:
             admitting=self._admissions.command_ids,
             spool=spool,
         )
+        self._cancels = Cancels(registry=registry, admissions=self._admissions, live=self._live)
         self._draining = False
 
     @property
@@ -146,7 +134,7 @@ class CommandService:
                 await behind.wait()
             await admission.turn()
             record, duplicate = await self._submit(order, admission)
-        await self._recorded(record)
+        await self._live.recorded(record)
         return record, duplicate
 
     async def validate(self, order: CommandOrder) -> tuple[list[GatewayError], bool]:
@@ -179,7 +167,7 @@ class CommandService:
                 await live.settled(or_not_cancelable=for_cancel)
                 if live.in_ledger and live.record.state is CommandState.EXPIRED:
                     await self._live.resolve(live)
-            await self._recorded(live.record)
+            await self._live.recorded(live.record)
             return live.record
         return await self.get(command_id)
 
@@ -196,15 +184,10 @@ class CommandService:
 
     async def get(self, command_id: CommandId) -> CommandRecord:
         """What is known of a command. Raises `NotFound`, `RoutingUnavailable`."""
-        live = self._live.find(command_id)
-        if live is None:
-            record = await self._ledger.get(command_id)
-            if record is None:
-                raise NotFound(f"No command {command_id} is known.")
-            return record
-        if live.in_ledger and live.record.state in (CommandState.UNKNOWN, CommandState.EXPIRED):
-            await self._live.resolve(live)
-        return live.record
+        record = await self._live.known(command_id)
+        if record is None:
+            raise NotFound(f"No command {command_id} is known.")
+        return record
 
     async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
         return await self._ledger.page(query)
@@ -212,71 +195,8 @@ class CommandService:
     async def cancel(
         self, command_id: CommandId, *, mode: CancelMode, grace_s: float | None, by: Caller
     ) -> Cancellation:
-        """Asks the node to cancel; safing. Needs no ledger for a command this process sent; for another one, with the
-        ledger away, every connected node is asked. Raises `NodeOffline`, `NotFound`.
-
-        A command that is being admitted, or waits here, is taken back instead: a cancel would overtake it. Who asked is
-        recorded when the ledger takes it, and not waited for.
-        """
-        asked = CancelRequest(uuid4(), command_id, datetime.now(UTC), mode, grace_s, by)
-        canceled = Revocation("canceled before it was written", by, asked)
-        admissions = self._admissions.of(command_id)
-        for admission in admissions:
-            admission.revoke(canceled)
-        live = self._live.find(command_id)
-        if live is not None and self._live.take_back(live, canceled):
-            self._live.cancel_asked(asked)
-            await self._recorded(live.record)
-            return Cancellation("before_start", live.record)
-        if live is not None and not live.ended:
-            return await self._cancel_live(live, asked)
-        record: CommandRecord | None = None
-        with trio.move_on_after(LEDGER_PATIENCE_S), suppress(RoutingUnavailable):
-            if admissions:
-                await admissions[0].looked_up.wait()
-                if admissions[0].is_new:
-                    return Cancellation("before_start", None)
-            try:
-                record = await self.get(command_id)
-            except NotFound:
-                if admissions:  # which ended without it
-                    return Cancellation("before_start", None)
-                raise
-        return self._cancel_stored(record, asked)
-
-    async def _cancel_live(self, live: LiveCommand, asked: CancelRequest) -> Cancellation:
-        session = self._registry.current(live.record.install_id)
-        if session is not None:
-            send_cancel(session, asked)  # before anything is asked of the ledger
-            live.is_released = True
-        self._live.cancel_asked(asked)
-        if live.record.state is CommandState.UNKNOWN:
-            with trio.move_on_after(LEDGER_PATIENCE_S):
-                await self._live.resolve(live)
-        if live.ended:
-            return Cancellation("ended", live.record)
-        if session is None:
-            raise _offline()
-        return Cancellation("asked", live.record)
-
-    def _cancel_stored(self, record: CommandRecord | None, asked: CancelRequest) -> Cancellation:
-        if record is None:
-            self._live.cancel_asked(asked)
-            # Nobody here knows whose command it was. A node that does not know the id only remembers not to run it.
-            for connected in self._registry:
-                with suppress(LinkLost):
-                    send_cancel(connected, asked)
-            return Cancellation("asked", None)
-        session = self._registry.current(record.install_id)
-        if record.state not in ENDS:
-            if session is None:
-                self._live.cancel_asked(asked)
-                raise _offline()
-            send_cancel(session, asked)
-            if self._live.find(record.command_id) is None:  # sent before a restart: follow it again
-                self._live.add_again(record)
-        self._live.cancel_asked(asked)
-        return Cancellation("ended" if record.state in ENDS else "asked", record)
+        """See `Cancels.cancel`."""
+        return await self._cancels.cancel(CancelRequest(uuid4(), command_id, datetime.now(UTC), mode, grace_s, by))
 
     async def resolve(self, command_id: CommandId, end: CommandState, *, reason: str, by: Caller) -> CommandRecord:
         """Closes what is unknown by an administrator's word: its node cannot tell any more. Raises `NotFound`,
@@ -291,14 +211,6 @@ class CommandService:
                 return await self.get(command_id)
             record = await self.get(command_id)
         raise IllegalTransition(f"This command is {record.state}: only what is unknown can be resolved.")
-
-    async def _recorded(self, record: CommandRecord) -> None:
-        """Nobody is told that a command was taken back before the ledger knows, if it is there: a process that begins
-        anew would find it unsent, and a repeat of it would run.
-        """
-        if record.canceled == CanceledHow.BEFORE_START:
-            with trio.move_on_after(CATCH_UP_S):
-                await self._live.writer.caught_up()
 
     # Admission.
 
@@ -521,7 +433,3 @@ def _draining() -> Draining:
 
 def _not_connected() -> NodeOffline:
     return NodeOffline("The installation that controls this is not connected.", retry_after_s=5.0)
-
-
-def _offline() -> NodeOffline:
-    return NodeOffline("This installation is not connected; its node runs its link-loss policy by itself.")

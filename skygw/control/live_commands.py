@@ -37,6 +37,9 @@ log = logging.getLogger("skygw.control")
 MAX_LIVE_COMMANDS = 20_000
 """Commands followed in memory: 20,000 × about 2 KiB. Safing is followed beyond it."""
 FORGET_EVERY_S = 60.0
+CATCH_UP_S = 1.0
+"""How long is waited for the ledger to hear what a repeat must find there."""
+
 TAKE_OVER_S = 5.0
 """What a start waits for the ledger to hear of stops that are on the disk."""
 
@@ -91,6 +94,15 @@ class LiveCommands:
                 retry_after_s=1.0,
                 details={"usedUp": "commands", "service": service},
             )
+
+    async def known(self, command_id: CommandId) -> CommandRecord | None:
+        """What is known of a command, here or in the ledger. Raises `RoutingUnavailable`."""
+        live = self.find(command_id)
+        if live is None:
+            return await self._ledger.get(command_id)
+        if live.in_ledger and live.record.state in (CommandState.UNKNOWN, CommandState.EXPIRED):
+            await self.resolve(live)
+        return live.record
 
     def add(self, live: LiveCommand) -> None:
         """Follows it from now on, instead of an earlier life of the same id."""
@@ -173,6 +185,14 @@ class LiveCommands:
         elif stored is not None and stored.state not in NEVER_WRITTEN and live.record.state is CommandState.EXPIRED:
             live.record = stored
             self.drop(live)
+
+    async def recorded(self, record: CommandRecord) -> None:
+        """Nobody is told that a command was taken back before the ledger knows, if it is there: a process that begins
+        anew would find it unsent, and a repeat of it would run.
+        """
+        if record.canceled == CanceledHow.BEFORE_START:
+            with trio.move_on_after(CATCH_UP_S):
+                await self.writer.caught_up()
 
     def _end(self, live: LiveCommand) -> None:
         record = live.record

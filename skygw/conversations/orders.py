@@ -14,7 +14,8 @@ import trio
 
 from skygw.auth.principals import Scope, ServicePrincipal
 from skygw.control.admissions import Admission
-from skygw.control.commands import Cancellation, CommandService
+from skygw.control.cancels import Cancellation
+from skygw.control.commands import CommandService
 from skygw.control.ledger import ENDS, OUTCOMES, Caller, CommandRecord, CommandState
 from skygw.control.order import Budget, CommandOrder, order_of
 from skygw.control.published_leases import PublishedLeases

@@ -174,6 +174,32 @@ async def test_a_cancel_reaches_a_handler_that_does_not_listen_when_its_grace_is
     assert result.proof is not None
 
 
+async def test_a_handler_that_is_ended_by_a_cancel_and_says_nothing_has_interrupted_nothing(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+    started = trio.Event()
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        started.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        await started.wait()
+        await session.say(cancel(session, order.command_id, CancelMode.IMMEDIATE))
+        result = await session.ended_command(order.command_id)
+
+    assert (result.status, result.canceled) == (CommandStatus.FAILED, None)
+    assert result.error is not None
+    assert result.error.value["reason"] == "not_proved"
+
+
 @pytest.mark.parametrize("how", ["canceled", "stopped"])
 async def test_a_handler_with_tasks_of_its_own_is_heard_when_it_is_ended(
     gateway: FakeGateway, make_config: MakeConfig, how: str
@@ -208,32 +234,6 @@ async def test_a_handler_with_tasks_of_its_own_is_heard_when_it_is_ended(
     assert (result.status, result.canceled) == ("canceled", "interrupted")
     assert result.proof is not None
     assert result.proof.value == standing
-
-
-async def test_a_handler_that_is_ended_by_a_cancel_and_says_nothing_has_interrupted_nothing(
-    gateway: FakeGateway, make_config: MakeConfig
-) -> None:
-    client = NodeClient(make_config())
-    started = trio.Event()
-
-    @client.command_handler
-    async def handle(command: Command) -> CommandOutcome:
-        started.set()
-        await trio.sleep_forever()
-        raise AssertionError
-
-    async with running(client):
-        session = await gateway.accept()
-        await session.welcome()
-        order = session.command(SLEW)
-        await session.say(order)
-        await started.wait()
-        await session.say(cancel(session, order.command_id, CancelMode.IMMEDIATE))
-        result = await session.ended_command(order.command_id)
-
-    assert (result.status, result.canceled) == (CommandStatus.FAILED, None)
-    assert result.error is not None
-    assert result.error.value["reason"] == "not_proved"
 
 
 async def test_a_command_that_finished_in_spite_of_its_cancel_says_so(

@@ -9,7 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from skygw.control.commands import LEDGER_PATIENCE_S, ROUTE_PATIENCE_S, Cancellation
+from skygw.control.cancels import LEDGER_PATIENCE_S, Cancellation
+from skygw.control.commands import ROUTE_PATIENCE_S
 from skygw.control.ledger import Caller, CommandRecord, CommandState, Transition
 from skygw.control.order import CommandOrder
 from skygw.errors import DeadlineExceeded, Hop, LinkLost, NodeOffline, Outcome, RoutingUnavailable

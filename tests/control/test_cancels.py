@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from skygw.control.commands import Cancellation
+from skygw.control.cancels import Cancellation
 from skygw.control.ledger import Caller, CancelRequest, CommandState
 from skygw.control.order import CommandOrder
 from skygw.control.safing_spool import SafingSpool

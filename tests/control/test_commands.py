@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from skygw.control.commands import Cancellation
+from skygw.control.cancels import Cancellation
 from skygw.control.ledger import Caller, CommandQuery, CommandRecord, CommandState
 from skygw.control.live_command import REMEMBER_SAFING_S
 from skygw.control.order import CommandOrder

@@ -167,7 +167,7 @@ async def test_a_dry_run_of_a_stranger_names_everything_at_once_in_its_order(
     with running_task(gateway, station):
         await acquire(hub, station, "finish")
         async with gateway.client(service="stranger") as stranger:
-            assert await refusals(stranger, station, UNPARK) == [
+            assert await refusals(stranger, station, UNPARK, leaseUid=None) == [
                 "lease_held",
                 "local_control",
                 "interlock_active",
