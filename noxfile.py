@@ -128,7 +128,7 @@ def lifecycle(session: nox.Session) -> None:
     seed = os.environ.get("SKYGW_TEST_SEED", str(secrets.randbelow(10**9)))
     session.log(f"SKYGW_TEST_SEED={seed}")
     session.run(
-        *(sys.executable, "-m", "pytest", "-rP", "-o", "timeout=7200", "tests/control/life_cycle", *session.posargs),
+        *(sys.executable, "-m", "pytest", "-rP", "tests/control/life_cycle", *session.posargs),
         env={"SKYGW_TEST_HISTORIES": "10000", **os.environ, "SKYGW_TEST_SEED": seed},
     )
 

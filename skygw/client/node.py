@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import trio
 
-from skygw.client.arrival import MonotonicMs
+from skygw.client.arrival import Arrivals, MonotonicMs
 from skygw.client.comeback import Comebacks
 from skygw.client.commands import Command, CommandHandler, CommandOutcome, Commands
 from skygw.client.config import NodeConfig, Token
@@ -390,6 +390,8 @@ class NodeClient:
 
     async def _live(self, link: Link, welcome: Welcome, token: Token, needs: SessionNeeds) -> LinkEnded:
         self._welcomed_at = trio.current_time()
+        arrivals = Arrivals(highest_epoch=max(welcome.epoch, self._known_state().now.last_epoch), now_ms=self._now_ms)
+        arrivals.measure(welcome.t_ms)
         await self._known_state().take_welcome(welcome)
         outbox = needs.outbox
         if welcome.acked_seq > outbox.last_seq or welcome.acked_seq < outbox.acked:
@@ -399,7 +401,7 @@ class NodeClient:
             )
             await outbox.start_anew(hub_has=welcome.acked_seq)
             return LinkEnded("The outbox was numbered anew and needs a new hello.")
-        session = Session(link, welcome, highest_epoch=self._known_state().now.last_epoch, token=token, needs=needs)
+        session = Session(link, welcome, arrivals=arrivals, token=token, needs=needs)
         self._session = session
         self._down = trio.Event()
         self._up.set()

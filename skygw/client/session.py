@@ -21,7 +21,7 @@ from skygw.client.leases import NodeLeases
 from skygw.client.link import Link, LinkEnded
 from skygw.client.outbox import Outbox
 from skygw.client.tasks import TaskNews
-from skygw.ids import CommandId, Epoch
+from skygw.ids import CommandId
 from skygw.protocol.codec import BadFrame, ProtocolViolation, encode, from_gateway
 from skygw.protocol.gateway_frames import (
     Ack,
@@ -107,15 +107,13 @@ class SessionNeeds:
 class Session:
     """Made after the welcome; `run` ends with the link."""
 
-    def __init__(
-        self, link: Link, welcome: Welcome, *, highest_epoch: Epoch, token: Token, needs: SessionNeeds
-    ) -> None:
+    def __init__(self, link: Link, welcome: Welcome, *, arrivals: Arrivals, token: Token, needs: SessionNeeds) -> None:
+        """`arrivals` has measured the welcome when it came: what is done with it before this may take its time."""
         self._link = link
         self._needs = needs
         self._token = token
         self._beat_s = min(max(welcome.heartbeat_s, SHORTEST_BEAT_S), LONGEST_BEAT_S)
-        self._arrivals = Arrivals(highest_epoch=highest_epoch, now_ms=needs.now_ms)
-        self._arrivals.measure(welcome.t_ms)
+        self._arrivals = arrivals
         self._lanes = Lanes(needs.snapshots)
         self._durable = DurableSender(needs.outbox, self._lanes, welcome.limits, hub_has=welcome.acked_seq)
         self._calls = Calls(needs.operations, limits=welcome.limits, lanes=self._lanes)

@@ -434,6 +434,32 @@ async def test_a_command_whose_time_ran_out_while_it_was_written_down_is_not_beg
     assert (late.status, late.error.value["reason"], begun) == ("rejected", "deadline_exceeded", [])
 
 
+async def test_a_welcome_that_is_written_down_slowly_makes_no_command_younger(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    disk = HeldDisk()
+    disk.go.set()
+    client = NodeClient(make_config(), disk_work=disk.work)
+    begun: list[str] = []
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        begun.append(command.type)
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        disk.hold()
+        order = session.command(SLEW, deadline_ms=100)
+        await session.welcome(followed_by=[order])
+        await disk.asked.wait()
+        await trio.sleep(0.15)
+        disk.go.set()
+        late = await session.ended_command(order.command_id)
+    assert late.error is not None
+    assert (late.status, late.error.value["reason"], begun) == ("rejected", "deadline_exceeded", [])
+
+
 async def test_a_command_whose_holder_lost_control_while_it_was_written_down_is_not_begun(
     gateway: FakeGateway, make_config: MakeConfig
 ) -> None:

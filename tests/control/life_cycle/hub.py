@@ -233,7 +233,9 @@ class Hub:
             if control.lease is not None:
                 self.granted[number] = control.lease.lease_id, LeaseProof(holder, wish.lease_uid)
                 now = trio.current_time()
-                self._story.grants.append(Grant(number, plan.target, control.fence, now, now + plan.duration_s))
+                self._story.grants.append(
+                    Grant(number, control.lease.lease_id, plan.target, control.fence, now, now + plan.duration_s)
+                )
 
         self.ask(ask)
 
@@ -245,7 +247,7 @@ class Hub:
             except GatewayError:
                 return
             for grant in self._story.grants:
-                if grant.lease == number:
+                if grant.lease_id == lease_id:
                     grant.until = trio.current_time() + plan.duration_s
 
         if number in self.granted:
@@ -264,7 +266,7 @@ class Hub:
             except GatewayError:
                 return
             for grant in self._story.grants:
-                if grant.lease == number:
+                if grant.lease_id == lease_id:
                     grant.given_up_at = min(grant.given_up_at, trio.current_time())
 
         if number in self.granted:

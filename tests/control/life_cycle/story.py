@@ -124,6 +124,7 @@ class Grant:
     """A lease as its holder knows it: until when it holds if nobody says otherwise."""
 
     lease: int
+    lease_id: UUID
     uid: UUID
     fence: int
     granted_at: float

@@ -7,6 +7,8 @@ import os
 from collections import Counter
 from itertools import count
 
+import pytest
+
 from tests.control.life_cycle.history import History, draw, shortened
 from tests.control.life_cycle.story import Claim, Refusal, Story
 from tests.control.life_cycle.telling import told
@@ -30,6 +32,7 @@ def explained(history: History) -> str:
     return "\n".join([*wrong_with(story), told(short, story)])
 
 
+@pytest.mark.timeout(300 + HISTORIES)
 def test_no_history_breaks_a_law() -> None:
     met: Counter[str] = Counter()
     for seed in range(FIRST_SEED, FIRST_SEED + HISTORIES):

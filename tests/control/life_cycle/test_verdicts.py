@@ -55,7 +55,7 @@ def a_story() -> Story:
             Claim(SLEW, 6.0, S.COMPLETED),
             Claim(STOP, 9.5, S.COMPLETED),
         ],
-        grants=[Grant(0, TELESCOPE, 3, 0.5, 300.0)],
+        grants=[Grant(0, UUID(int=104), TELESCOPE, 3, 0.5, 300.0)],
         lines=[Line(NODE, 0.0)],
         rows=[
             Row(SLEW, S.COMPLETED, (*STEPS, S.COMPLETED), None, True, None, NODE),

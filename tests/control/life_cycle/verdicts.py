@@ -287,12 +287,16 @@ def ends_stay(story: Story) -> Iterator[str]:
     if story.restored_at:
         return  # the ledger forgot what it had said
     ended: dict[CommandId, Claim] = {}
+    died_at = max(story.gateway_deaths, default=0.0)
     for claim in sorted(story.claims, key=lambda claim: claim.at):
         if claim.is_of_no_record:
             continue
         before = ended.get(claim.command_id)
         if claim.state not in ENDS and _is_stop(claim.command_id, story):
             continue  # a repeat of a stop waits for no ledger to be told what it knows
+        is_untold = _is_stop(claim.command_id, story) or (before is not None and before.canceled == "before_start")
+        if before is not None and before.at <= died_at <= claim.at and is_untold:
+            continue  # nothing is spooled here: what a ledger that was away had not heard of died with the process
         if before is not None and (before.state, before.canceled) != (claim.state, claim.canceled):
             yield f"{claim.command_id} was {before.state} at {before.at:.3f}, and {claim.state} at {claim.at:.3f}."
         if claim.state in ENDS and claim.state is not S.EXPIRED:
