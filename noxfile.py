@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ nox.options.sessions = ["style", "lint", "types", "imports", "tests"]
 nox.options.default_venv_backend = "none"
 
 BIN = Path(sys.executable).parent
+
+SECOND_HALF = ("cli", "control", "conversations", "database", "gateway", "sim", "telemetry", "testing")
+"""Folders of tests/ that take about as long as all others: machines that check this have two cores."""
 
 
 @nox.session
@@ -39,8 +43,24 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The specification; arguments go to pytest."""
-    session.run(sys.executable, "-m", "pytest", *session.posargs)
+    """The specification. Without arguments its two halves run side by side; with arguments they go to pytest, once."""
+    pytest = (sys.executable, "-m", "pytest")
+    if session.posargs:
+        session.run(*pytest, *session.posargs)
+        return
+    second = [Path("tests", name) for name in SECOND_HALF]
+    first = sorted(path for path in Path("tests").iterdir() if path.is_dir() and path not in second)
+    report = Path(session.create_tmp(), "second-half")
+    with report.open("w") as output:
+        command = [*pytest, "-p", "no:cacheprovider", *second]
+        beside = subprocess.Popen(command, stdout=output, stderr=output)  # noqa: S603 - nothing of it is foreign
+        try:
+            session.run(*pytest, *first, *Path("tests").glob("test_*.py"))
+        finally:
+            code = beside.wait()
+            sys.stdout.write(report.read_text())
+    if code:
+        session.error("tests of the second half have failed")
 
 
 @nox.session

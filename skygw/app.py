@@ -14,20 +14,24 @@ from skygw import __version__
 from skygw.auth import audit_key
 from skygw.control.allow_list import AllowList
 from skygw.control.commands import CommandService
-from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
+from skygw.control.configuration_guard import ConfigurationGuard
 from skygw.control.direct_rpc import DirectRpc
+from skygw.control.graph_news import GraphNews
 from skygw.control.guards import Guards
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
 from skygw.control.order import Budget
 from skygw.control.running_tasks import TaskGuard
 from skygw.control.safing_spool import SafingSpool
-from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord
+from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord, StandingInterlocks
 from skygw.control.task_aborts import TaskAborts
+from skygw.control.task_news import TaskNews
 from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster
 from skygw.database.event_log import PgEventLog
+from skygw.database.graph_feed import GraphFeed
+from skygw.database.hardware import PgHardware
 from skygw.database.installations import Installations
 from skygw.database.leases import PgLeases
 from skygw.database.log_keeping import keep_log
@@ -39,6 +43,9 @@ from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.retained_values import PgRetainedValues, next_era
 from skygw.database.running_tasks import PgRunningTasks
 from skygw.database.surveyor import PgSurveyor
+from skygw.database.task_board import PgTaskBoard, hears_of_tasks
+from skygw.database.task_ledger import forget_reports
+from skygw.database.tasks import PgTasks
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
 from skygw.from_settings import database_url, listener_config, open_authenticator, own_cluster, session_rules
@@ -51,6 +58,8 @@ from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
+from skygw.observing.hardware import Hardware
+from skygw.observing.task_service import TaskService
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
@@ -62,11 +71,13 @@ from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
 from skygw.routers.event_streams import EventStreamRouter
 from skygw.routers.gates import InternalGate, NodeGate
+from skygw.routers.hardware import HardwareRouter
 from skygw.routers.internal import InternalRouter
 from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
 from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
+from skygw.routers.tasks import TaskRouter
 from skygw.routers.ws import SocketRouter
 from skygw.serving.listener import Listener
 from skygw.settings import Listener as ListenerName
@@ -137,6 +148,15 @@ async def run(
             ledger=lease_ledger, registry=registry, retained=hub.retained, aborts=aborts, allowed=allowed
         )
         sites = SiteWord(hub.retained, registry)
+        graphs = PgHardware(database)
+        graph_news = GraphNews(registry, count_loss=metrics.graph_feed_lost)
+        graph_feed = GraphFeed(
+            database,
+            graphs,
+            tell=graph_news,
+            connected=graph_news.connected,
+            look_every_s=settings.graph_look_s,
+        )
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
@@ -148,11 +168,17 @@ async def run(
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
                     TaskGuard(tasks),
-                    ConfigurationGuard(AnnouncedRevisions(registry)),
+                    ConfigurationGuard(graph_news),
                 ]
             ),
             finished=metrics.command_ended,
             spool=SafingSpool(settings.data_dir / SPOOL_FOLDER),
+        )
+        task_news = TaskNews(board=PgTaskBoard(database), registry=registry)
+        task_service = TaskService(
+            store=PgTasks(database, committed=hub.feed.poke),
+            interlocks=StandingInterlocks(sites),
+            connected=lambda: [session.binding.install_id for session in registry],
         )
         signing_key = await trio.to_thread.run_sync(
             audit_key.load_or_make, settings.audit_key or settings.data_dir / audit_key.KEY_FILE
@@ -177,15 +203,18 @@ async def run(
             snapshots=hub.retained,
             streams=NodeStreams(hub),
             results=commands,
+            graph=graph_news,
             metrics=metrics,
         )
-        witnesses: list[SessionWitness] = [commands, leases, aborts, hub]
+        witnesses: list[SessionWitness] = [commands, leases, aborts, task_news, hub]
         door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=witnesses)
         draining = trio.Event()
         node_side = node_app(
             [
                 HealthRouter(),
                 NodeRouter(gate=node_gate),
+                TaskRouter(gate=node_gate, tasks=task_service),
+                HardwareRouter(gate=node_gate, hardware=Hardware(graphs)),
                 SocketRouter(gate=node_gate, door=door, registry=registry, metrics=metrics),
             ],
             count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
@@ -260,8 +289,14 @@ async def run(
             await nursery.start(commands.run)
             nursery.start_soon(leases.run)
             nursery.start_soon(aborts.run)
+            nursery.start_soon(task_news.run)
+            nursery.start_soon(hears_of_tasks(database, task_news).run)
+            nursery.start_soon(task_service.run)
+            nursery.start_soon(graph_feed.run)
+            nursery.start_soon(graph_news.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
+            nursery.start_soon(forget_reports, database)
             nursery.start_soon(signer.run)
             nursery.start_soon(kept_values.run)
             nursery.start_soon(watch_revocations, registry, installations)

@@ -230,6 +230,9 @@ class Settings(BaseSettings):
     max_direct_timeout_s: Seconds = _is("Most time a caller may give a direct request", 600.0)
     command_timeout_s: Seconds = _is("Time a command has, unless its caller says", 60.0)
     max_command_timeout_s: Seconds = _is("Most time a caller may give a command", 14_400.0)
+    graph_look_s: Seconds = _is(
+        "How often the hardware graph is looked at where its tables could not be given triggers", 30.0
+    )
     service_telescopes: ServiceTelescopes = Field(
         default_factory=dict,
         description="What a service may act on: a TOML table, or JSON, of uids of telescopes or observatories by "

@@ -73,7 +73,7 @@ def proof_doubt(record: Mapping[str, Any]) -> str | None:
     assumed = [str(device.get("device_uid")) for device in devices if device.get("basis") != "read_back"]
     if assumed:
         return f"not read back: {', '.join(assumed)}"
-    restless = [str(device.get("device_uid")) for device in devices if device.get("settled_ms", 0) is None]
+    restless = [str(device.get("device_uid")) for device in devices if device.get("settled_ms") is None]
     return f"not at rest: {', '.join(restless)}" if restless else None
 
 

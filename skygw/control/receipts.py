@@ -57,5 +57,6 @@ def stands(record: CommandRecord) -> bool:
 def _stands(device: object) -> bool:
     if not isinstance(device, dict) or not isinstance(device.get("device_uid"), str):
         return False
-    settled = device.get("settled_ms", 0) is not None  # who does not measure it says nothing; null: it never did
+    settled_ms = device.get("settled_ms")  # without it nobody says that the readings came to rest
+    settled = isinstance(settled_ms, int | float) and not isinstance(settled_ms, bool)
     return device.get("basis") == "read_back" and settled and device.get("state") not in ("moving", "unknown")

@@ -10,6 +10,8 @@ PARTS = (
     "rpc",
     "out",
     "commands",
+    "claims",
+    "graph",
     "subscriptions",
     "snapshots",
     "deliveries",
@@ -36,6 +38,8 @@ class Plan:
     load_s: float
     sockets: tuple[int, ...]
     callers: tuple[int, ...]
+    claimers: tuple[int, ...]
+    """Nodes that claim, each for a telescope of its own."""
     connects: int
     idle_sockets: int
     nodes: int
@@ -46,6 +50,8 @@ class Plan:
     stops: int
     """Of one site on each line, without anything else on the line and with so many bytes coming up."""
     upload_bytes: int
+    resources: int
+    """Of the hardware graph of one installation."""
 
 
 FULL = Plan(
@@ -53,6 +59,7 @@ FULL = Plan(
     load_s=2.0,
     sockets=(1, 32, 256, 2_000),
     callers=(1, 32),
+    claimers=(1, 8),
     connects=400,
     idle_sockets=400,
     nodes=200,
@@ -61,12 +68,14 @@ FULL = Plan(
     missed_events=10_000,
     stops=50,
     upload_bytes=64 * MIB,
+    resources=2_000,
 )
 QUICK = Plan(
     repetitions=2,
     load_s=0.6,
     sockets=(1, 32, 256),
     callers=(1, 32),
+    claimers=(1, 8),
     connects=100,
     idle_sockets=100,
     nodes=200,
@@ -75,12 +84,14 @@ QUICK = Plan(
     missed_events=10_000,
     stops=15,
     upload_bytes=64 * MIB,
+    resources=2_000,
 )
 TINY = Plan(
     repetitions=1,
     load_s=0.05,
     sockets=(1, 2),
     callers=(1,),
+    claimers=(1,),
     connects=3,
     idle_sockets=3,
     nodes=4,
@@ -89,5 +100,6 @@ TINY = Plan(
     missed_events=20,
     stops=2,
     upload_bytes=MIB // 4,
+    resources=5,
 )
 """For the smoke test: its numbers mean nothing."""

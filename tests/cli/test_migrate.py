@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from skygw.cli.main import run
@@ -32,7 +33,7 @@ def test_what_is_waiting_is_listed_then_applied_once(
     assert run(["migrate", "--check"]) == ExitCode.FAILED
     assert capsys.readouterr().out.split() == known_migrations()
     assert run(["migrate", "--json"]) == ExitCode.OK
-    assert json.loads(capsys.readouterr().out) == {"applied": known_migrations()}
+    assert json.loads(capsys.readouterr().out) == {"applied": known_migrations(), "unwatched": []}
     assert run(["migrate"]) == ExitCode.OK
     assert capsys.readouterr().out == ""
     assert run(["migrate", "--check"]) == ExitCode.OK
@@ -66,3 +67,19 @@ def test_a_database_that_does_not_answer_is_one_sentence_without_its_password(
     assert written.count("\n") == 1
     assert "owner@127.0.0.1:1/skynet" in written
     assert "hunter2" not in written
+
+
+def test_doctor_says_whether_triggers_tell_of_changed_hardware_or_it_is_looked_for(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner_url, gateway_url = server.new_database()
+    monkeypatch.setenv("SKYGW_DATABASE_URL", gateway_url)
+    monkeypatch.setenv("SKYGW_DATABASE_OWNER_URL", owner_url)
+    assert verdicts(capsys)["hardware graph"] == "ok"
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("ALTER TABLE device DISABLE TRIGGER skygw_graph_update")
+        connection.execute("DROP TRIGGER skygw_graph_insert ON site")
+    assert verdicts(capsys)["hardware graph"] == "warning"
+    assert run(["migrate"]) == ExitCode.OK
+    capsys.readouterr()
+    assert verdicts(capsys)["hardware graph"] == "ok"

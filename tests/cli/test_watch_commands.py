@@ -29,7 +29,7 @@ SENT: dict[str, Any] = {
     "command": {"command_type": "mount.park"},
     "service": "planner",
 }
-PROOF = {"devices": [{"device_uid": MOUNT, "state": "parked", "basis": "read_back"}]}
+PROOF = {"devices": [{"device_uid": MOUNT, "state": "parked", "basis": "read_back", "settled_ms": 9}]}
 
 
 @pytest.fixture

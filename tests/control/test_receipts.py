@@ -79,7 +79,7 @@ def test_each_end_has_its_word(state: CommandState, canceled: str | None, expect
 
 @pytest.mark.parametrize(
     "shown",
-    [proof(device()), proof(device(), device(CAMERA, state="idle")), proof({"device_uid": "x", "basis": "read_back"})],
+    [proof(device()), proof(device(), device(CAMERA, state="idle")), proof(device(settled_ms=0.5))],
 )
 def test_interrupted_is_what_every_device_shows(shown: Any) -> None:
     assert said_of(S.CANCELED, "interrupted", shown) == "interrupted"
@@ -100,6 +100,8 @@ def test_interrupted_is_what_every_device_shows(shown: Any) -> None:
         proof(device(), device(CAMERA, basis="assumed", state="unknown")),
         proof(device(state="moving")),
         proof(device(settled_ms=None)),
+        proof(device(settled_ms=True)),
+        proof({"device_uid": str(MOUNT), "basis": "read_back", "state": "stopped"}),
         proof(device(state="unknown")),
         proof({"basis": "read_back", "state": "stopped"}),
     ],

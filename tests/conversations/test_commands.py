@@ -20,7 +20,9 @@ from tests.conversations.talk import PlayedNode, gateway_and_node, publish, talk
 from tests.fakes.rooms import Site
 
 Clock = trio.testing.MockClock
-READ_BACK = Opaque.of({"devices": [{"device_uid": str(uuid4()), "state": "stopped", "basis": "read_back"}]})
+READ_BACK = Opaque.of(
+    {"devices": [{"device_uid": str(uuid4()), "state": "stopped", "basis": "read_back", "settled_ms": 9}]}
+)
 
 
 async def test_every_step_of_a_command_is_told_to_its_end(autojump_clock: Clock) -> None:

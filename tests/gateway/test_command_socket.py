@@ -92,7 +92,8 @@ async def test_a_lease_a_slew_its_cancel_with_proof_and_what_everybody_is_told(
         assert (await steps(socket, slew, "running"))[:2] == ["received", "written"]
         await socket.say({"kind": "cancel_command", "command_id": slew["command_id"]})
         await node.hear(CancelCommand)
-        proof = {"devices": [{"device_uid": str(world.site.mount_uid), "state": "stopped", "basis": "read_back"}]}
+        device = {"device_uid": str(world.site.mount_uid), "state": "stopped", "basis": "read_back", "settled_ms": 9}
+        proof = {"devices": [device]}
         await says(node, 2, command, CommandStatus.CANCELED, canceled=CanceledHow.INTERRUPTED, proof=Opaque.of(proof))
         heard: dict[str, dict[str, Any]] = {}
         while set(heard) != {"receipt", "step", "event"}:

@@ -12,6 +12,7 @@ from skygw.routers.command_socket import CommandSocketRouter
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.docs import DocsRouter, library
 from skygw.routers.event_streams import EVENT_STREAM_ROUTE
+from skygw.routers.hardware import HardwareRouter
 from skygw.routers.internal import InternalRouter
 from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
@@ -19,6 +20,7 @@ from skygw.routers.openapi import openapi
 from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES, Access, Route
 from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
+from skygw.routers.tasks import TaskRouter
 from skygw.routers.ws import SocketRouter
 from tests.wire.samples import DIRECTIONS
 
@@ -29,6 +31,8 @@ LIBRARY = library("1.2.3", None, None)
 NODE_ROUTERS: list[Router] = [
     HealthRouter(),
     NodeRouter(gate=NOTHING),
+    TaskRouter(gate=NOTHING, tasks=NOTHING),
+    HardwareRouter(gate=NOTHING, hardware=NOTHING),
     SocketRouter(gate=NOTHING, door=NOTHING, registry=NOTHING, metrics=NOTHING),
 ]
 INTERNAL_ROUTERS: list[Router] = [
