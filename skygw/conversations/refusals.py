@@ -21,9 +21,11 @@ from skygw.errors import (
     NodeOffline,
     NodeRefused,
     NotFound,
+    QuotaExceeded,
     RateLimited,
     StaleEpoch,
     StaleFence,
+    StorageFull,
     TaskActive,
     Unauthenticated,
 )
@@ -50,6 +52,8 @@ CODES: dict[type[GatewayError], ErrorCode] = {
     ConfigurationChanged: ErrorCode.CONFLICT,
     IllegalTransition: ErrorCode.CONFLICT,
     RateLimited: ErrorCode.CONFLICT,
+    QuotaExceeded: ErrorCode.CONFLICT,
+    StorageFull: ErrorCode.CONFLICT,
     StaleEpoch: ErrorCode.CONFLICT,
 }
 """Everything else is `internal`, but for what a node refuses: that is as the node says."""
