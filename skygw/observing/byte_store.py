@@ -50,7 +50,7 @@ class ByteStore(Protocol):
         ...
 
     async def size(self, part: UploadUid) -> int:
-        """How many bytes of it are there, and will be after a power cut; 0 if it does not exist."""
+        """How many bytes of it are there: all that a flush has counted, and maybe more; 0 if it does not exist."""
         ...
 
     def append(self, part: UploadUid, *, offset: int) -> AbstractAsyncContextManager[PartWriter]:
