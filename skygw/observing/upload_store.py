@@ -113,7 +113,8 @@ class UploadStore(Protocol):
 
     async def forget(self, install_id: InstallId, uid: UploadUid) -> bool:
         """The row is gone, as its client asked or because it expired; called once its part is deleted. An asset it was
-        for stays, canceled if it was not there yet. False if there was none of this installation's.
+        for stays, canceled if it was not there yet. Its content stays, too, until nobody names it. False if there was
+        none of this installation's.
         """
         ...
 
