@@ -44,7 +44,7 @@ class DigestMismatch(Invalid):
     failed.
     """
 
-    def __init__(self, message: str, *, digest: Digest | None, is_of_whole: bool) -> None:
+    def __init__(self, message: str, *, digest: Digest, is_of_whole: bool) -> None:
         super().__init__(message)
         self.digest = digest
         self.is_of_whole = is_of_whole

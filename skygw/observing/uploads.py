@@ -106,7 +106,7 @@ class Uploads:
         self._store = store
         self._files = files
         self.rules = rules
-        self._now = now
+        self.now = now
         self._completed = completed
         self._pens = Pens()
         self._hashes: OrderedDict[UploadUid, tuple[int, _Hash]] = OrderedDict()
@@ -177,7 +177,7 @@ class Uploads:
 
     async def remove_expired(self, *, limit: int) -> int:
         """Some of those whose time is over; how many there were. Raises `StorageFailed`, `RoutingUnavailable`."""
-        expired = await self._store.expired(now=self._now(), limit=limit)
+        expired = await self._store.expired(now=self.now(), limit=limit)
         for upload in expired:
             async with self._pens.held(upload.uid):
                 await self._remove(upload)
@@ -194,7 +194,7 @@ class Uploads:
 
     async def _claimed(self, install_id: InstallId, uid: UploadUid) -> Upload:
         upload = await self._store.claim(install_id, uid)
-        if upload is None or (upload.state is UploadState.OPEN and upload.expires_at <= self._now()):
+        if upload is None or (upload.state is UploadState.OPEN and upload.expires_at <= self.now()):
             raise NotFound(NO_SUCH_UPLOAD)
         if upload.state is UploadState.OPEN and await self._files.size(uid) < upload.offset:
             await self._give_up(upload, "Bytes that were acknowledged are no longer on the disk.")
@@ -271,11 +271,13 @@ class Uploads:
             sha256 = whole[1].hexdigest()
         else:
             sha256 = await self._read_again(upload.uid, size)
-        told = what.whole and what.whole.value.hex()
-        if any(other not in (None, sha256) for other in (upload.sha256, told)):
-            await self._give_up(upload, f"The SHA-256 of what came is {sha256}, which is not what was declared.")
-            sentence = "These are not the bytes whose SHA-256 was declared; the upload has failed."
-            raise DigestMismatch(sentence, digest=what.whole, is_of_whole=True)
+        told = what.whole.value.hex() if what.whole is not None else sha256
+        for declared in (upload.sha256 or sha256, told):
+            if declared != sha256:
+                await self._give_up(upload, f"The SHA-256 of what came is {sha256}, which is not what was declared.")
+                sentence = "These are not the bytes whose SHA-256 was declared; the upload has failed."
+                digest = Digest("sha256", bytes.fromhex(declared), "sha-256", "Repr-Digest")
+                raise DigestMismatch(sentence, digest=digest, is_of_whole=True)
         if not await self._store.complete(upload.uid, upload.writer, size=size, sha256=sha256):
             raise Superseded
         self._hashes.pop(upload.uid, None)
@@ -345,7 +347,7 @@ class Uploads:
             raise StorageFull(f"There is no room for {size} bytes now.")
 
     def _expiry(self) -> datetime:
-        return self._now() + timedelta(seconds=self.rules.keep_s)
+        return self.now() + timedelta(seconds=self.rules.keep_s)
 
 
 def content_of(upload: Upload) -> ContentKey:
