@@ -27,8 +27,9 @@ from skygw.control.leases import LeaseService
 from skygw.control.order import Budget
 from skygw.control.running_tasks import TaskGuard
 from skygw.control.safing_spool import SafingSpool
-from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord
+from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord, StandingInterlocks
 from skygw.control.task_aborts import TaskAborts
+from skygw.control.task_news import TaskNews
 from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
@@ -44,6 +45,9 @@ from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.retained_values import PgRetainedValues, next_era
 from skygw.database.running_tasks import PgRunningTasks
 from skygw.database.surveyor import PgSurveyor
+from skygw.database.task_board import PgTaskBoard
+from skygw.database.task_ledger import forget_reports
+from skygw.database.tasks import PgTasks
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
 from skygw.nodes.admission import NodeDoor, SessionWitness
@@ -55,6 +59,7 @@ from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
+from skygw.observing.task_service import TaskService
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
 from skygw.protocol.gateway_frames import LinkLossPolicy
@@ -73,6 +78,7 @@ from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
 from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
+from skygw.routers.tasks import TaskRouter
 from skygw.routers.ws import SocketRouter
 from skygw.serving.config import ListenerConfig, TlsFiles
 from skygw.serving.listener import Listener
@@ -161,6 +167,12 @@ async def run(
             finished=metrics.command_ended,
             spool=SafingSpool(settings.data_dir / SPOOL_FOLDER),
         )
+        task_news = TaskNews(board=PgTaskBoard(database), registry=registry)
+        task_service = TaskService(
+            store=PgTasks(database, committed=hub.feed.poke),
+            interlocks=StandingInterlocks(sites),
+            connected=lambda: [session.binding.install_id for session in registry],
+        )
         signing_key = await trio.to_thread.run_sync(
             audit_key.load_or_make, settings.audit_key or settings.data_dir / audit_key.KEY_FILE
         )
@@ -186,13 +198,14 @@ async def run(
             results=commands,
             metrics=metrics,
         )
-        witnesses: list[SessionWitness] = [commands, leases, aborts, hub]
+        witnesses: list[SessionWitness] = [commands, leases, aborts, task_news, hub]
         door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=witnesses)
         draining = trio.Event()
         node_side = node_app(
             [
                 HealthRouter(),
                 NodeRouter(gate=node_gate),
+                TaskRouter(gate=node_gate, tasks=task_service),
                 SocketRouter(gate=node_gate, door=door, registry=registry, metrics=metrics),
             ],
             count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
@@ -267,8 +280,11 @@ async def run(
             await nursery.start(commands.run)
             nursery.start_soon(leases.run)
             nursery.start_soon(aborts.run)
+            nursery.start_soon(task_news.run)
+            nursery.start_soon(task_service.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
+            nursery.start_soon(forget_reports, database)
             nursery.start_soon(signer.run)
             nursery.start_soon(kept_values.run)
             nursery.start_soon(watch_revocations, registry, installations)

@@ -219,6 +219,12 @@ class IllegalTransition(GatewayError):
     reason = "illegal_transition"
 
 
+class AssetsIncomplete(GatewayError):
+    """Assets are named that were not declared, or are of something else; `details` name them."""
+
+    reason = "assets_incomplete"
+
+
 class RateLimited(GatewayError):
     """Too many requests in a time window."""
 

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic.alias_generators import to_snake
 
 from skygw.errors import (
+    AssetsIncomplete,
     Busy,
     ConfigurationChanged,
     DeviceBusy,
@@ -51,6 +52,7 @@ CODES: dict[type[GatewayError], ErrorCode] = {
     TaskActive: ErrorCode.CONFLICT,
     ConfigurationChanged: ErrorCode.CONFLICT,
     IllegalTransition: ErrorCode.CONFLICT,
+    AssetsIncomplete: ErrorCode.CONFLICT,
     RateLimited: ErrorCode.CONFLICT,
     QuotaExceeded: ErrorCode.CONFLICT,
     StorageFull: ErrorCode.CONFLICT,

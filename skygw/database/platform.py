@@ -28,6 +28,10 @@ PLATFORM_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "device": ("id", "uid", "name", "device_type", "telescope_id", "observatory_id", "is_deleted"),
     "instrument": ("id", "uid", "name", "instrument_type", "configuration_version", "telescope_id", "is_deleted"),
     "instrument_device": ("instrument_id", "device_id"),
+    "site": ("id", "uid", "name", "observatory_id", "latitude", "longitude", "elevation", "is_deleted"),
+    "filter": ("id", "uid", "name", "is_deleted"),
+    "filter_wheel_position": ("id", "uid", "device_id", "position", "filter_id", "is_deleted"),
+    "ip_camera": ("id", "uid", "name", "telescope_id", "observatory_id", "is_deleted"),
     "observation_task": (
         "id",
         "uid",
@@ -58,11 +62,14 @@ PLATFORM_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "central_frequencies",
     ),
     "observation": ("id", "uid", "is_deleted"),
+    "observation_result": ("id", "uid", "observation_id", "fulfillment_status", "fulfilled_on"),
+    "observation_result_task": ("result_id", "task_id"),
     "observation_asset": (
         "id",
         "uid",
         "observation_id",
         "instrument_id",
+        "file_id",
         "role",
         "is_remote",
         "is_transferrable",
@@ -70,6 +77,7 @@ PLATFORM_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "transfer_progress",
         "transfer_error",
         "last_transfer_attempt",
+        "remote_file_path",
     ),
     "operational_constraint": (
         "id",

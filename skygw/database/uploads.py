@@ -60,7 +60,7 @@ CLAIM = f"""
 ADVANCE = """
     WITH upload AS (
         UPDATE skygw.upload
-        SET acknowledged = $3, size = coalesce(size, $4), expires_at = $5
+        SET acknowledged = greatest(acknowledged, $3), size = coalesce(size, $4), expires_at = $5
         WHERE upload_uid = $1 AND writer = $2 AND state = 'open'
         RETURNING asset_uid, acknowledged, size
     ), told AS (
@@ -79,7 +79,9 @@ COMPLETE = """
         UPDATE skygw.upload
         SET state = 'complete', acknowledged = $3, size = $3, sha256 = $4
         WHERE upload_uid = $1 AND writer = $2 AND state = 'open'
-          AND coalesce(size, $3) = $3 AND coalesce(sha256, $4) = $4
+          AND NOT EXISTS (
+              SELECT FROM skygw.asset WHERE asset.asset_uid = upload.asset_uid AND (asset.size, asset.sha256) <> ($3, $4)
+          )
         RETURNING upload_uid, asset_uid
     ), asset AS (
         UPDATE skygw.asset
@@ -138,9 +140,11 @@ EXPIRE = f"""
         FROM skygw.upload
         WHERE expires_at <= $1
           AND (asset_uid IS NULL
-               OR state = 'open' AND NOT EXISTS (
-                   SELECT FROM skygw.asset WHERE asset.asset_uid = upload.asset_uid AND asset.task_uid IS NOT NULL
-               ))
+               OR state = 'open'
+                  AND NOT EXISTS (SELECT FROM skygw.asset
+                                  WHERE asset.asset_uid = upload.asset_uid AND asset.task_uid IS NOT NULL)
+                  AND NOT EXISTS (SELECT FROM skygw.task_asset WHERE task_asset.asset_uid = upload.asset_uid)
+                  AND NOT EXISTS (SELECT FROM skygw.result_asset WHERE result_asset.asset_uid = upload.asset_uid))
         ORDER BY expires_at
         LIMIT $2
         FOR UPDATE SKIP LOCKED
@@ -212,17 +216,16 @@ async def check_quota(connection: Connection, new: NewUpload, quota: Quota) -> N
     row = await connection.fetchrow(UNDER_WAY, new.install_id)
     if row is None:
         raise RuntimeError("a sum is always a row")
-    details = {"openBytes": row["bytes"], "openUploads": row["uploads"]}
+    details = {"bytes": row["bytes"], "uploads": row["uploads"]}
     if row["bytes"] + new.reserved > quota.bytes:
         raise QuotaExceeded(
             f"The open uploads of an installation may come to {quota.bytes} bytes; there are {row['bytes']} and this "
             f"one needs {new.reserved}.",
-            details={**details, "maxBytes": quota.bytes},
+            details=details,
         )
     if row["uploads"] >= quota.uploads:
         raise QuotaExceeded(
-            f"An installation may have {quota.uploads} uploads open, and has them.",
-            details={**details, "maxUploads": quota.uploads},
+            f"An installation may have {quota.uploads} uploads open, and has them.", details=details
         )
 
 

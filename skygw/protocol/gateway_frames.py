@@ -160,6 +160,17 @@ class EventTaskChanged(Frame):
     t_ms: Milliseconds
 
 
+class EventTasksAvailable(Frame):
+    """There are tasks to claim at this telescope, at `t_ms`. `task_uids` are some of those the node was not told of in
+    this session.
+    """
+
+    kind: Literal["event_tasks_available"] = "event_tasks_available"
+    telescope_uid: TelescopeUid
+    task_uids: Annotated[tuple[TaskUid, ...], Field(max_length=100)]
+    t_ms: Milliseconds
+
+
 class CancelCommand(Frame):
     """Stops a command, wherever it is in its life. Safing: never late, never stale."""
 
@@ -289,6 +300,7 @@ GatewayFrame = (
     | EventCommand
     | EventManualControlLease
     | EventTaskChanged
+    | EventTasksAvailable
     | CancelCommand
     | QueryCommand
     | DirectRequest

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from skygw.errors import (
+    AssetsIncomplete,
     BadResponse,
     Busy,
     ConfigurationChanged,
@@ -65,6 +66,7 @@ STATUS: dict[type[GatewayError], int] = {
     TaskActive: 409,
     ConfigurationChanged: 409,
     IllegalTransition: 409,
+    AssetsIncomplete: 409,
     NodeRefused: 409,
     NodeFailed: 502,
     RateLimited: 429,

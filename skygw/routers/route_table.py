@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
 from skygw.auth.principals import Scope
 from skygw.control.ledger import CommandState
+from skygw.observing.tasks import OrderBy, TaskStatus, TaskType
 from skygw.protocol.schemas import COMMAND_SOCKET_PATH, STREAM_SOCKET_PATH
 from skygw.protocol.streams import MAX_RATE_HZ
 from skygw.routers.command_bodies import CancelBody, CommandBody, ResolveBody
@@ -31,6 +33,18 @@ from skygw.routers.schemas import (
     ReadinessView,
     Receipt,
     TransferBody,
+)
+from skygw.routers.task_bodies import (
+    RANGES,
+    ClaimBody,
+    ClaimedView,
+    CompleteBody,
+    ProgressAnswer,
+    ProgressBody,
+    ReportAnswer,
+    ResultsBody,
+    TaskPage,
+    TaskView,
 )
 
 
@@ -115,6 +129,47 @@ SOCKET = Route(
     refusals=(426,),
 )
 
+_MOMENT: dict[str, object] = {"type": "string", "format": "date-time"}
+
+TASK_QUERY = (
+    Query(
+        "status",
+        "Only those in one of these states",
+        {"type": "array", "items": {"type": "string", "enum": [str(status) for status in TaskStatus]}},
+    ),
+    Query(
+        "taskType",
+        "Only those of one of these types",
+        {"type": "array", "items": {"type": "string", "enum": [str(kind) for kind in TaskType]}},
+    ),
+    *(
+        Query(f"{name}{word}", f"Only those whose `{to_camel(order.value)}` is {says}", _MOMENT)
+        for name, order in RANGES.items()
+        for word, says in (("After", "this or later"), ("Before", "earlier than this"))
+    ),
+    Query(
+        "orderBy",
+        "Where it is null comes last",
+        {"type": "string", "enum": [to_camel(order.value) for order in OrderBy], "default": "id"},
+    ),
+    Query("order", "Which end comes first", {"type": "string", "enum": ["asc", "desc"], "default": "asc"}),
+)
+"""Lists are comma lists, and may stand several times."""
+
+
+def _task(verb: str, name: str, says: str, answer: Answer, *, body: type[BaseModel] | None = None) -> Route:
+    return Route(
+        "POST",
+        f"/v1/nodes/me/tasks/<task_id>/{verb}",
+        name,
+        says,
+        (answer,),
+        access=Access.NODE,
+        body=body,
+        refusals=(404, 409, *((413, 422) if body is not None else ())),
+    )
+
+
 NODE_ROUTES = (
     HEALTH,
     SOCKET,
@@ -126,6 +181,51 @@ NODE_ROUTES = (
         (Answer(200, "The installation", InstallationView),),
         access=Access.NODE,
     ),
+    Route(
+        "GET",
+        "/v1/nodes/me/tasks",
+        "listTasks",
+        "The tasks of its telescopes",
+        (Answer(200, "A page of them", TaskPage),),
+        access=Access.NODE,
+        query=(*PAGE, *TASK_QUERY),
+        refusals=(422,),
+    ),
+    Route(
+        "POST",
+        "/v1/nodes/me/tasks/claim",
+        "claimTasks",
+        "Take pending tasks of its telescope; the same `claimUid` again is the same claim",
+        (Answer(200, "Those it has now; none if there are none", ClaimedView),),
+        access=Access.NODE,
+        body=ClaimBody,
+        refusals=(404, 409, 413, 422),
+    ),
+    Route(
+        "GET",
+        "/v1/nodes/me/tasks/<task_id>",
+        "getTask",
+        "One task, by uid or key",
+        (Answer(200, "The task", TaskView),),
+        access=Access.NODE,
+        refusals=(404,),
+    ),
+    _task("release", "releaseTask", "Give a claimed task back", Answer(200, "The task as it is now", TaskView)),
+    _task(
+        "progress",
+        "reportProgress",
+        "How far it has come; the first report begins it, and none moves it back",
+        Answer(200, "Taken, and what the hub wants of the task", ProgressAnswer),
+        body=ProgressBody,
+    ),
+    _task(
+        "results",
+        "reportResults",
+        "Which assets belong to which result",
+        Answer(200, "Taken", ReportAnswer),
+        body=ResultsBody,
+    ),
+    _task("complete", "completeTask", "How it ended", Answer(200, "Taken", ReportAnswer), body=CompleteBody),
 )
 
 

@@ -1,4 +1,4 @@
--- depends: 0009_lease_while_task
+-- depends: 0011_tasks
 
 -- What is stored, once: whoever else sends the same bytes is told nothing of it.
 CREATE TABLE IF NOT EXISTS skygw.content (
@@ -50,15 +50,6 @@ CREATE INDEX IF NOT EXISTS asset_declared ON skygw.asset (declared_at, asset_uid
 -- What is to be verified.
 CREATE INDEX IF NOT EXISTS asset_waiting ON skygw.asset (arrived_at, asset_uid)
     WHERE arrived_at IS NOT NULL AND verified_at IS NULL AND failure IS NULL;
-
--- TEMPORARY until 0011 is merged.
-CREATE TABLE IF NOT EXISTS skygw.result_asset (
-    result_uid uuid NOT NULL,
-    task_uid uuid NOT NULL,
-    asset_uid uuid NOT NULL,
-    PRIMARY KEY (result_uid, task_uid, asset_uid)
-);
-GRANT SELECT, INSERT ON skygw.result_asset TO skynet_gateway;
 
 -- How far uploads have come. Their bytes lie in the storage.
 CREATE TABLE IF NOT EXISTS skygw.upload (
