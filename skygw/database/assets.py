@@ -1,7 +1,7 @@
 """Assets in PostgreSQL: the platform's row and ours beside it, changed together."""
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -223,19 +223,16 @@ LOSE = """
     WHERE platform.uid = asset.asset_uid
 """
 
-Fulfil = Callable[[Connection, AssetUid], Awaitable[None]]
-"""Told of an asset that is verified in this transaction."""
+# With the assets it goes by held, as it wants.
+FULFIL = "SELECT skygw.fulfil_results_with(ARRAY[$1::uuid])"
 
 
 class PgAssets:
     """`AssetStore` and `ArrivedAssets` in PostgreSQL."""
 
-    def __init__(
-        self, database: Database, *, fulfil: Fulfil | None = None, committed: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, database: Database, *, committed: Callable[[], None] | None = None) -> None:
         """`committed` is told that there may be more in the log, and must not wait."""
         self._database = database
-        self._fulfil = fulfil
         self._committed = committed
 
     async def declare(
@@ -324,8 +321,8 @@ class PgAssets:
                 settled = bool(await connection.fetchval(REFUSE, asset.uid, problem))
             else:
                 settled = bool(await connection.fetchval(VERIFY, asset.uid))
-                if settled and self._fulfil is not None:
-                    await self._fulfil(connection, asset.uid)
+                if settled:
+                    await connection.execute(FULFIL, asset.uid)
         if settled and self._committed is not None:
             self._committed()
         return settled

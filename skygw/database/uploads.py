@@ -224,9 +224,7 @@ async def check_quota(connection: Connection, new: NewUpload, quota: Quota) -> N
             details=details,
         )
     if row["uploads"] >= quota.uploads:
-        raise QuotaExceeded(
-            f"An installation may have {quota.uploads} uploads open, and has them.", details=details
-        )
+        raise QuotaExceeded(f"An installation may have {quota.uploads} uploads open, and has them.", details=details)
 
 
 async def open_upload(connection: Connection, new: NewUpload, *, asset_uid: UUID | None) -> Upload:

@@ -1,8 +1,8 @@
 """Verifies what has arrived, one asset after the other, until each is verified or known to be wrong.
 
-What an upload has brought agrees with its declared size and SHA-256 before it counts as arrived. Here its bytes become a
-content, are looked at as FITS where they should be FITS, and the asset is verified in one transaction with its event and
-the results it fulfils. Whatever was left undone when a process ended is found by the next one.
+What an upload has brought agrees with its declared size and SHA-256 before it counts as arrived. Here its bytes become
+a content, are looked at as FITS where they should be FITS, and the asset is verified in one transaction with its event
+and the results it fulfils. Whatever was left undone when a process ended is found by the next one.
 """
 
 import logging
@@ -15,7 +15,7 @@ from typing import Protocol
 
 import trio
 
-from skygw.errors import NotFound, RoutingUnavailable
+from skygw.errors import NotFound, RoutingUnavailable, StorageFull
 from skygw.fits.finding import FitsFinding
 from skygw.fits.supervisor import HelperAway
 from skygw.ids import AssetUid, InstallId, UploadUid
@@ -125,10 +125,11 @@ class Verifier:
             finding = await self._looked_at(asset)
             if not await self._assets.settle(asset, finding):
                 return
-        except NotFound:
-            log.error("bytes of an asset are lost", extra={"asset": str(asset.uid), "sha256": asset.content.sha256})
+        except NotFound as error:
+            extra = {"asset": str(asset.uid), "sha256": asset.content.sha256, "bytes": asset.content.size}
+            log.error("the bytes of an asset are lost: %s", error, extra=extra)  # noqa: TRY400 -- no traceback helps
             await self._assets.lost(asset, "Its bytes were lost at the hub and are wanted again.")
-        except (RoutingUnavailable, HelperAway) as error:
+        except (RoutingUnavailable, StorageFull, HelperAway) as error:
             self._say("an asset is not verified yet", error, asset)
         else:
             problem = None if finding is None else finding.problem

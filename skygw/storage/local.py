@@ -63,6 +63,15 @@ class LocalStore:
         async with self._reading(self._content(key), start, length) as pieces:
             yield pieces
 
+    @asynccontextmanager
+    async def opened(self, key: ContentKey) -> AsyncIterator[int]:
+        """A content as a file to be read by position, until the block ends. Raises `NotFound`, `StorageFailed`."""
+        file = await self._run(_open_to_read, self._content(key))
+        try:
+            yield file
+        finally:
+            os.close(file)
+
     async def finish(self, part: UploadUid, key: ContentKey) -> None:
         await self._run(self._publish, self._part(part), self._content(key), key.size)
 

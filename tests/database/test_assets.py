@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from skygw.database.assets import PgAssets
-from skygw.database.pool import Connection, Database
+from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.uploads import PgUploads
 from skygw.errors import IdReused, Invalid, NotFound, QuotaExceeded, StoreFailed
 from skygw.fits.finding import FitsFinding, SkyBox
@@ -27,6 +27,18 @@ ROOM = Quota(bytes=10_000, uploads=10)
 LATER = datetime.now(UTC) + timedelta(days=1)
 BOX = SkyBox((120.0, 30.0), ((121.0, 29.0), (119.0, 29.0), (119.0, 31.0), (121.0, 31.0)))
 
+END_TASK = "UPDATE observation_task SET status = 'completed' WHERE uid = %s"
+INSERT_RESULT = """
+    WITH result AS (
+        INSERT INTO observation_result (uid, observation_id)
+        SELECT %s, id FROM observation WHERE uid = %s
+        RETURNING id
+    )
+    INSERT INTO observation_result_task (result_id, task_id)
+    SELECT result.id, task.id FROM result, observation_task AS task WHERE task.uid = %s
+    RETURNING result_id
+"""
+
 
 @pytest.fixture
 async def site(postgres: PostgresServer) -> ObservingSite:
@@ -36,8 +48,8 @@ async def site(postgres: PostgresServer) -> ObservingSite:
 class Rooms:
     """The two stores and one installation, with what its declarations have in common."""
 
-    def __init__(self, database: Database, site: ObservingSite, **more: Any) -> None:
-        self.assets = PgAssets(database, **more)
+    def __init__(self, database: Database, site: ObservingSite) -> None:
+        self.assets = PgAssets(database)
         self.uploads = PgUploads(database)
         self.site = site
         self.frame = uuid4().bytes[:5]
@@ -316,22 +328,25 @@ async def test_a_frame_that_is_no_fits_stays_failed_and_is_kept(rooms: Rooms) ->
 
 
 async def test_an_asset_is_verified_once_with_its_event_and_what_it_fulfils(
-    database: Database, site: ObservingSite, postgres: PostgresServer
+    rooms: Rooms, site: ObservingSite, postgres: PostgresServer
 ) -> None:
-    fulfilled: list[AssetUid] = []
-
-    async def fulfil(connection: Connection, uid: AssetUid) -> None:
-        fulfilled.append(uid)
-
-    rooms = Rooms(database, site, fulfil=fulfil)
     asset = (await rooms.declare(rooms.says())).asset
+    with psycopg.connect(postgres.owner_url) as connection:
+        connection.execute(END_TASK, [site.task_uid])
+        result = connection.execute(INSERT_RESULT, [uuid4(), site.observation_uid, site.task_uid]).fetchone()
+        connection.execute("INSERT INTO skygw.task_asset VALUES (%s, %s)", [site.task_uid, asset.uid])
     await rooms.send(asset)
     waiting = await rooms.arrived(asset.uid)
 
     assert await rooms.assets.settle(waiting, FitsFinding(None, BOX))
     assert not await rooms.assets.settle(waiting, FitsFinding(None, BOX))
 
-    assert fulfilled == [asset.uid]
+    assert result is not None
+    with psycopg.connect(postgres.owner_url) as connection:
+        fulfilled = connection.execute(
+            "SELECT fulfillment_status, fulfilled_on IS NOT NULL FROM observation_result WHERE id = %s", result
+        ).fetchone()
+    assert fulfilled == ("fulfilled", True)
     with psycopg.connect(postgres.owner_url) as connection:
         events = connection.execute(
             "SELECT data, telescope_uid FROM skygw.log WHERE stream = 'asset' AND install_id = %s", [site.install_id]
@@ -348,17 +363,22 @@ async def test_an_asset_is_verified_once_with_its_event_and_what_it_fulfils(
     }
 
 
-async def test_when_fulfilling_fails_nothing_is_verified(database: Database, site: ObservingSite) -> None:
-    async def fulfil(connection: Connection, uid: AssetUid) -> None:
-        await connection.execute("SELECT 1 / 0")
-
-    rooms = Rooms(database, site, fulfil=fulfil)
-    asset = (await rooms.declare(rooms.says())).asset
-    await rooms.send(asset)
-    with pytest.raises(StoreFailed):
-        await rooms.assets.settle(await rooms.arrived(asset.uid), FitsFinding(None))
-    assert (await rooms.now(asset)).verified_at is None
-    assert not (await rooms.now(asset)).stored
+async def test_when_what_it_fulfils_cannot_be_written_nothing_is_verified(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner_url, gateway_url = await trio.to_thread.run_sync(postgres.new_database)
+    site = await ObservingSite().provision(owner_url)
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("REVOKE UPDATE (fulfillment_status, fulfilled_on) ON observation_result FROM skynet_gateway")
+    async with open_loop_and_database(gateway_url) as database:
+        rooms = Rooms(database, site)
+        asset = (await rooms.declare(rooms.says())).asset
+        await rooms.send(asset)
+        with pytest.raises(StoreFailed):
+            await rooms.assets.settle(await rooms.arrived(asset.uid), FitsFinding(None))
+        assert (await rooms.now(asset)).verified_at is None
+        assert not (await rooms.now(asset)).stored
+    caplog.clear()
 
 
 async def test_bytes_that_were_lost_are_wanted_again(rooms: Rooms) -> None:
