@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -448,7 +447,6 @@ async def _get(connection: Connection, uid: AssetUid) -> Asset:
 
 def _asset(row: asyncpg.Record) -> Asset:
     box: Any = None if row["wcs_box"] is None else json.loads(row["wcs_box"])
-    last_attempt: datetime | None = row["last_transfer_attempt"]
     return Asset(
         id=row["id"],
         uid=AssetUid(row["asset_uid"]),
@@ -469,7 +467,7 @@ def _asset(row: asyncpg.Record) -> Asset:
         state=TransferState(row["transfer_state"]),
         progress=row["transfer_progress"],
         error=row["transfer_error"],
-        last_attempt=last_attempt,
+        last_attempt=row["last_transfer_attempt"],
         declared_at=row["declared_at"],
         arrived_at=row["arrived_at"],
         verified_at=row["verified_at"],

@@ -1,4 +1,4 @@
-"""How far uploads have come, in PostgreSQL: whoever has the pen writes, and what an asset is told of it is told at once."""
+"""How far uploads have come, in PostgreSQL; what it means for their assets is written down with it."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -80,7 +80,8 @@ COMPLETE = """
         SET state = 'complete', acknowledged = $3, size = $3, sha256 = $4
         WHERE upload_uid = $1 AND writer = $2 AND state = 'open'
           AND NOT EXISTS (
-              SELECT FROM skygw.asset WHERE asset.asset_uid = upload.asset_uid AND (asset.size, asset.sha256) <> ($3, $4)
+              SELECT FROM skygw.asset
+              WHERE asset.asset_uid = upload.asset_uid AND (asset.size, asset.sha256) <> ($3, $4)
           )
         RETURNING upload_uid, asset_uid
     ), asset AS (
@@ -130,7 +131,7 @@ FORGET = f"""
         DELETE FROM skygw.upload WHERE upload_uid = $2 AND install_id = $1 RETURNING asset_uid
     ), told AS ({CANCEL_TRANSFER.format(upload="gone")})
     SELECT count(*) FROM gone
-"""
+"""  # noqa: S608
 
 # From here on nobody writes to it, and it is nobody's: if the process ends before its bytes are removed, the next one
 # finds it again.

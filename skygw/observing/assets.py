@@ -1,4 +1,4 @@
-"""What an installation says it has, and what became of it here: an asset is declared, its bytes come, it is verified."""
+"""What an installation says it has, and what becomes of it here: it is declared, its bytes come, it is verified."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from skygw.errors import NotFound, TooLarge
 from skygw.ids import AssetUid, InstallId, TaskUid, TelescopeUid, UploadUid
 from skygw.observing.byte_store import ContentKey
 from skygw.observing.upload_store import NewUpload, Quota, Upload
+from skygw.observing.uploads import UploadRules
 
 FITS_TYPES = frozenset({"image/fits", "application/fits"})
 """What is called so is looked at as FITS before it is verified (RFC 4047)."""
@@ -119,7 +120,7 @@ class AssetQuery:
 
 
 class AssetStore(Protocol):
-    """Where assets are recorded. Each method is one transaction. Raises `RoutingUnavailable` when it cannot be asked."""
+    """Where assets are recorded, each method in one transaction. Raises `RoutingUnavailable` if it cannot be asked."""
 
     async def declare(
         self,
@@ -149,13 +150,10 @@ class AssetStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class UploadTerms:
-    """What the upload of an asset may come to, in bytes, and how long it waits for more of them."""
+class Parts(Protocol):
+    """As of `ByteStore`."""
 
-    max_bytes: int
-    quota: Quota
-    keep_s: float
+    async def create(self, part: UploadUid) -> None: ...
 
 
 class AssetService:
@@ -165,31 +163,34 @@ class AssetService:
         self,
         *,
         store: AssetStore,
-        terms: UploadTerms,
+        parts: Parts,
+        rules: UploadRules,
         now: Callable[[], datetime],
         arrived: Callable[[], None],
     ) -> None:
         self._store = store
-        self._terms = terms
+        self._parts = parts
+        self._rules = rules
         self._now = now
         self._arrived = arrived
 
     async def declare(
         self, install_id: InstallId, telescopes: Collection[TelescopeUid], declaration: Declaration
     ) -> Declared:
-        """Raises what `AssetStore.declare` does, and `TooLarge`."""
-        if declaration.size > self._terms.max_bytes and not declaration.is_remote:
+        """Raises what `AssetStore.declare` does, `TooLarge`, `StorageFull` and `StorageFailed`."""
+        if declaration.size > self._rules.max_bytes and not declaration.is_remote:
             raise TooLarge(
-                f"An asset that is sent has {self._terms.max_bytes} bytes at most, and this one has {declaration.size}."
+                f"An asset that is sent has {self._rules.max_bytes} bytes at most, and this one has {declaration.size}."
             )
         declared = await self._store.declare(
             install_id,
             telescopes,
             declaration,
             self._upload(install_id, declaration),
-            quota=self._terms.quota,
+            quota=self._rules.quota,
         )
-        if not declared.is_to_be_sent and not declared.asset.declared.is_remote:
+        await self._make_room(declared.asset)
+        if declared.asset.arrived_at is not None:
             self._arrived()
         return declared
 
@@ -207,15 +208,21 @@ class AssetService:
         """As it stands with an upload open for it, unless its bytes are here. Raises `QuotaExceeded`, `TooLarge`,
         `NotFound`.
         """
-        if asset.arrived_at is not None or asset.upload is not None:
+        if asset.arrived_at is not None:
             return asset
-        if asset.declared.size > self._terms.max_bytes:
-            raise TooLarge(f"It has {asset.declared.size} bytes, and {self._terms.max_bytes} are taken at most.")
+        if asset.declared.size > self._rules.max_bytes:
+            raise TooLarge(f"It has {asset.declared.size} bytes, and {self._rules.max_bytes} are taken at most.")
         upload = self._upload(asset.install_id, asset.declared)
-        wanted = await self._store.want(asset.uid, upload, quota=self._terms.quota)
+        wanted = await self._store.want(asset.uid, upload, quota=self._rules.quota)
         if wanted is None:
             raise NotFound(f"The asset {asset.uid} is no longer there.")
+        await self._make_room(wanted)
         return wanted
+
+    async def _make_room(self, asset: Asset) -> None:
+        """Whoever was interrupted here asks again, and then it is made."""
+        if asset.upload is not None and asset.upload.offset == 0:
+            await self._parts.create(asset.upload.uid)
 
     def _upload(self, install_id: InstallId, declaration: Declaration) -> NewUpload:
         return NewUpload(
@@ -224,5 +231,5 @@ class AssetService:
             size=declaration.size,
             sha256=declaration.sha256,
             reserved=declaration.size,
-            expires_at=self._now() + timedelta(seconds=self._terms.keep_s),
+            expires_at=self._now() + timedelta(seconds=self._rules.keep_s),
         )

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from skygw.routers.route_table import Access, Answer, Route
+from skygw.routers.route import Access, Answer, Route
 from skygw.routers.schemas import ProblemView
 
 _VARIABLE = re.compile(r"<(\w+)>")

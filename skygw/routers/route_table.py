@@ -3,9 +3,6 @@
 A test holds it against the routing tables, so that neither has what the other lacks.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
-
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
@@ -14,12 +11,13 @@ from skygw.control.ledger import CommandState
 from skygw.observing.tasks import OrderBy, TaskStatus, TaskType
 from skygw.protocol.schemas import COMMAND_SOCKET_PATH, STREAM_SOCKET_PATH
 from skygw.protocol.streams import MAX_RATE_HZ
+from skygw.routers.asset_routes import ASSET_ROUTES, INTERNAL_ASSET_ROUTES
 from skygw.routers.command_bodies import CancelBody, CommandBody, ResolveBody
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.event_streams import EVENT_STREAM_ROUTE
 from skygw.routers.lease_bodies import AcquireBody, BreakBody, LeasePage, LeaseView, ProofBody, RenewBody
+from skygw.routers.route import PAGE, Access, Answer, Query, Route
 from skygw.routers.schemas import (
-    MAX_PAGE_SIZE,
     CallView,
     CommandOrValidation,
     CommandPage,
@@ -45,56 +43,6 @@ from skygw.routers.task_bodies import (
     ResultsBody,
     TaskPage,
     TaskView,
-)
-
-
-class Access(StrEnum):
-    """What a request must show beside coming from an allowed network."""
-
-    NOTHING = "nothing"
-    NODE = "node"
-    SERVICE = "service"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`body` is the model of a JSON body, the media type of another one, or None for an empty one."""
-
-    status: int
-    says: str
-    body: type[BaseModel] | str | None = None
-
-
-@dataclass(frozen=True)
-class Query:
-    """A query parameter; `schema` is its JSON Schema."""
-
-    name: str
-    says: str
-    schema: dict[str, object]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One method on one path, the path as the routing table spells it."""
-
-    method: str
-    path: str
-    name: str
-    says: str
-    answers: tuple[Answer, ...]
-    access: Access = Access.NOTHING
-    scope: Scope | None = None
-    body: type[BaseModel] | None = None
-    body_required: bool = True
-    query: tuple[Query, ...] = ()
-    refusals: tuple[int, ...] = ()
-    """Statuses of problems beyond those every route with the same access has."""
-
-
-PAGE = (
-    Query("page", "Counts from 1", {"type": "integer", "minimum": 1, "maximum": 1_000_000, "default": 1}),
-    Query("size", "Items per page", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 50}),
 )
 
 HEALTH = Route("GET", "/healthz", "health", "The process answers", (Answer(200, "It does", HealthView),))
@@ -226,6 +174,7 @@ NODE_ROUTES = (
         body=ResultsBody,
     ),
     _task("complete", "completeTask", "How it ended", Answer(200, "Taken", ReportAnswer), body=CompleteBody),
+    *ASSET_ROUTES,
 )
 
 
@@ -508,4 +457,5 @@ INTERNAL_ROUTES = (
         Answer(202, "It begins", DrainView),
         scope=Scope.NODES_ADMIN,
     ),
+    *INTERNAL_ASSET_ROUTES,
 )

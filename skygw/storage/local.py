@@ -5,8 +5,8 @@ Written once, read often. Nobody else has business here: directories are 0700, f
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple
 
@@ -103,11 +103,12 @@ class LocalStore:
     async def _reading(self, path: Path, start: int, length: int) -> AsyncIterator[AsyncIterator[bytes]]:
         file = await self._run(_open_to_read, path)
         try:
-            yield self._pieces(file, start, length)
+            async with aclosing(self._pieces(file, start, length)) as pieces:
+                yield pieces
         finally:
             os.close(file)
 
-    async def _pieces(self, file: int, at: int, left: int) -> AsyncIterator[bytes]:
+    async def _pieces(self, file: int, at: int, left: int) -> AsyncGenerator[bytes, None]:
         while left > 0 and (piece := await self._run(os.pread, file, min(left, PIECE_BYTES), at)):
             at += len(piece)
             left -= len(piece)

@@ -16,7 +16,8 @@ from skygw.routers.internal import InternalRouter
 from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
 from skygw.routers.openapi import openapi
-from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES, Access, Route
+from skygw.routers.route import Access, Route
+from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES
 from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
 from skygw.routers.ws import SocketRouter
