@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from skygw.errors import GatewayError, Invalid, TooLarge
+from skygw.errors import GatewayError, Invalid, QuotaExceeded, TooLarge
 from skygw.observing.upload_errors import Digest, DigestMismatch, LengthMismatch, OffsetMismatch
 from skygw.observing.upload_store import Upload, UploadState
 from skygw.observing.uploads import Append, UploadRules, Wanted
@@ -104,7 +104,7 @@ class IetfUploads:
             case UnsupportedDigest():
                 wanted = "sha-256=10" if error.field == "Repr-Digest" else "sha-256=10, sha-512=5"
                 return [(f"want-{error.field.lower()}", wanted)]
-        return [("upload-limit", _limits(rules))] if isinstance(error, TooLarge) else []
+        return [("upload-limit", _limits(rules))] if isinstance(error, TooLarge | QuotaExceeded) else []
 
     def _state(self, upload: Upload, rules: UploadRules) -> Headers:
         is_complete = upload.state is UploadState.COMPLETE
