@@ -20,8 +20,9 @@ from skygw.auth.networks import Network, client_address
 from skygw.control.allow_list import AllowList
 from skygw.control.asset_calls import AssetCalls
 from skygw.control.commands import CommandService
-from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
+from skygw.control.configuration_guard import ConfigurationGuard
 from skygw.control.direct_rpc import DirectRpc
+from skygw.control.graph_news import GraphNews
 from skygw.control.guards import Guards
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
@@ -36,6 +37,8 @@ from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
 from skygw.database.event_log import PgEventLog
+from skygw.database.graph_feed import GraphFeed
+from skygw.database.hardware import PgHardware
 from skygw.database.installations import Installations
 from skygw.database.leases import PgLeases
 from skygw.database.log_keeping import keep_log
@@ -47,7 +50,7 @@ from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.retained_values import PgRetainedValues, next_era
 from skygw.database.running_tasks import PgRunningTasks
 from skygw.database.surveyor import PgSurveyor
-from skygw.database.task_board import PgTaskBoard
+from skygw.database.task_board import PgTaskBoard, hears_of_tasks
 from skygw.database.task_ledger import forget_reports
 from skygw.database.tasks import PgTasks
 from skygw.database.uploads import PgUploads
@@ -64,6 +67,7 @@ from skygw.nodes.revocation import watch_revocations
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
 from skygw.observing.assets import AssetService
+from skygw.observing.hardware import Hardware
 from skygw.observing.task_service import TaskService
 from skygw.observing.upload_expiry import remove_expired_uploads
 from skygw.observing.upload_store import Quota
@@ -84,6 +88,7 @@ from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
 from skygw.routers.event_streams import EventStreamRouter
 from skygw.routers.gates import InternalGate, NodeGate
+from skygw.routers.hardware import HardwareRouter
 from skygw.routers.internal import InternalRouter
 from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
@@ -165,6 +170,15 @@ async def run(
             ledger=lease_ledger, registry=registry, retained=hub.retained, aborts=aborts, allowed=allowed
         )
         sites = SiteWord(hub.retained, registry)
+        graphs = PgHardware(database)
+        graph_news = GraphNews(registry, count_loss=metrics.graph_feed_lost)
+        graph_feed = GraphFeed(
+            database,
+            graphs,
+            tell=graph_news,
+            connected=graph_news.connected,
+            look_every_s=settings.graph_look_s,
+        )
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
@@ -176,7 +190,7 @@ async def run(
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
                     TaskGuard(tasks),
-                    ConfigurationGuard(AnnouncedRevisions(registry)),
+                    ConfigurationGuard(graph_news),
                 ]
             ),
             finished=metrics.command_ended,
@@ -226,6 +240,7 @@ async def run(
             snapshots=hub.retained,
             streams=NodeStreams(hub),
             results=commands,
+            graph=graph_news,
             metrics=metrics,
         )
         witnesses: list[SessionWitness] = [commands, leases, aborts, task_news, hub]
@@ -237,6 +252,7 @@ async def run(
                 NodeRouter(gate=node_gate),
                 TaskRouter(gate=node_gate, tasks=task_service),
                 NodeAssetRouter(gate=node_gate, assets=assets),
+                HardwareRouter(gate=node_gate, hardware=Hardware(graphs)),
                 SocketRouter(gate=node_gate, door=door, registry=registry, metrics=metrics),
             ],
             [UploadRouter(gate=node_gate, uploads=uploads)],
@@ -315,7 +331,10 @@ async def run(
             nursery.start_soon(leases.run)
             nursery.start_soon(aborts.run)
             nursery.start_soon(task_news.run)
+            nursery.start_soon(hears_of_tasks(database, task_news).run)
             nursery.start_soon(task_service.run)
+            nursery.start_soon(graph_feed.run)
+            nursery.start_soon(graph_news.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(forget_reports, database)

@@ -241,6 +241,9 @@ class Settings(BaseSettings):
     storage_spare_bytes: Annotated[int, Field(ge=0, le=MIB**3)] = _is(
         "Bytes of the disk under the data directory that uploads leave free", 1024 * MIB
     )
+    graph_look_s: Seconds = _is(
+        "How often the hardware graph is looked at where its tables could not be given triggers", 30.0
+    )
     service_telescopes: ServiceTelescopes = Field(
         default_factory=dict,
         description="What a service may act on: a TOML table, or JSON, of uids of telescopes or observatories by "

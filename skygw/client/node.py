@@ -18,6 +18,7 @@ from skygw.client.commands import Command, CommandHandler, CommandOutcome, Comma
 from skygw.client.config import NodeConfig, Token
 from skygw.client.direct import DirectCall, OperationHandler, OperationRefused, Operations
 from skygw.client.following import Followed, Following, Followings
+from skygw.client.hardware import Hardware, HardwareCopy
 from skygw.client.kept_state import KeptState
 from skygw.client.lanes import Snapshots
 from skygw.client.leases import HeldLease, LeaseHandler, LeaseOver, NodeLeases, WhyOver
@@ -26,7 +27,7 @@ from skygw.client.local_control import LocalControl
 from skygw.client.on_site import LinkStatus, advice
 from skygw.client.outbox import Outbox
 from skygw.client.session import Session, SessionNeeds, as_token, greet
-from skygw.client.tasks import TaskChanged, TaskHandler, TaskNews
+from skygw.client.tasks import OfferHandler, TaskChanged, TaskHandler, TaskNews
 from skygw.ids import BootId, CommandId, InstallId
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
@@ -44,6 +45,8 @@ __all__ = [
     "DirectCall",
     "Followed",
     "Following",
+    "Hardware",
+    "HardwareCopy",
     "HeldLease",
     "InstallId",
     "LeaseOver",
@@ -103,7 +106,12 @@ class NodeClient:
         self._link_lost: LinkLost | None = None
         self._lease_over: LeaseHandler | None = None
         self._task_changed: TaskHandler | None = None
+        self._tasks_offered: OfferHandler | None = None
         self._local_control = LocalControl(config.node_type)
+        self.hardware = Hardware(
+            url=config.url, token=config.token, directory=config.state_dir, ssl_context=config.ssl_context
+        )
+        """The hub's records of what this node sees: the last copy it had, with the gateway or without it."""
         self._live_seq = 0
         self._boot_id = BootId(uuid4())
         self._outbox: Outbox | None = None
@@ -161,6 +169,13 @@ class NodeClient:
         It may be told again while that holds.
         """
         self._task_changed = handler
+        return handler
+
+    def on_tasks_offered(self, handler: OfferHandler) -> OfferHandler:
+        """Called when there are tasks to claim; claiming them is the handler's. One call at a time, and another one for
+        what is offered meanwhile.
+        """
+        self._tasks_offered = handler
         return handler
 
     # Who has control on site.
@@ -283,9 +298,10 @@ class NodeClient:
         self._outbox = await Outbox.open(config.state_dir, max_bytes=config.outbox_bytes)
         try:
             self._state = await KeptState.load(config.state_dir, instance_uid=config.instance_uid)
+            await self.hardware.load()
             commands = Commands(self._outbox, self._command_handler, undone=self._command_undone)
             self._leases = leases = NodeLeases(self._state.accept_fence, self._lease_over)
-            tasks = TaskNews(self._task_changed)
+            tasks = TaskNews(self._task_changed, self._tasks_offered)
             needs = SessionNeeds(
                 outbox=self._outbox,
                 commands=commands,
@@ -297,7 +313,8 @@ class NodeClient:
                 leases=leases,
                 tasks=tasks,
                 is_locked_out=lambda: self.local_control,
-                graph_revision=config.graph_revision,
+                hardware=self.hardware,
+                graph_revision=self._graph_revision,
                 now_ms=self._now_ms,
             )
             async with trio.open_nursery() as nursery:
@@ -307,6 +324,7 @@ class NodeClient:
                 nursery.start_soon(tasks.run)
                 nursery.start_soon(self._tell_local_control)
                 nursery.start_soon(self._watch_link)
+                nursery.start_soon(self.hardware.run)
                 task_status.started()
                 await self._keep_connected(needs)
         finally:
@@ -379,6 +397,7 @@ class NodeClient:
         self._session = session
         self._down = trio.Event()
         self._up.set()
+        self.hardware.told(welcome.graph_revision)
         log.info("linked", extra={"epoch": welcome.epoch, "session_uid": str(welcome.session_uid)})
         try:
             return await session.run()
@@ -406,11 +425,16 @@ class NodeClient:
             boot_id=self._boot_id,
             outbox_uid=outbox.outbox_uid,
             features=self._config.features,
-            graph_revision=self._config.graph_revision,
+            graph_revision=self._graph_revision(),
             last_epoch=state.last_epoch,
             last_fences=dict(state.last_fences),
             results=tuple(results),
         )
+
+    def _graph_revision(self) -> int | None:
+        """What the program says of a copy of its own, or else that of ours."""
+        said = self._config.graph_revision
+        return self.hardware.revision if said is None else said
 
     def _known_state(self) -> KeptState:
         if self._state is None:

@@ -102,7 +102,9 @@ SEEN = """
         SELECT uid, telescope_id, body FROM resource
         UNION ALL
         SELECT observatory.uid, -1, (
-            SELECT coalesce(string_agg(concat_ws(' ', bound.uid, bound.node_type, bound.telescope_id), ',' ORDER BY bound.uid), '')
+            SELECT coalesce(
+                string_agg(concat_ws(' ', bound.uid, bound.node_type, bound.telescope_id), ',' ORDER BY bound.uid), ''
+            )
             FROM sky_node_installation AS bound
             WHERE bound.observatory_id = observatory.id
         )
@@ -188,7 +190,7 @@ def _members(table: str, columns: Sequence[tuple[str, str | None]]) -> tuple[lis
             joins.append(f"LEFT JOIN {target} AS {alias} ON {alias}.id = r.{_quoted(column)}")
             members.setdefault(_camel(f"{column.removesuffix('_id')}_uid"), f"{alias}.uid")
     written = [f"{value} AS {_quoted(name)}" for name, value in members.items()]
-    return (written + [PARTS] if table == "instrument" else written), joins
+    return ([*written, PARTS] if table == "instrument" else written), joins
 
 
 def _target(column: str, refers_to: str | None) -> str | None:

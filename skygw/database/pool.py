@@ -162,17 +162,18 @@ class Database:
         raise self._away(TimeoutError(f"no connection within {self._wait_s:g} s"))
 
     @asynccontextmanager
-    async def dedicated(self) -> AsyncIterator[Any]:
+    async def dedicated(self, purpose: str) -> AsyncIterator[Any]:
         """A connection beside those that are shared, triopg's own, for whoever has to keep one: cut when the block is
-        left. Raises `RoutingUnavailable` if there is none; what happens to it in the block is the block's.
+        left. Administrators see what it is for. Raises `RoutingUnavailable` if there is none; what happens to it in the
+        block is the block's.
         """
-        connection = await self._connect()
+        connection = await self._connect(f"skygw {purpose}")
         try:
             yield connection
         finally:
             connection.terminate()
 
-    async def _connect(self) -> Any:
+    async def _connect(self, name: str = "skygw") -> Any:
         if self._closed:
             raise RuntimeError("the database was closed")
         connection = triopg.connect(
@@ -180,7 +181,7 @@ class Database:
             timeout=self._wait_s,
             command_timeout=STATEMENT_TIMEOUT_S + 1,
             server_settings={
-                "application_name": "skygw",
+                "application_name": name,
                 "timezone": "UTC",  # what the server writes as text says so
                 "statement_timeout": f"{STATEMENT_TIMEOUT_S * 1000:.0f}",
                 "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S * 1000:.0f}",

@@ -1,13 +1,18 @@
 """Which tasks there are to claim, and which that are claimed the hub does not want any more."""
 
 from collections.abc import Collection, Mapping, Sequence
+from uuid import UUID
 
-from skygw.control.task_news import MAX_TOLD, Unwanted
+from skygw.control.task_news import MAX_TOLD, TaskNews, Unwanted
+from skygw.database.listening import Listening
 from skygw.database.pool import Database
 from skygw.database.task_claims import ELIGIBLE, IS_CONFIGURED
 from skygw.database.task_rows import OF_TASKS
 from skygw.ids import TaskUid, TelescopeUid
 from skygw.protocol.gateway_frames import TaskDirective
+
+CHANNEL = "skygw_task"
+"""On which a trigger tells the uid of a telescope whose tasks have changed."""
 
 LIST_AVAILABLE = f"""
     SELECT telescope_uid, array_agg(uid ORDER BY id) AS uids
@@ -55,3 +60,18 @@ class PgTaskBoard:
             )
             for row in rows
         ]
+
+
+def hears_of_tasks(database: Database, news: TaskNews) -> Listening:
+    """Tells of what the trigger tells; when nothing was heard for a while, of everything."""
+
+    async def began() -> None:
+        news.everything_changed()
+
+    return Listening(
+        database,
+        CHANNEL,
+        heard=lambda payload: news.changed([TelescopeUid(UUID(payload))]),
+        began=began,
+        lost=lambda: None,
+    )

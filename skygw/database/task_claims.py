@@ -17,6 +17,9 @@ from skygw.telemetry.value import utc
 ATTEMPTS = 5
 EXTENDED_S = SILENCE_S + 60.0
 """What is written for all who are here or were heard of, once a minute: it must last until the next time."""
+# Two who make the same claim at once: the second waits, and finds it made.
+ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text || $2::uuid::text, 0))"
+
 WHO_IS_IN_THE_WAY = f"""
     SELECT telescope.control_authority, held.*
     FROM telescope
@@ -119,7 +122,6 @@ def _held(row: asyncpg.Record) -> LeaseHeld:
 
 
 async def claim_free(connection: Connection, observer: Observer, report: Report, at_most: int) -> Claimed:
-    """Raises `SaidMeanwhileError`."""
     telescopes = [observer.telescope_uid]
     uids: list[UUID] = []
     for _ in range(ATTEMPTS):
@@ -129,10 +131,10 @@ async def claim_free(connection: Connection, observer: Observer, report: Report,
         uids += [row["uid"] for row in rows if row["is_claimed"]]
         if len(uids) == at_most or all(row["is_claimed"] for row in rows):
             break
-    passed_over: list[PassedOver] = []
+    passed_over: tuple[PassedOver, ...] = ()
     if len(uids) < at_most:
         found = await connection.fetch(FIND_PASSED_OVER, telescopes, at_most)
-        passed_over = [PassedOver(TaskUid(row["uid"]), row["made_for"], row["current"]) for row in found]
+        passed_over = tuple(PassedOver(TaskUid(row["uid"]), row["made_for"], row["current"]) for row in found)
     if not uids:
         return Claimed((), None, passed_over)
     tasks = await find_tasks(connection, telescopes, uids)

@@ -33,10 +33,6 @@ Members = dict[str, Any]
 """Of an answer, camelCase."""
 
 
-class SaidMeanwhileError(Exception):
-    """A report of the same id was committed while this one was under way: all of this one is undone."""
-
-
 async def said_before(
     connection: Connection, observer: Observer, report: Report, *, of: TaskUid | None = None
 ) -> str | None:
@@ -45,7 +41,7 @@ async def said_before(
     if known is None:
         return None
     if (known["task_uid"], known["body_sha256"]) != (of, report.digest):
-        raise reused(report)
+        raise _reused(report)
     return str(known["answer"])
 
 
@@ -58,7 +54,7 @@ async def add_report(
     *,
     task: Task | None = None,
 ) -> str:
-    """Raises `SaidMeanwhileError`, which undoes the transaction."""
+    """Raises `IdReused`, which undoes the transaction, if the id was used meanwhile: for another task, that is."""
     text = compact.encode(answer)
     told = {
         "report_uid": str(report.uid),
@@ -82,11 +78,11 @@ async def add_report(
         compact.encode({name: value for name, value in told.items() if value is not None}),
     )
     if added is None:
-        raise SaidMeanwhileError
+        raise _reused(report)
     return text
 
 
-def reused(report: Report) -> IdReused:
+def _reused(report: Report) -> IdReused:
     return IdReused(f"The id {report.uid} belongs to another report: draw a new one for each thing that is said.")
 
 

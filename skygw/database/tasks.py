@@ -9,18 +9,18 @@ from uuid import UUID, uuid4
 
 from skygw.database.pool import Connection, Database
 from skygw.database.task_claims import (
-    ATTEMPTS,
     EXTEND,
     EXTENDED_S,
+    ONE_AT_A_TIME,
     RELEASE,
     check_nobody_is_in_the_way,
     claim_free,
     configuration_changed,
     granted,
 )
-from skygw.database.task_ledger import Members, SaidMeanwhileError, add_report, reused, said_before
+from skygw.database.task_ledger import Members, add_report, said_before
 from skygw.database.task_rows import FIND, OF_OBSERVER, OF_TASKS, find_page, find_row, find_task, task_of
-from skygw.errors import GatewayError, Invalid, NotFound, RoutingUnavailable
+from skygw.errors import GatewayError, Invalid, NotFound
 from skygw.ids import InstallId
 from skygw.observing.tasks import (
     SILENCE_S,
@@ -147,17 +147,10 @@ class PgTasks:
     # Claims.
 
     async def claim(self, observer: Observer, report: Report, *, at_most: int, refusal: GatewayError | None) -> Claimed:
-        for _ in range(ATTEMPTS):
-            try:
-                return await self._claim(observer, report, at_most, refusal)
-            except SaidMeanwhileError:  # the same claim, over another connection: now it can be found
-                continue
-        raise RoutingUnavailable("This claim is being made again and again.", retry_after_s=1.0)
-
-    async def _claim(self, observer: Observer, report: Report, at_most: int, refusal: GatewayError | None) -> Claimed:
         refused: GatewayError | None = None
         claimed: Claimed | None = None
         async with self._database.transaction() as connection:
+            await connection.execute(ONE_AT_A_TIME, observer.install_id, report.uid)
             try:
                 answer = await said_before(connection, observer, report)
                 if answer is None:
@@ -320,10 +313,7 @@ async def _keep(
     if kind is ReportKind.PROGRESS:
         directive, why = directive_for(after)
         answer |= {"directive": directive.value, "reason": why}
-    try:
-        return await add_report(connection, observer, report, kind, {**answer, **members}, task=after)
-    except SaidMeanwhileError:
-        raise reused(report) from None  # of another task, or it had waited for this one
+    return await add_report(connection, observer, report, kind, {**answer, **members}, task=after)
 
 
 async def _count_up(connection: Connection, task: Task, report: Progress) -> None:

@@ -275,6 +275,7 @@ class NodeSession:
             registry_uid=self._claim.registry_uid,
             heartbeat_s=self._rules.heartbeat_s,
             limits=Limits(frames_per_s=self._rules.frames_per_s, bytes_per_s=self._rules.bytes_per_s),
+            graph_revision=self._ports.graph.revision_of(self.binding.observatory_uid),
             server_time=datetime.now(UTC),
             acked_seq=self._committer.acked_seq,
             link_loss_policy=self._rules.link_loss_policy,

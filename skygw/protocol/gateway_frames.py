@@ -171,6 +171,16 @@ class EventTasksAvailable(Frame):
     t_ms: Milliseconds
 
 
+class EventGraphChanged(Frame):
+    """The hardware graph of the node's observatory has a newer revision: `GET /v1/nodes/me/hardware` has it. It may be
+    told of one that the node has already, and once of several.
+    """
+
+    kind: Literal["event_graph_changed"] = "event_graph_changed"
+    revision: Counter
+    observatory_uid: UUID
+
+
 class CancelCommand(Frame):
     """Stops a command, wherever it is in its life. Safing: never late, never stale."""
 
@@ -301,6 +311,7 @@ GatewayFrame = (
     | EventManualControlLease
     | EventTaskChanged
     | EventTasksAvailable
+    | EventGraphChanged
     | CancelCommand
     | QueryCommand
     | DirectRequest

@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 from skygw.auth.principals import Scope
 from skygw.control.ledger import CommandState
 from skygw.observing.tasks import OrderBy, TaskStatus, TaskType
+from skygw.protocol.frame import MAX_SEQ
 from skygw.protocol.schemas import COMMAND_SOCKET_PATH, STREAM_SOCKET_PATH
 from skygw.protocol.streams import MAX_RATE_HZ
 from skygw.routers.asset_routes import ASSET_ROUTES, INTERNAL_ASSET_ROUTES
@@ -24,6 +25,7 @@ from skygw.routers.schemas import (
     CommandView,
     DirectBody,
     DrainView,
+    GraphOrChanges,
     HealthView,
     InstallationView,
     NodePage,
@@ -175,6 +177,22 @@ NODE_ROUTES = (
     ),
     _task("complete", "completeTask", "How it ended", Answer(200, "Taken", ReportAnswer), body=CompleteBody),
     *ASSET_ROUTES,
+    Route(
+        "GET",
+        "/v1/nodes/me/hardware",
+        "getHardware",
+        "The hardware it sees, or what of it has changed; an `If-None-Match` that still matches is answered by 304",
+        (Answer(200, "The graph, or with `since` the changes", GraphOrChanges), Answer(304, "It is as it was")),
+        access=Access.NODE,
+        query=(
+            Query(
+                "since",
+                "A revision the installation has: only what has changed since",
+                {"type": "integer", "minimum": 0, "maximum": MAX_SEQ},
+            ),
+        ),
+        refusals=(404, 422),
+    ),
 )
 
 

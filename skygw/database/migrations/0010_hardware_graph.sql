@@ -210,7 +210,9 @@ BEGIN
             UNION ALL
             SELECT part.instrument_id
             FROM instrument_device AS part
-            WHERE part.device_id IN (SELECT touch.device_id FROM touch WHERE touch.kind = 'device' AND touch.moved)
+            WHERE part.device_id IN (
+                SELECT touch.device_id FROM touch WHERE touch.kind = 'device' AND (touch.moved OR touch.renamed)
+            )
         )
         UNION ALL
         SELECT everywhere.id, NULL, 0, true
