@@ -1,6 +1,7 @@
 """Keeps the helper process: started ahead, asked one file at a time, killed and replaced when it does not answer."""
 
 import array
+import logging
 import os
 import socket
 import sys
@@ -16,6 +17,8 @@ from skygw.fits.finding import MOST_REPLY_BYTES, FitsFinding, read_finding
 from skygw.fits.helper import EXAMINE, NOT_SHUT_IN, READY
 
 MIB = 1024 * 1024
+log = logging.getLogger("skygw.fits")
+
 REAP_S = 5.0
 """A process that was killed is waited for so long: it may hang in the kernel, on a disk that does not answer."""
 
@@ -42,10 +45,9 @@ class FitsHelper:
         self._limits = limits
         self._turn = trio.Lock()
         self._process: _Process | None = None
-        self.not_shut_in: str | None = None
-        """Why the process has more than it needs, where it could not be taken from it; known after the first file."""
+        self._said_not_shut_in = False
         self.replaced = 0
-        """How often a process was killed or had died."""
+        """How often a process was killed, or had died."""
 
     async def examine(self, descriptor: int) -> FitsFinding:
         """What the file behind a descriptor is, which is read by position and stays the caller's.
@@ -65,8 +67,8 @@ class FitsHelper:
                     why = "Examining it broke the program that does it."
                 finally:
                     if not process.is_idle:
-                        self.replaced += 1
                         await self._put_away()
+                log.warning("the process that examines FITS files is replaced: %s", why)
             return FitsFinding(why)
 
     async def start(self) -> None:
@@ -86,20 +88,23 @@ class FitsHelper:
                 raise RuntimeError("a process that was started is there")
             try:
                 with trio.fail_after(self._limits.start_s):
-                    self.not_shut_in = await process.ready()
+                    not_shut_in = await process.ready()
             except (OSError, trio.TooSlowError):
-                self.replaced += 1
                 await self._put_away()
             except BaseException:
                 await self._put_away()
                 raise
             else:
+                if not_shut_in is not None and not self._said_not_shut_in:
+                    self._said_not_shut_in = True
+                    log.warning("the process that examines FITS files keeps rights it has no use for: %s", not_shut_in)
                 return process
         raise HelperAway("the process that examines FITS files ends before it is ready")
 
     async def _put_away(self) -> None:
         process, self._process = self._process, None
         if process is not None:
+            self.replaced += 1
             await process.end()
 
     async def close(self) -> None:

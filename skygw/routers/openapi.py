@@ -18,6 +18,7 @@ PROBLEMS = {
     403: "The network, the scope or the binding is not allowed",
     404: "Nothing of that name exists for this caller",
     409: "It conflicts with what is, or the node refused",
+    412: "The bytes are others than those named in `If-Match`",
     413: "The body is too large",
     422: "Something is wrong with the request; `detail` lists what",
     426: "A WebSocket of the right subprotocol is wanted",

@@ -16,7 +16,7 @@ from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.uploads import PgUploads
 from skygw.errors import IdReused, Invalid, NotFound, QuotaExceeded, StoreFailed
 from skygw.fits.finding import FitsFinding, SkyBox
-from skygw.ids import AssetUid, UploadUid
+from skygw.ids import AssetUid, TaskUid, UploadUid
 from skygw.observing.assets import Asset, AssetQuery, AssetRole, Declaration, Declared, TransferState
 from skygw.observing.upload_store import NewUpload, Quota, Upload
 from skygw.observing.verification import Arrived
@@ -183,7 +183,7 @@ async def test_what_is_of_another_installation_does_not_exist(
 
 
 async def test_a_task_that_is_of_another_observation_is_no_task_of_it(rooms: Rooms, postgres: PostgresServer) -> None:
-    other = replace(rooms.site, observation_uid=uuid4(), task_uid=uuid4())
+    other = replace(rooms.site, observation_uid=uuid4(), task_uid=TaskUid(uuid4()))
     with psycopg.connect(postgres.owner_url) as connection:
         connection.execute("INSERT INTO observation (uid) VALUES (%s)", [other.observation_uid])
     other.add_task(postgres.owner_url, other.task_uid)
