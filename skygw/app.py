@@ -56,7 +56,7 @@ from skygw.database.tasks import PgTasks
 from skygw.database.uploads import PgUploads
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
-from skygw.fits.supervisor import FitsHelper, HelperAway, open_fits_helper
+from skygw.fits.supervisor import open_fits_helper
 from skygw.nodes.admission import NodeDoor, SessionWitness
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
@@ -211,7 +211,7 @@ async def run(
         # Files.
         files = LocalStore(settings.data_dir / FILES_FOLDER)
         kept_assets = PgAssets(database, committed=hub.feed.poke)
-        examiner = await stack.enter_async_context(_fits_helper())
+        examiner = await stack.enter_async_context(open_fits_helper())
         verifier = Verifier(assets=kept_assets, contents=files, files=files, examiner=examiner)
         uploads = Uploads(
             store=PgUploads(database),
@@ -434,15 +434,6 @@ def _upload_rules(settings: Settings) -> UploadRules:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-@asynccontextmanager
-async def _fits_helper() -> AsyncIterator[FitsHelper]:
-    try:
-        async with open_fits_helper() as helper:
-            yield helper
-    except HelperAway as error:
-        raise StartupError(str(error)) from error
 
 
 @asynccontextmanager

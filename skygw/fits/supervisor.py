@@ -1,4 +1,4 @@
-"""Keeps the helper process: started ahead, asked one file at a time, killed and replaced when it does not answer."""
+"""Keeps the helper process: started for the first file, asked one at a time, replaced when it does not answer."""
 
 import array
 import logging
@@ -71,21 +71,13 @@ class FitsHelper:
                 log.warning("the process that examines FITS files is replaced: %s", why)
             return FitsFinding(why)
 
-    async def start(self) -> None:
-        """Starts the process and does not wait until it is ready. Raises `HelperAway`."""
-        try:
-            self._process = await _Process.start(self._command, self._limits)
-        except OSError as error:
-            raise HelperAway(f"no process can be started to examine FITS files: {error}") from error
-
     async def _ready(self) -> "_Process":
         """A process that waits for a file: this one, or the next where it has died meanwhile."""
         for _ in range(2):
-            if self._process is None:
-                await self.start()
-            process = self._process
-            if process is None:
-                raise RuntimeError("a process that was started is there")
+            try:
+                self._process = process = self._process or await _Process.start(self._command, self._limits)
+            except OSError as error:
+                raise HelperAway(f"no process can be started to examine FITS files: {error}") from error
             try:
                 with trio.fail_after(self._limits.start_s):
                     not_shut_in = await process.ready()
@@ -115,10 +107,9 @@ class FitsHelper:
 async def open_fits_helper(
     *, command: Sequence[str] | None = None, limits: HelperLimits | None = None
 ) -> AsyncIterator[FitsHelper]:
-    """The helper, its process on its way up; killed at the end. `command` is another program that speaks as it does."""
+    """The helper; its process is killed at the end. `command` is another program that speaks as the usual one does."""
     helper = FitsHelper(command or (sys.executable, "-m", "skygw.fits.helper"), limits or HelperLimits())
     try:
-        await helper.start()
         yield helper
     finally:
         await helper.close()

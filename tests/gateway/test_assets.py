@@ -29,6 +29,7 @@ from tests.fakes.postgres import PostgresServer
 from tests.gateway.world import PATIENCE_S, Site, World, gateway
 
 TUS = {"tus-resumable": "1.0.0"}
+FITS = {"contentType": "image/fits"}
 READER = {"assets:read", "nodes:call"}
 
 
@@ -67,7 +68,8 @@ class Node:
             "fileName": "m13 – ½.fits",
             "size": len(content),
             "sha256": sha256(content).hexdigest(),
-            "contentType": "image/fits",
+            # What is not about FITS does without the process that would have to be started for it.
+            "contentType": "application/octet-stream",
             **other,
         }
 
@@ -107,14 +109,14 @@ async def test_a_frame_comes_in_pieces_is_verified_and_is_read_as_it_was(
 ) -> None:
     frame = a_frame()
     async with observing(postgres, tmp_path) as (world, node):
-        first = await node.declare(frame)
-        again = await node.declare(frame)
+        first = await node.declare(frame, **FITS)
+        again = await node.declare(frame, **FITS)
         asset, upload = first.json()["asset"], first.json()["upload"]
         await node.send(upload["url"], frame[:1000])
         halfway = (await node.ask("GET", f"/v1/nodes/me/assets/{asset['uid']}")).json()
         await node.send(upload["url"], frame[1000:], at=1000)
         done = await node.settled(asset["uid"])
-        copy = await node.declare(frame, fileName="copy.fits")
+        copy = await node.declare(frame, fileName="copy.fits", **FITS)
         page = (await node.ask("GET", "/v1/nodes/me/assets?transferState=completed")).json()
         shown = (await world.ask("GET", f"/internal/assets/{asset['id']}")).json()
         listed = (await world.ask("GET", f"/internal/assets?taskUid={node.site.task_uid}&role=SCIENCE_LIGHT")).json()
@@ -143,26 +145,20 @@ async def test_a_frame_comes_in_pieces_is_verified_and_is_read_as_it_was(
     assert read.headers["x-skygw-source"] == "hub"
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"no FITS at all", "It does not begin as FITS does: SIMPLE is not its first keyword."),
-        (image()[:-1], "It is cut off: HDU 0 ends at byte 5760, the file has 5759."),
-    ],
-)
 async def test_what_is_no_fits_is_kept_as_failed_and_costs_nobody_else_anything(
-    postgres: PostgresServer, tmp_path: Path, content: bytes, says: str
+    postgres: PostgresServer, tmp_path: Path
 ) -> None:
+    content = a_frame()[:-1]
     async with observing(postgres, tmp_path) as (world, node):
-        declared = (await node.declare(content)).json()
+        declared = (await node.declare(content, **FITS)).json()
         await node.send(declared["upload"]["url"], content)
         failed = await node.settled(declared["asset"]["uid"])
         kept = await world.ask("GET", f"/internal/assets/{failed['uid']}/content")
         as_text = await node.verified(content + b"!", contentType="text/plain")
-        good = await node.verified(a_frame())
+        good = await node.verified(a_frame(), **FITS)
 
     assert failed["transferState"] == "failed"
-    assert failed["transferError"] == says
+    assert failed["transferError"] == "It is cut off: HDU 0 ends at byte 5760, the file has 5759."
     assert kept.content == content
     assert kept.headers["cache-control"] == "no-store"
     assert as_text["wcsBox"] is None
@@ -332,7 +328,7 @@ async def test_what_had_arrived_when_a_gateway_ended_is_verified_by_the_next(
             "m13.fits",
             len(frame),
             digest,
-            "image/fits",
+            "application/octet-stream",
             site.task_uid,
         )
         new = NewUpload(upload, site.install_id, len(frame), digest, len(frame), datetime.now(UTC) + timedelta(hours=1))
