@@ -316,7 +316,7 @@ async def test_a_canceled_upload_is_gone_with_its_bytes(doors: Doors) -> None:
     assert list((doors.folder / "parts").iterdir()) == []
 
 
-# 6 Media type, 9 and 10: codings
+# 8 and 9 Codings
 
 
 async def test_transfer_codings_do_not_count(doors: Doors) -> None:
@@ -325,7 +325,7 @@ async def test_transfer_codings_do_not_count(doors: Doors) -> None:
     assert (await patch(doors, path, 0, data, MORE, chunked=True)).headers["upload-offset"] == str(len(data))
 
 
-# 11 Digests
+# 10 Digests
 
 
 @pytest.mark.parametrize("algorithm", ["sha-256", "sha-512"])
@@ -392,7 +392,7 @@ async def test_the_digest_of_the_whole_is_told_when_it_is_complete(doors: Doors)
     assert (done.status, done.headers["repr-digest"]) == (204, digest("", b"abcdef")[1])
 
 
-# 14 Security considerations
+# 13 Security considerations
 
 
 async def test_another_installation_sees_nothing_at_all(doors: Doors) -> None:
