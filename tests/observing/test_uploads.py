@@ -124,7 +124,9 @@ class World:
 
     async def content(self, upload: Upload) -> bytes:
         key = content_of(upload)
-        return await all_of(self.files.read(key, start=0, length=key.size))
+        found = await all_of(self.files.read(key, start=0, length=key.size))
+        assert sha256(found).hexdigest() == key.sha256
+        return found
 
     def on_disk(self, uid: UploadUid) -> bytes:
         return (self.folder / "parts" / str(uid)).read_bytes()

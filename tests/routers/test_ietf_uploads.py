@@ -417,9 +417,10 @@ async def test_addresses_cannot_be_guessed_and_name_nothing(doors: Doors) -> Non
 
 async def test_whoever_may_no_longer_connect_completes_nothing(doors: Doors) -> None:
     path = await created(doors)
+    before = doors.upload(path).writer
     async with doors.served.peer() as peer:
         await peer.send(request("PATCH", path, V8, PARTIAL, LAST, ("Upload-Offset", "0"), length=4) + b"da")
-        await doors.until(lambda: doors.upload(path).writer > 0)
+        await doors.until(lambda: doors.upload(path).writer > before)
         record = next(iter(doors.hub.records.values()))
         record.refusal = "This installation is no longer active."
         await peer.send(b"ta")
