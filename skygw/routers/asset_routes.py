@@ -23,7 +23,7 @@ ASSET_ROUTES = (
         ),
         access=Access.NODE,
         body=AssetBody,
-        refusals=(404, 409, 413, 422),
+        refusals=(404, 409, 413, 422, 507),
     ),
     Route(
         "GET",
@@ -87,7 +87,7 @@ INTERNAL_ASSET_ROUTES = (
         ),
         access=Access.SERVICE,
         scope=Scope.NODES_CALL,
-        refusals=(404, 409, 413, 422, 429, 502, 504),
+        refusals=(404, 409, 413, 422, 429, 502, 504, 507),
     ),
     Route(
         "GET",

@@ -46,6 +46,7 @@ from skygw.routers.task_bodies import (
     TaskPage,
     TaskView,
 )
+from skygw.routers.upload_dialects import UPLOADS_PATH
 
 HEALTH = Route("GET", "/healthz", "health", "The process answers", (Answer(200, "It does", HealthView),))
 
@@ -120,9 +121,55 @@ def _task(verb: str, name: str, says: str, answer: Answer, *, body: type[BaseMod
     )
 
 
+_UPLOAD = f"{UPLOADS_PATH}/<uid>"
+_TOLD_IN_HEADERS = "what they say stands in headers, in either dialect (docs/uploads.md)"
+
 NODE_ROUTES = (
     HEALTH,
     SOCKET,
+    Route(
+        "POST",
+        UPLOADS_PATH,
+        "createUpload",
+        f"Make an upload, with its first bytes or all of them; {_TOLD_IN_HEADERS}",
+        (Answer(201, "It is at `Location`"),),
+        access=Access.NODE,
+        refusals=(400, 412, 413, 415, 507),
+    ),
+    Route(
+        "OPTIONS",
+        UPLOADS_PATH,
+        "getUploadOptions",
+        "What both dialects offer",
+        (Answer(204, "In its headers"),),
+    ),
+    Route(
+        "HEAD",
+        _UPLOAD,
+        "getUploadOffset",
+        f"How far an upload has come; {_TOLD_IN_HEADERS}",
+        (Answer(200, "tus"), Answer(204, "IETF")),
+        access=Access.NODE,
+        refusals=(400, 404, 410, 412),
+    ),
+    Route(
+        "PATCH",
+        _UPLOAD,
+        "appendToUpload",
+        f"More of an upload; {_TOLD_IN_HEADERS}",
+        (Answer(204, "It is on the disk"),),
+        access=Access.NODE,
+        refusals=(400, 404, 409, 410, 412, 413, 415, 507),
+    ),
+    Route(
+        "DELETE",
+        _UPLOAD,
+        "endUpload",
+        "Give an upload up",
+        (Answer(204, "It is gone"),),
+        access=Access.NODE,
+        refusals=(400, 404, 412),
+    ),
     Route(
         "GET",
         "/v1/nodes/me",

@@ -1,6 +1,7 @@
 """The one store under both dialects: what is acknowledged is there, the newest request counts, a lie costs the liar."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -123,7 +124,9 @@ class World:
 
     async def content(self, upload: Upload) -> bytes:
         key = content_of(upload)
-        return await all_of(self.files.read(key, start=0, length=key.size))
+        found = await all_of(self.files.read(key, start=0, length=key.size))
+        assert sha256(found).hexdigest() == key.sha256
+        return found
 
     def on_disk(self, uid: UploadUid) -> bytes:
         return (self.folder / "parts" / str(uid)).read_bytes()
@@ -165,16 +168,25 @@ async def test_an_offset_is_written_down_only_after_its_bytes_are_on_the_disk(
     monkeypatch.setattr(intake, "FLUSH_BYTES", PIECE_BYTES)
     data = pattern(4 * MIB)
     uid = await world.create(len(data) + 1)
-    seen = []
+    on_disk, acknowledged = [0], []
+    sync = os.fdatasync
+
+    def synced(file: int) -> None:
+        size = os.fstat(file).st_size
+        sync(file)
+        on_disk.append(size)
 
     def look() -> None:
-        offset = world.store.rows[uid].offset
-        assert world.on_disk(uid)[:offset] == data[:offset]
-        seen.append(offset)
+        row = world.store.rows[uid]
+        assert row.offset <= on_disk[-1]
+        acknowledged.append(row.offset)
 
+    monkeypatch.setattr(os, "fdatasync", synced)
     monkeypatch.setattr(world.store, "changed", look)
     await world.append(uid, data)
-    assert sorted(set(seen)) == [0, *range(PIECE_BYTES, len(data) + 1, PIECE_BYTES)]
+    assert sorted(set(acknowledged)) == [0, *range(PIECE_BYTES, len(data) + 1, PIECE_BYTES)]
+    await world.append(uid, b"!", len(data))
+    assert (acknowledged[-1], on_disk[-1]) == (len(data) + 1, len(data) + 1)
 
 
 async def test_the_next_process_goes_on_where_the_last_one_was_killed(world: World) -> None:

@@ -316,7 +316,7 @@ async def test_a_canceled_upload_is_gone_with_its_bytes(doors: Doors) -> None:
     assert list((doors.folder / "parts").iterdir()) == []
 
 
-# 6 Media type, 9 and 10: codings
+# 8 and 9 Codings
 
 
 async def test_transfer_codings_do_not_count(doors: Doors) -> None:
@@ -325,7 +325,7 @@ async def test_transfer_codings_do_not_count(doors: Doors) -> None:
     assert (await patch(doors, path, 0, data, MORE, chunked=True)).headers["upload-offset"] == str(len(data))
 
 
-# 11 Digests
+# 10 Digests
 
 
 @pytest.mark.parametrize("algorithm", ["sha-256", "sha-512"])
@@ -392,7 +392,7 @@ async def test_the_digest_of_the_whole_is_told_when_it_is_complete(doors: Doors)
     assert (done.status, done.headers["repr-digest"]) == (204, digest("", b"abcdef")[1])
 
 
-# 14 Security considerations
+# 13 Security considerations
 
 
 async def test_another_installation_sees_nothing_at_all(doors: Doors) -> None:
@@ -417,9 +417,10 @@ async def test_addresses_cannot_be_guessed_and_name_nothing(doors: Doors) -> Non
 
 async def test_whoever_may_no_longer_connect_completes_nothing(doors: Doors) -> None:
     path = await created(doors)
+    before = doors.upload(path).writer
     async with doors.served.peer() as peer:
         await peer.send(request("PATCH", path, V8, PARTIAL, LAST, ("Upload-Offset", "0"), length=4) + b"da")
-        await doors.until(lambda: doors.upload(path).writer > 0)
+        await doors.until(lambda: doors.upload(path).writer > before)
         record = next(iter(doors.hub.records.values()))
         record.refusal = "This installation is no longer active."
         await peer.send(b"ta")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -187,7 +188,9 @@ class Doors:
 
     async def content(self, path: str) -> bytes:
         key = content_of(self.upload(path))
-        return await all_of(self.files.read(key, start=0, length=key.size))
+        found = await all_of(self.files.read(key, start=0, length=key.size))
+        assert sha256(found).hexdigest() == key.sha256
+        return found
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         with trio.fail_after(PATIENCE_S):
