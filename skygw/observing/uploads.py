@@ -165,10 +165,18 @@ class Uploads:
             return await self._take(upload, what, size, body, still_allowed)
 
     async def end(self, install_id: InstallId, uid: UploadUid) -> None:
-        """Given up by its client, and gone. Raises `NotFound`, `Superseded`, `StorageFailed`, `RoutingUnavailable`."""
-        upload = await self._own(install_id, uid)
+        """Given up by its client, and gone; bytes that are an asset's already stay. Raises `NotFound`, `Superseded`,
+        `StorageFailed`, `RoutingUnavailable`.
+        """
+        await self._own(install_id, uid)
         async with self._pens.held(uid):
-            await self._remove(upload)
+            upload = await self._store.claim(install_id, uid)
+            if upload is None:
+                raise NotFound(NO_SUCH_UPLOAD)
+            if upload.state is UploadState.COMPLETE and upload.asset_uid is not None:
+                await self._store.forget(install_id, uid)
+            else:
+                await self._remove(upload)
         log.info("upload given up", extra={"upload": str(uid), "install_id": str(install_id)})
 
     async def settle(self, upload: Upload) -> None:

@@ -480,6 +480,23 @@ async def test_what_was_given_up_is_gone(world: World) -> None:
             await attempt(SITE, uid)
 
 
+async def test_bytes_that_are_an_assets_outlive_the_end_of_their_upload(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StorageFailed("Where files lie cannot be used now.")
+
+    uid = await world.create(10)
+    world.store.rows[uid] = replace(world.store.rows[uid], asset_uid=uuid4())
+    monkeypatch.setattr(LocalStore, "finish", fail)
+    done = await world.append(uid, b"0123456789")
+    monkeypatch.undo()
+    await world.uploads.end(SITE, uid)
+    assert uid not in world.store.rows
+    await world.uploads.settle(done)
+    assert await world.content(done) == b"0123456789"
+
+
 async def test_what_expired_is_not_seen_and_removed_a_few_at_a_time(world: World) -> None:
     old = [await world.create(10) for _ in range(3)]
     world.now += timedelta(minutes=59)
