@@ -84,6 +84,36 @@ def telemetry(session: nox.Session) -> None:
 
 
 @nox.session
+def commands(session: nox.Session) -> None:
+    """A thousand cancels of drivers that lie, and minutes of commands while lines break and everything is killed.
+
+    Each run draws other troubles and prints their seed; `SKYGW_TEST_SEED` draws the same ones again.
+    """
+    seed = os.environ.get("SKYGW_TEST_SEED", secrets.token_hex(4))
+    session.log(f"SKYGW_TEST_SEED={seed}")
+    session.run(
+        *(sys.executable, "-m", "pytest", "-rP", "tests/fleet/commands", *session.posargs),
+        env={**os.environ, "SKYGW_TEST_COMMANDS": "long", "SKYGW_TEST_SEED": seed},
+    )
+
+
+@nox.session
+def lifecycle(session: nox.Session) -> None:
+    """10,000 lives of commands, with everything that may go wrong: nothing is done twice, late or by two, and nothing
+    that is said is untrue.
+
+    Each run draws others and says their first seed; `SKYGW_TEST_SEED` plays the same ones again, and
+    `SKYGW_TEST_HISTORIES` more or fewer.
+    """
+    seed = os.environ.get("SKYGW_TEST_SEED", str(secrets.randbelow(10**9)))
+    session.log(f"SKYGW_TEST_SEED={seed}")
+    session.run(
+        *(sys.executable, "-m", "pytest", "-rP", "-o", "timeout=7200", "tests/control/life_cycle", *session.posargs),
+        env={"SKYGW_TEST_HISTORIES": "10000", **os.environ, "SKYGW_TEST_SEED": seed},
+    )
+
+
+@nox.session
 def storm(session: nox.Session) -> None:
     """2,000 installations are cut at once and come back at once: how long it takes, and what the others notice."""
     session.run(sys.executable, "-m", "tests.fleet.storm", *session.posargs)

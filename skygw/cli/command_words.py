@@ -66,12 +66,15 @@ def devices_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def proof_doubt(record: Mapping[str, Any]) -> str | None:
-    """Why the proof does not prove it; `None` if every device in it was read back."""
+    """Why the proof does not prove it; `None` if every device in it was read back at rest."""
     devices = devices_of(record)
     if not devices:
         return "no proof given"
     assumed = [str(device.get("device_uid")) for device in devices if device.get("basis") != "read_back"]
-    return f"not read back: {', '.join(assumed)}" if assumed else None
+    if assumed:
+        return f"not read back: {', '.join(assumed)}"
+    restless = [str(device.get("device_uid")) for device in devices if device.get("settled_ms", 0) is None]
+    return f"not at rest: {', '.join(restless)}" if restless else None
 
 
 def proof_rows(record: Mapping[str, Any]) -> list[tuple[object, ...]]:

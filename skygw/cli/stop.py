@@ -218,7 +218,7 @@ async def _stop_one(gateway: RunningGateway, telescope: str, command_type: str, 
 
 
 def _doubt(record: dict[str, Any]) -> str | None:
-    """Why this telescope is not proved safe; `None` if every device of it was read back."""
+    """Why this telescope is not proved safe; `None` if every device of it was read back at rest."""
     if record.get("outcome") != "succeeded":
         return str(record.get("detail") or "the stop has not succeeded")
     return proof_doubt(record)

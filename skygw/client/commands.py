@@ -1,7 +1,8 @@
 """Commands on the node: each id is run at most once, cancelled by its scope, and its outcome is kept before it is told.
 
 Commands outlive the link: they run in the client's nursery, not the session's. Safing starts before anything is
-written to disk; everything else is written first.
+written to disk; everything else is written first, and is judged again before it begins: meanwhile its time may have
+run out, its holder may have lost control, and a stop may have come.
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import Any
 
 import trio
 
+from skygw.client.arrival import TooLate
 from skygw.client.outbox import Outbox
 from skygw.errors import Invalid
 from skygw.ids import CommandId
@@ -22,7 +24,7 @@ from skygw.protocol.gateway_frames import CancelCommand, CancelMode, EventComman
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.never_received import NEVER_RECEIVED
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, PublishCommandResult
-from skygw.protocol.safing import is_safing
+from skygw.protocol.safing import Aim, is_safing, is_undone_by
 
 log = logging.getLogger("skygw.client")
 
@@ -62,8 +64,8 @@ class CommandOutcome:
 
     @classmethod
     def interrupted(cls, *, proof: dict[str, Any] | None = None, result: Any = None) -> "CommandOutcome":
-        """A cancel stopped it on the way. Without a proof that every device was read back at rest, whoever canceled is
-        told `unknown`. Of an exposure the result says `{"readout": "kept"}` or `"discarded"`.
+        """A cancel stopped it on the way. Without a proof that every device was read back at rest, say `failed`:
+        whoever canceled is told `unknown`. Of an exposure the result says `{"readout": "kept"}` or `"discarded"`.
         """
         return cls(CommandStatus.CANCELED, result=result, proof=proof, canceled=CanceledHow.INTERRUPTED)
 
@@ -71,6 +73,10 @@ class CommandOutcome:
     def before_start(cls) -> "CommandOutcome":
         """A cancel came before anything had moved."""
         return cls(CommandStatus.CANCELED, canceled=CanceledHow.BEFORE_START)
+
+
+Judge = Callable[[], TooLate | None]
+"""Whether whoever sent a command still has control."""
 
 
 class Command:
@@ -82,7 +88,7 @@ class Command:
     While `cancelable` is false a cancel is told so, and is passed over.
     """
 
-    def __init__(self, frame: EventCommand, *, remaining_s: float | None, outbox: Outbox) -> None:
+    def __init__(self, frame: EventCommand, *, remaining_s: float | None, judge: Judge, outbox: Outbox) -> None:
         self.id = frame.command_id
         self.type = command_type(frame)
         self.body: Opaque = frame.command
@@ -97,8 +103,20 @@ class Command:
         self.cancel_requested = trio.Event()
         self.scope = trio.CancelScope()
         self.reported: CommandOutcome | None = None
+        self.has_begun = False
+        self._judge = judge
         self._outbox = outbox
         self._first_deadline = self.deadline
+
+    @property
+    def aim(self) -> Aim:
+        return Aim(self.type, self.telescope_uid, self.device_uid)
+
+    def too_late(self) -> TooLate | None:
+        """Why it must not begin any more, if it must not."""
+        if trio.current_time() >= self.deadline:
+            return TooLate("deadline_exceeded", "The time for this command ran out before it could begin.")
+        return self._judge()
 
     @property
     def safing(self) -> bool:
@@ -166,14 +184,21 @@ class Commands:
             async for job in self._to_do:
                 nursery.start_soon(self._do, job)
 
-    def take(self, frame: EventCommand, *, remaining_s: float | None) -> None:
-        """Runs a command, or publishes again what became of it. Raises `TooManyCommands`."""
+    def take(self, frame: EventCommand, *, remaining_s: float | None, judge: Judge = lambda: None) -> None:
+        """Runs a command, or publishes again what became of it. Raises `TooManyCommands`.
+
+        A stop also takes back what came before it and has not begun.
+        """
         safing = is_safing(command_type(frame))
         if frame.command_id in self._running or (safing and frame.command_id in self._remembered):
             self._submit(partial(self._again, (frame.command_id,)), safing=safing)
             return
-        command = Command(frame, remaining_s=remaining_s, outbox=self._outbox)
+        command = Command(frame, remaining_s=remaining_s, judge=judge, outbox=self._outbox)
         self._submit(partial(self._run_safing if safing else self._run_written, command), safing=safing)
+        if safing:
+            for other in self._running.values():
+                if not other.safing and not other.has_begun and is_undone_by(command.aim, other.aim):
+                    other.cancel_requested.set()
         self._running[command.id] = command
         self._remember(command.id)
 
@@ -285,21 +310,31 @@ class Commands:
             log.exception("a safing command runs unrecorded: the journal of the node cannot be written")
 
     async def _end(self, command: Command, outcome: CommandOutcome) -> None:
-        """Kept and published even when the program is ending."""
-        with trio.move_on_after(LAST_WRITE_S, shield=True):
-            try:
-                await self._outbox.report(_ending(command.id, outcome))
-            except (Invalid, ValueError, TypeError):
-                log.exception("the handler of command %s gave an outcome that cannot be sent", command.type)
-                outcome = CommandOutcome.failed("bad_outcome", "The command ended; its outcome could not be sent.")
-                await self._outbox.report(_ending(command.id, outcome))
-            log.info("command ended", extra={"command_id": str(command.id), "status": outcome.status.value})
+        """Kept and published however long the disk takes, and even when the program is ending: `LAST_WRITE_S` then."""
+        try:
+            await self._write_end(command, outcome)
+        except trio.Cancelled:
+            with trio.move_on_after(LAST_WRITE_S, shield=True):
+                await self._write_end(command, outcome)  # a second time changes nothing
+            raise
+
+    async def _write_end(self, command: Command, outcome: CommandOutcome) -> None:
+        try:
+            await self._outbox.report(_ending(command.id, outcome))
+        except (Invalid, ValueError, TypeError):
+            log.exception("the handler of command %s gave an outcome that cannot be sent", command.type)
+            outcome = CommandOutcome.failed("bad_outcome", "The command ended; its outcome could not be sent.")
+            await self._outbox.report(_ending(command.id, outcome))
+        log.info("command ended", extra={"command_id": str(command.id), "status": outcome.status.value})
 
     async def _call(self, command: Command) -> CommandOutcome:
         if self._handler is None:
             return CommandOutcome.rejected("no_command_handler", "This node runs no commands.")
         if command.cancel_requested.is_set():
             return CommandOutcome.before_start()
+        if not command.safing and (late := command.too_late()) is not None:
+            return CommandOutcome.rejected(late.reason, late.message)
+        command.has_begun = True
         try:
             with command.scope:
                 outcome = await self._handler(command)
@@ -313,7 +348,9 @@ class Commands:
         except BaseException:  # a Cancelled, or a group of them out of the handler's own nursery
             await self._end(command, command.reported or _node_stopped())
             raise
-        return command.reported or CommandOutcome.interrupted()
+        return command.reported or CommandOutcome.failed(
+            "not_proved", "The handler was ended by a cancel and did not say what the hardware does now."
+        )
 
 
 def _with_cancel(outcome: CommandOutcome, how: CanceledHow) -> CommandOutcome:

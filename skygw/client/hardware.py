@@ -1,4 +1,4 @@
-"""A node's copy of its hardware graph: on disk, brought up to date by what has changed, there without the gateway too."""
+"""A node's copy of its hardware graph: on disk, kept up by what has changed, there without the gateway too."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +16,7 @@ import httpx
 import trio
 
 from skygw.client.config import Token, TokenProvider
+from skygw.client.disk_work import DiskWork, in_a_thread
 from skygw.client.whole_file import write_whole
 
 log = logging.getLogger("skygw.client")
@@ -58,6 +60,7 @@ class Hardware:
         self._path = directory / FILE_NAME
         self._ssl_context = ssl_context
         self._copy: HardwareCopy | None = None
+        self._disk: DiskWork = in_a_thread()
         self._handler: HardwareHandler | None = None
         self._is_wanted = False
         self._more = trio.Event()
@@ -94,10 +97,11 @@ class Hardware:
             self._is_wanted = True
             self._more.set()
 
-    async def load(self) -> None:
+    async def load(self, disk: DiskWork) -> None:
         """Takes back what is on the disk. A copy that cannot be read is none: the hub has it."""
+        self._disk = disk
         try:
-            text = await trio.to_thread.run_sync(self._path.read_text, "utf-8")
+            text = await disk(partial(self._path.read_text, "utf-8"))
             stored = json.loads(text)
             self._copy = HardwareCopy(
                 root=UUID(stored["root"]),
@@ -149,7 +153,7 @@ class Hardware:
             raise _NotHere(f"the answer is not understood ({error})") from error
         self._copy = copy
         try:
-            await trio.to_thread.run_sync(write_whole, self._path, _as_text(copy))
+            await self._disk(partial(write_whole, self._path, _as_text(copy)))
         except OSError as error:
             # Memory holds for this run of the program; the next one asks again.
             log.error("the copy of the hardware graph cannot be written: %s", error)  # noqa: TRY400

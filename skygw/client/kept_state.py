@@ -1,4 +1,4 @@
-"""The node's state while it runs: changed in memory at once, written to the disk from a thread."""
+"""The node's state while it runs: changed in memory at once, written to the disk beside the loop."""
 
 import logging
 from dataclasses import replace
@@ -8,6 +8,7 @@ from uuid import UUID
 
 import trio
 
+from skygw.client.disk_work import DiskWork
 from skygw.client.node_state import NodeState, load_state, save_state
 from skygw.ids import InstanceUid
 from skygw.protocol.gateway_frames import Welcome
@@ -18,16 +19,16 @@ log = logging.getLogger("skygw.client")
 class KeptState:
     """Made by `load`. A disk that fails is logged and no more: memory holds for this run of the program."""
 
-    def __init__(self, directory: Path, state: NodeState) -> None:
+    def __init__(self, directory: Path, state: NodeState, disk: DiskWork) -> None:
         self._directory = directory
+        self._disk = disk
         self._changed = trio.Event()
         self.now = state
 
     @classmethod
-    async def load(cls, directory: Path, *, instance_uid: InstanceUid | None) -> "KeptState":
+    async def load(cls, directory: Path, *, instance_uid: InstanceUid | None, disk: DiskWork) -> "KeptState":
         """Raises `StateUnreadable`, `OSError`."""
-        load = partial(load_state, directory, instance_uid=instance_uid)
-        return cls(directory, await trio.to_thread.run_sync(load))
+        return cls(directory, await disk(partial(load_state, directory, instance_uid=instance_uid)), disk)
 
     async def take_welcome(self, welcome: Welcome) -> None:
         """On disk before anything is acted upon in this session."""
@@ -51,7 +52,7 @@ class KeptState:
 
     async def _save(self) -> None:
         try:
-            await trio.to_thread.run_sync(save_state, self._directory, self.now)
+            await self._disk(partial(save_state, self._directory, self.now))
         except OSError as error:
             # A full disk must not keep a telescope off the network.
             log.error("the node's state cannot be written: %s", error)  # noqa: TRY400

@@ -17,6 +17,7 @@ from skygw.client.comeback import Comebacks
 from skygw.client.commands import Command, CommandHandler, CommandOutcome, Commands
 from skygw.client.config import NodeConfig, Token
 from skygw.client.direct import DirectCall, OperationHandler, OperationRefused, Operations
+from skygw.client.disk_work import DiskWork, in_a_thread
 from skygw.client.following import Followed, Following, Followings
 from skygw.client.hardware import Hardware, HardwareCopy
 from skygw.client.kept_state import KeptState
@@ -93,8 +94,11 @@ class NodeClient:
         connect: Connector | None = None,
         now_ms: MonotonicMs = monotonic_ms,
         chance: Callable[[], float] = random.random,
+        disk_work: Callable[[], DiskWork] = in_a_thread,
     ) -> None:
+        """`disk_work` is made three times: for the journal, for the state and for the hardware graph beside it."""
         self._config = config
+        self._disk_work = disk_work
         self._connect = connect or self._open_link
         self._now_ms = now_ms
         self._comebacks = Comebacks(chance)
@@ -295,10 +299,12 @@ class NodeClient:
         cancels what runs, and keeps what it reports.
         """
         config = self._config
-        self._outbox = await Outbox.open(config.state_dir, max_bytes=config.outbox_bytes)
+        self._outbox = await Outbox.open(config.state_dir, max_bytes=config.outbox_bytes, disk=self._disk_work())
         try:
-            self._state = await KeptState.load(config.state_dir, instance_uid=config.instance_uid)
-            await self.hardware.load()
+            self._state = await KeptState.load(
+                config.state_dir, instance_uid=config.instance_uid, disk=self._disk_work()
+            )
+            await self.hardware.load(self._disk_work())
             commands = Commands(self._outbox, self._command_handler, undone=self._command_undone)
             self._leases = leases = NodeLeases(self._state.accept_fence, self._lease_over)
             tasks = TaskNews(self._task_changed, self._tasks_offered)

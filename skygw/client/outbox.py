@@ -1,4 +1,4 @@
-"""The journal as the node's tasks see it: one call at a time, in a thread, and an event when there is more to send."""
+"""The journal as the node's tasks see it: one call at a time, away from the loop, and an event for what is new."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import trio
 
+from skygw.client.disk_work import DiskWork, in_a_thread
 from skygw.client.journal import Journal, Row
 from skygw.ids import CommandId, OutboxUid
 from skygw.protocol.node_frames import Durable, PublishCommandResult
@@ -24,23 +25,23 @@ class Outbox:
     A call that was cancelled while its thread ran has still happened.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, disk: DiskWork) -> None:
         self._journal = journal
+        self._disk = disk
         self._one_at_a_time = trio.Lock()
-        # Its own thread budget: a driver that fills trio's must not delay the report of a stop.
-        self._threads = trio.CapacityLimiter(1)
         self._changed = trio.Event()
         self._note()
 
     @classmethod
-    async def open(cls, directory: Path, *, max_bytes: int) -> "Outbox":
+    async def open(cls, directory: Path, *, max_bytes: int, disk: DiskWork | None = None) -> "Outbox":
         """Makes the directory and the file if need be. Raises `StateInUse`, `OSError`."""
+        disk = disk or in_a_thread()
 
         def open_journal() -> Journal:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return Journal(directory, max_bytes=max_bytes)
 
-        return cls(await trio.to_thread.run_sync(open_journal))
+        return cls(await disk(open_journal), disk)
 
     def _note(self) -> None:
         self.outbox_uid: OutboxUid = self._journal.outbox_uid
@@ -50,7 +51,7 @@ class Outbox:
     async def _run(self, work: Callable[[], T]) -> T:
         async with self._one_at_a_time:
             try:
-                return await trio.to_thread.run_sync(work, limiter=self._threads)
+                return await self._disk(work)
             finally:
                 before = self.last_seq
                 self._note()
@@ -101,4 +102,4 @@ class Outbox:
         """Waits for the call that is going on, cancelled or not: at most `CLOSE_S`."""
         with trio.move_on_after(CLOSE_S, shield=True):
             async with self._one_at_a_time:
-                await trio.to_thread.run_sync(self._journal.close, limiter=self._threads)
+                await self._disk(self._journal.close)

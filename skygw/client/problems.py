@@ -34,6 +34,7 @@ TYPES: dict[str, type[GatewayError]] = {
         errors.LeaseExpired,
         errors.StaleFence,
         errors.IllegalTransition,
+        errors.AssetsIncomplete,
         errors.NodeRefused,
         errors.NodeFailed,
         errors.RateLimited,

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -269,31 +270,37 @@ class Session:
             self._arrivals.measure(frame.t_ms)
             self._or_busy(lambda: commands.take(frame, remaining_s=None), str(frame.command_id))
             return
-        remaining = self._judge(frame)
-        if isinstance(remaining, TooLate):
-            refused = remaining
-            log.warning("command refused: %s", refused.message, extra={"command_id": str(frame.command_id)})
-            self._or_busy(
-                lambda: commands.refuse(frame, reason=refused.reason, message=refused.message), str(frame.command_id)
-            )
-            return
-        remaining_s = remaining
-        self._or_busy(lambda: commands.take(frame, remaining_s=remaining_s), str(frame.command_id))
-
-    def _judge(self, frame: EventCommand) -> float | TooLate | None:
-        """The seconds that remain (`None`: no deadline), or why this is not run, in the order of the protocol."""
         remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)
-        if self._needs.is_locked_out():
-            return TooLate("local_control", "Somebody on site has taken control: only a stop gets through.")
-        uid = frame.fence_uid or frame.device_uid or frame.telescope_uid
-        if not isinstance(remaining, TooLate) and frame.fence is not None and uid is not None:
-            remaining = self._needs.leases.judge(uid, frame.fence) or remaining
+        judge = partial(self._judge, frame)
         if isinstance(remaining, TooLate):
-            return remaining
+            self._refuse(frame, self._locked_out() or remaining)
+        elif (refused := judge()) is not None:
+            self._refuse(frame, refused)
+        else:
+            remaining_s = remaining
+            self._or_busy(lambda: commands.take(frame, remaining_s=remaining_s, judge=judge), str(frame.command_id))
+
+    def _refuse(self, frame: EventCommand, why: TooLate) -> None:
+        log.warning("command refused: %s", why.message, extra={"command_id": str(frame.command_id)})
+        refuse = partial(self._needs.commands.refuse, frame, reason=why.reason, message=why.message)
+        self._or_busy(refuse, str(frame.command_id))
+
+    def _locked_out(self) -> TooLate | None:
+        if not self._needs.is_locked_out():
+            return None
+        return TooLate("local_control", "Somebody on site has taken control: only a stop gets through.")
+
+    def _judge(self, frame: EventCommand) -> TooLate | None:
+        """Why this is not run, whatever time it has, in the order of the protocol."""
+        if (locked_out := self._locked_out()) is not None:
+            return locked_out
+        uid = frame.fence_uid or frame.device_uid or frame.telescope_uid
+        if frame.fence is not None and uid is not None and (stale := self._needs.leases.judge(uid, frame.fence)):
+            return stale
         mine, meant = self._needs.graph_revision(), frame.graph_revision
         if mine is not None and meant is not None and mine != meant:
             return TooLate("configuration_changed", f"The hardware is at revision {mine} here, not at {meant}.")
-        return remaining
+        return None
 
     def _direct(self, frame: DirectRequest) -> None:
         remaining = self._arrivals.judge(t_ms=frame.t_ms, epoch=frame.epoch, deadline_ms=frame.deadline_ms)

@@ -26,6 +26,7 @@ from skygw.control.ledger import (
     CommandRecord,
     CommandState,
     Transition,
+    may_move,
 )
 from skygw.control.live_command import LiveCommand, overtakes
 from skygw.control.live_commands import LiveCommands
@@ -49,7 +50,7 @@ from skygw.nodes.outbox import Lane
 from skygw.nodes.ports import Ending
 from skygw.nodes.session import NodeSession
 from skygw.protocol.gateway_frames import CancelMode
-from skygw.protocol.node_frames import PublishCommandResult
+from skygw.protocol.node_frames import CanceledHow, PublishCommandResult
 from skygw.protocol.safing import is_safing
 
 FRAME_BYTES = 2_048
@@ -144,7 +145,9 @@ class CommandService:
             if behind is not None:
                 await behind.wait()
             await admission.turn()
-            return await self._submit(order, admission)
+            record, duplicate = await self._submit(order, admission)
+        await self._recorded(record)
+        return record, duplicate
 
     async def validate(self, order: CommandOrder) -> tuple[list[GatewayError], bool]:
         """All that would refuse this command now, and whether it is a repeat. Sends and stores nothing."""
@@ -174,6 +177,9 @@ class CommandService:
         if live is not None:
             with trio.move_on_after(wait_s):
                 await live.settled(or_not_cancelable=for_cancel)
+                if live.in_ledger and live.record.state is CommandState.EXPIRED:
+                    await self._live.resolve(live)
+            await self._recorded(live.record)
             return live.record
         return await self.get(command_id)
 
@@ -196,7 +202,7 @@ class CommandService:
             if record is None:
                 raise NotFound(f"No command {command_id} is known.")
             return record
-        if live.in_ledger and live.record.state is CommandState.UNKNOWN:
+        if live.in_ledger and live.record.state in (CommandState.UNKNOWN, CommandState.EXPIRED):
             await self._live.resolve(live)
         return live.record
 
@@ -220,6 +226,7 @@ class CommandService:
         live = self._live.find(command_id)
         if live is not None and self._live.take_back(live, canceled):
             self._live.cancel_asked(asked)
+            await self._recorded(live.record)
             return Cancellation("before_start", live.record)
         if live is not None and not live.ended:
             return await self._cancel_live(live, asked)
@@ -285,6 +292,14 @@ class CommandService:
             record = await self.get(command_id)
         raise IllegalTransition(f"This command is {record.state}: only what is unknown can be resolved.")
 
+    async def _recorded(self, record: CommandRecord) -> None:
+        """Nobody is told that a command was taken back before the ledger knows, if it is there: a process that begins
+        anew would find it unsent, and a repeat of it would run.
+        """
+        if record.canceled == CanceledHow.BEFORE_START:
+            with trio.move_on_after(CATCH_UP_S):
+                await self._live.writer.caught_up()
+
     # Admission.
 
     async def _installation_of(self, order: CommandOrder) -> InstallId:
@@ -319,7 +334,7 @@ class CommandService:
         again = stored is not None and self._begins_anew(stored)
         admission.found(is_new=stored is None or again)
         if stored is not None and not again:
-            return stored, True
+            return self._as_known(stored), True
         fence = await self._guards.admit(order, install_id)
         session = self._registry.current(install_id)
         record = order.record(
@@ -352,7 +367,7 @@ class CommandService:
                 self._live.moved(live, CommandState.EXPIRED, Hop.GATEWAY, "the ledger did not say that it has it")
             raise
         if duplicate:
-            return stored, True
+            return self._as_known(stored), True
         hold.by = live
         self._live.add(live)
         if admission.revoked is not None:
@@ -382,10 +397,18 @@ class CommandService:
                 await self._live.writer.caught_up()
             if patience.cancelled_caught:
                 raise RoutingUnavailable("The ledger has not heard yet that this was not sent.", retry_after_s=1.0)
-        record = await self._ledger.get(order.command_id)
+        if live is not None and not live.in_ledger and live.record.state is not CommandState.EXPIRED:
+            record: CommandRecord | None = live.record  # taken back before the ledger had heard of it
+        else:
+            record = await self._ledger.get(order.command_id)
         if record is not None and record.identity != order.identity:
             raise IdReused(f"The command id {order.command_id} belongs to another command.")
         return record
+
+    def _as_known(self, stored: CommandRecord) -> CommandRecord:
+        """What this process knows may not be written yet."""
+        live = self._live.find(stored.command_id)
+        return live.record if live is not None and may_move(stored.state, live.record.state) else stored
 
     def _begins_anew(self, stored: CommandRecord) -> bool:
         """Whether it was never written, and nobody here is about to write it. What was received and is followed by

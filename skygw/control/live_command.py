@@ -16,6 +16,7 @@ from skygw.control.ledger import (
 )
 from skygw.errors import Hop
 from skygw.protocol.node_frames import CanceledHow
+from skygw.protocol.safing import Aim, is_undone_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,21 +124,11 @@ class LiveCommand:
 
 
 def overtakes(stop: "CommandOrder", other: "LiveCommand | Admission") -> bool:
-    """Whether this stop would be undone by `other`, written after it: `mount.stop` by `mount.point`.
-
-    Where one is for a telescope and the other for a device nobody here knows whether they meet: then they do.
-    """
-    if isinstance(other, LiveCommand):
-        if other.safing or other.ended:
-            return False
-        telescope_uid, device_uid = other.record.telescope_uid, other.record.device_uid
-    else:
-        telescope_uid, device_uid = other.order.telescope_uid, other.order.device_uid
-    if stop.device_uid is not None and device_uid is not None:
-        meets = stop.device_uid == device_uid
-    elif stop.telescope_uid is not None and telescope_uid is not None:
-        meets = stop.telescope_uid == telescope_uid
-    else:
-        meets = True
-    family = stop.command_type.rpartition(".")[0]
-    return meets and (stop.command_type == "telescope.safe_shutdown" or other.command_type.startswith(f"{family}."))
+    """Whether this stop would be undone by `other`, written after it."""
+    if isinstance(other, LiveCommand) and (other.safing or other.ended):
+        return False
+    target = other.record if isinstance(other, LiveCommand) else other.order
+    return is_undone_by(
+        Aim(stop.command_type, stop.telescope_uid, stop.device_uid),
+        Aim(other.command_type, target.telescope_uid, target.device_uid),
+    )

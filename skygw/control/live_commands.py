@@ -10,6 +10,7 @@ import trio
 from skygw.control.admissions import Revocation
 from skygw.control.ledger import (
     ENDS,
+    NEVER_WRITTEN,
     Caller,
     CancelRequest,
     CommandLedger,
@@ -155,7 +156,9 @@ class LiveCommands:
         self.writer.note(Move(live.record.command_id, step, live.record.canceled))
 
     async def resolve(self, live: LiveCommand) -> None:
-        """A result may be in the ledger that memory was never told of: its session was cut between commit and ack."""
+        """A result may be in the ledger that memory was never told of: its session was cut between commit and ack. And
+        a stop that was not sent may be the repeat of one that a process before this one sent.
+        """
         try:
             stored = await self._ledger.get(live.record.command_id)
         except RoutingUnavailable:
@@ -167,6 +170,9 @@ class LiveCommands:
             if live.ended:
                 self._end(live)
                 self.drop(live)
+        elif stored is not None and stored.state not in NEVER_WRITTEN and live.record.state is CommandState.EXPIRED:
+            live.record = stored
+            self.drop(live)
 
     def _end(self, live: LiveCommand) -> None:
         record = live.record

@@ -49,8 +49,8 @@ class GraphFeed:
         connected: Callable[[], Collection[UUID]],
         look_every_s: float,
     ) -> None:
-        """`connected` are the observatories somebody here is of: where the tables have no triggers, these are looked at,
-        each once in `look_every_s` if that leaves the database alone for long enough.
+        """`connected` are the observatories of those who are here: where the tables have no triggers, these are looked
+        at, each once in `look_every_s` if that leaves the database alone for long enough.
         """
         self._hardware = hardware
         self._tell = tell

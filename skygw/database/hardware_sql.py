@@ -34,8 +34,8 @@ DISCRIMINATORS = {
 }
 HIDDEN = frozenset({"is_deleted"})
 
-# What is in sight of the observatory `$1`, or of its telescope `$2` alone if there is one: by key, with the telescope it
-# belongs to, 0 for what is everybody's. What belongs to a telescope is where the telescope is.
+# What is in sight of the observatory `$1`, or of its telescope `$2` alone if there is one: by key, with the telescope
+# it belongs to, 0 for what is everybody's. What belongs to a telescope is where the telescope is.
 IN_SIGHT = """
     WITH in_telescope AS (
         SELECT id, id AS telescope_id
@@ -94,7 +94,10 @@ PARTS = """
     ) AS "deviceUids"
 """
 
-MEMBERS = """string_agg('"' || uid || '":' || body, ',' ORDER BY uid)"""
+MEMBERS = """SELECT string_agg('"' || uid || '":' || body, ',' ORDER BY uid) AS members FROM resource"""
+MEMBERS_AND_UIDS = """
+    SELECT string_agg('"' || uid || '":' || body, ',' ORDER BY uid) AS members, array_agg(uid) AS uids FROM resource
+"""
 
 SEEN = """
     SELECT skygw.graph_seen($1, array_agg(uid), array_agg(telescope_id), array_agg(md5(body)))
@@ -135,16 +138,16 @@ def write_statements(columns: Mapping[str, Sequence[tuple[str, str | None]]]) ->
         table: SHARED_OR_OWN.format(table=table) for table in ("device", "operational_constraint", "ip_camera")
     }
     in_sight = IN_SIGHT.format(shared_or_own=shared_or_own)
-    once = {table: f"(SELECT DISTINCT id FROM in_{table})" for table in TABLES}
+    once = {table: f"(SELECT DISTINCT id FROM in_{table})" for table in TABLES}  # noqa: S608 -- names of ours
     whole = _resources(columns, sights=once, telescope="0", condition="")
     some = _resources(columns, sights=once, telescope="0", condition="WHERE r.uid = ANY ($3::uuid[])")
     each = _resources(
         columns, sights={table: f"in_{table}" for table in TABLES}, telescope="sight.telescope_id", condition=""
     )
-    everything = f"{in_sight}, resource AS ({whole}) SELECT {MEMBERS} FROM resource"
+    everything = f"{in_sight}, resource AS ({whole}) {MEMBERS}"
     return GraphStatements(
         everything=everything,
-        among=f"{in_sight}, resource AS ({some}) SELECT {MEMBERS} AS members, array_agg(uid) AS uids FROM resource",
+        among=f"{in_sight}, resource AS ({some}) {MEMBERS_AND_UIDS}",
         seen=f"{in_sight}, resource AS ({each}) {SEEN}",
         shape=sha256(everything.encode()).hexdigest()[:8],
     )

@@ -80,8 +80,8 @@ async def migrate(owner_url: str) -> Migrated:
     """Bring the database up to date.
 
     Doing it again applies nothing, but gives triggers to tables that lack them; a second runner waits for the first, at
-    most `LOCK_TIMEOUT_S`. Cancelling takes effect when the run has ended. Raises `StartupError` if the database does not answer, is older than
-    PostgreSQL 14, lacks the platform's tables, or refuses a statement.
+    most `LOCK_TIMEOUT_S`. Cancelling takes effect when the run has ended. Raises `StartupError` if the database does
+    not answer, is older than PostgreSQL 14, lacks the platform's tables, or refuses a statement.
     """
     return await trio.to_thread.run_sync(_migrate, owner_url)
 

@@ -87,7 +87,7 @@ class CommandMembers(BaseModel):
     @model_validator(mode="after")
     def _more_is_more(self) -> "CommandMembers":
         if self.timeout_s is not None and self.max_timeout_s is not None and self.max_timeout_s < self.timeout_s:
-            raise ValueError("the most it may take must not be less than what it is given at first")
+            raise ValueError("maxTimeoutS must not be less than timeoutS")
         return self
 
 

@@ -123,6 +123,15 @@ class NodeGate(Door):
             self._last_known.popitem(last=False)
         return installation
 
+    async def install_id(self, scope: Scope) -> InstallId:
+        """Whose request this is, if its installation may be here; what it controls is not looked up, which costs more
+        than many an answer where there are thousands of devices. Raises as the two above do.
+        """
+        install_id = (await self.verified(scope)).install_id
+        if await self._directory.refused_among([install_id]):
+            raise Forbidden(f"No installation {install_id} is known that may be here.")
+        return install_id
+
     async def renew(self, install_id: InstallId, token: str) -> float:
         """When a newer token of the same installation expires. Raises as the two above do."""
         principal = await self._verifier.node(token)

@@ -33,8 +33,7 @@ class HardwareRouter:
     async def hardware(self) -> Response:
         """`GET /v1/nodes/me/hardware`: the graph, or with `since` what has changed."""
         since = _asked_since()
-        principal = await self._gate.verified(request.scope)
-        install_id = (await self._gate.admitted(principal)).binding.install_id
+        install_id = await self._gate.install_id(request.scope)
         found: Graph | GraphStamp | GraphChanges | None
         if since is None:
             found = await self._hardware.graph(install_id, held=_held_tags())
@@ -44,7 +43,7 @@ class HardwareRouter:
             case None:
                 raise NotFound("The hub's records have no hardware of this installation.")
             case GraphStamp():
-                return Response(b"", 304, _headers(found))
+                return _unchanged(found)
             case Graph(stamp, resources):
                 body = f'{{"root":"{stamp.root}","revision":{stamp.revision},"resources":{resources}}}'
                 return Response(body, 200, {"content-type": JSON_TYPE, **_headers(stamp)})
@@ -71,6 +70,14 @@ def _held_tags() -> frozenset[str] | None:
     """What `If-None-Match` names, nothing for a star: whatever there is."""
     given = ",".join(request.headers.getlist("if-none-match"))
     return None if given.strip() == "*" else frozenset(_ENTITY_TAG.findall(given))
+
+
+def _unchanged(stamp: GraphStamp) -> Response:
+    response = Response(b"", 304, _headers(stamp))
+    # A 304 that told a length would tell that of the graph (RFC 9110, section 8.6).
+    response.headers.remove("content-length")
+    response.headers.remove("content-type")
+    return response
 
 
 def _headers(stamp: GraphStamp) -> dict[str, str]:

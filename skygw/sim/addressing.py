@@ -72,6 +72,10 @@ class Addressee:
             if isinstance(command, TelescopeStop):
                 return devices
             return [*devices, *(device for device in self.shared if isinstance(device, Enclosure))]
+        if isinstance(command, CameraExposureStart) and command.filter_id is not None:
+            camera = self.one(Camera)
+            telescope = telescope_of(camera.uid, self.telescopes)
+            return [camera] if telescope is None else [camera, telescope.filter_wheel]
         kind = _kind_of(command)
         return list(self.each(kind)) if isinstance(command, SAFING) else [self.one(kind)]
 

@@ -38,6 +38,23 @@ class Faults:
     deaf_to_stop: bool = False
     """The driver takes a stop without complaint, and the hardware goes on."""
 
+    fails_on_stop: str | None = None
+    """A sentence: a stop ends with a `DeviceFault` that says it, and the hardware goes on."""
+
+    late_stop_s: float = 0.0
+    """The driver takes a stop without complaint, and what travels stands so many simulated seconds later."""
+
+    moves_again_after_s: float | None = None
+    """What was stopped on its way stands for so many simulated seconds, and then goes on to where it was sent."""
+
+    asks_every_s: float = 0.0
+    """The driver asks the hardware no more often than this, in simulated seconds, and repeats its answer; infinite:
+    it goes on saying what it said first from now on.
+    """
+
+    frozen_by_stop: bool = False
+    """From a stop on the driver repeats what it said then, until the next action."""
+
 
 @dataclass
 class NodeFaults:

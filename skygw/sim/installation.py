@@ -37,18 +37,20 @@ from skygw.sim.commands import (
     read_command,
 )
 from skygw.sim.devices.camera import Camera, FrameRecorder
-from skygw.sim.devices.device import Device, DeviceFault, Preempted, Refused
+from skygw.sim.devices.device import Device, DeviceFault, Preempted, Refused, stop_each
 from skygw.sim.devices.enclosure import Enclosure
 from skygw.sim.devices.filter_wheel import FilterWheel
 from skygw.sim.devices.focuser import Focuser
 from skygw.sim.devices.mount import Mount
 from skygw.sim.devices.weather_sensor import WeatherSensor
 from skygw.sim.journal import DeviceJournal, Order
-from skygw.sim.proof import prove
+from skygw.sim.proof import prove, prove_rest, shows_movement, shows_rest
 from skygw.sim.telescope import Telescope, build_telescope
 
 WEATHER_WATCH_S = 5.0
 """Simulated seconds between two looks of the site's own safety policy at the weather."""
+
+NOT_AT_REST = "The devices were told to stop, and were not read back at rest."
 
 WEATHER_UNSAFE = "weather_unsafe"
 WEATHER_UNKNOWN = "weather_unknown"
@@ -171,45 +173,68 @@ class Site:
             )
         except Preempted as preempted:
             by = preempted.by.command_id
+            proof = await prove_rest(touched, self.clock, command_id=command_id, to_the_end=True)
+            stands = shows_rest(proof)
             return Execution(
-                ExecutionStatus.CANCELED,
+                ExecutionStatus.CANCELED if stands else ExecutionStatus.FAILED,
                 result=what_is_left(command),
-                proof=await prove(touched, self.clock, to_the_end=True),
+                proof=proof,
                 error={
                     "code": "conflict",
-                    "message": str(preempted),
-                    "details": {"reason": "stopped", "by": None if by is None else str(by)},
+                    "message": str(preempted) if stands else f"{preempted} {NOT_AT_REST}",
+                    "details": {
+                        "reason": "stopped" if stands else "not_at_rest",
+                        "by": None if by is None else str(by),
+                    },
                 },
-                canceled="interrupted",
+                canceled="interrupted" if stands else None,
             )
+        if isinstance(asked, SAFING):
+            return await self._end_of_a_stop(touched, command_id, result)
         return Execution(
             ExecutionStatus.COMPLETED, result=result, proof=await prove(touched, self.clock, to_the_end=True)
         )
 
+    async def _end_of_a_stop(
+        self, touched: Sequence[Device], command_id: CommandId, result: dict[str, Any]
+    ) -> Execution:
+        proof = await prove_rest(touched, self.clock, command_id=command_id, to_the_end=True)
+        if shows_movement(proof):
+            return Execution(
+                ExecutionStatus.FAILED,
+                proof=proof,
+                error={"code": "internal", "message": NOT_AT_REST, "details": {"reason": "not_at_rest"}},
+            )
+        return Execution(ExecutionStatus.COMPLETED, result=result, proof=proof)
+
     async def prove_for(
         self,
         command: dict[str, Any],
+        command_id: CommandId,
         *,
         telescope_uid: TelescopeUid | None = None,
         device_uid: DeviceUid | None = None,
     ) -> dict[str, Any]:
-        """Read back the devices that this command is about: the proof after `execute` was cancelled.
+        """Read back whether the devices that this command is about stand: the proof after `execute` was cancelled.
 
         Raises `Refused` if the command or the device is none of this site's.
         """
         touched = self._addressee(telescope_uid, device_uid).touched_by(read_command(command))
-        return await prove(touched, self.clock)
+        return await prove_rest(touched, self.clock, command_id=command_id)
 
     async def safe_shutdown(self, order: Order, telescopes: Sequence[Telescope]) -> dict[str, Any]:
         """Stop these telescopes at once, then park them, then close the roof if no other one needs it open.
 
         The roof stays open over a mount that did not park, and over telescopes that still observe: the last
         one to shut down closes it. Raises the `DeviceFault`, `Refused` or `Preempted` of the first park that
-        went wrong, once the other mounts have parked, or that of the roof.
+        went wrong, once the other mounts have parked, or that of the roof, or else of a stop.
         """
-        for telescope in telescopes:
-            telescope.stop(order)
         problems: list[DeviceFault | Preempted | Refused] = []
+        not_stopped: DeviceFault | None = None
+        try:
+            stop_each([device for telescope in telescopes for device in telescope.devices], order)
+        except DeviceFault as fault:
+            not_stopped = fault  # no reason to leave a mount unparked, or the roof open
 
         async def park(telescope: Telescope) -> None:
             try:
@@ -226,12 +251,15 @@ class Site:
         for telescope in telescopes:
             if telescope.mount in in_the_way:
                 raise DeviceFault(f"{telescope.mount.name} does not say that it is parked; the roof stays open.")
+        if not in_the_way:
+            async with self._closing_for_safety:
+                if not self.enclosure.is_closed:
+                    self.enclosure.stop(order)
+                    await self.enclosure.close(order)
+        if not_stopped is not None:
+            raise not_stopped
         if in_the_way:
             return {"enclosure": "left_open", "because": [mount.name for mount in in_the_way]}
-        async with self._closing_for_safety:
-            if not self.enclosure.is_closed:
-                self.enclosure.stop(order)
-                await self.enclosure.close(order)
         return {"enclosure": "closed"}
 
     async def watch_weather(self) -> None:
@@ -274,24 +302,19 @@ class Site:
             raise Refused("Somebody on site has locked remote control out.", code="conflict", reason="local_control")
 
     async def _carry_out(self, asked: Command, order: Order, addressee: Addressee) -> dict[str, Any]:
-        def stop_each(kind: type[Mount] | type[Camera] | type[Focuser] | type[Enclosure]) -> None:
-            for device in addressee.each(kind):
-                device.stop(order)
-
         match asked:
             case MountStop():
-                stop_each(Mount)
+                stop_each(addressee.each(Mount), order)
             case CameraExposureAbort():
                 discards = any(camera.takes_a_frame for camera in addressee.each(Camera))
-                stop_each(Camera)
+                stop_each(addressee.each(Camera), order)
                 return DISCARDED if discards else {}
             case FocuserStop():
-                stop_each(Focuser)
+                stop_each(addressee.each(Focuser), order)
             case EnclosureStop():
-                stop_each(Enclosure)
+                stop_each(addressee.each(Enclosure), order)
             case TelescopeStop():
-                for telescope in addressee.meant():
-                    telescope.stop(order)
+                stop_each([device for telescope in addressee.meant() for device in telescope.devices], order)
             case TelescopeSafeShutdown():
                 return await self.safe_shutdown(order, addressee.meant())
             case MountPoint():

@@ -1,6 +1,7 @@
 """One simulated installation: its part of a site behind a node client, as a SkyNode would run it."""
 
 import math
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -30,15 +31,16 @@ from skygw.protocol.interlocks import defies_interlock
 from skygw.protocol.node_frames import CanceledHow, CommandStatus
 from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.sim.blueprint import Layout
-from skygw.sim.devices.device import Refused
+from skygw.sim.devices.device import DeviceFault, Refused, stop_each
 from skygw.sim.fault_proxy import FaultProxy
 from skygw.sim.faults import NodeFaults
 from skygw.sim.frame_store import FrameStore
-from skygw.sim.installation import Execution, Site, what_is_left
+from skygw.sim.installation import NOT_AT_REST, Execution, Site, what_is_left
 from skygw.sim.journal import Order
 from skygw.sim.line import Line
 from skygw.sim.operations import NodeOperations
 from skygw.sim.posts import Post
+from skygw.sim.proof import shows_rest
 from skygw.sim.telemetry import NodeTelemetry
 from skygw.sim.weather_watch import WeatherWatch
 
@@ -67,6 +69,8 @@ class NodeHabits:
     """How old the weather of another installation may be before the node shuts its telescope."""
     monotonic_ahead_s: float = 0.0
     """The node's own monotonic clock counts from elsewhere: no answer may depend on it."""
+    comeback_chance: Callable[[], float] = random.random
+    """Uniform in [0, 1): how much of the longest wait a node takes before it comes back."""
     line: Line | None = None
     """What each node has between itself and the gateway; none is this machine's own network."""
     line_seed: str = "line"
@@ -108,6 +112,7 @@ class SimulatedNode:
                 link_loss_after_s=habits.link_loss_after_s,
             ),
             connect=self._counted_link,
+            chance=habits.comeback_chance,
             now_ms=lambda: monotonic_ms() + habits.monotonic_ahead_s * 1000,
         )
         self.weather = self._follow_weather()
@@ -218,7 +223,7 @@ class SimulatedNode:
         if command.cancel_requested.is_set():
             return outcome
         failed = CommandOutcome.failed(
-            "deadline_exceeded", "The caller's time ran out; the hardware was stopped.", proof=outcome.proof
+            "deadline_exceeded", "The caller's time ran out; the hardware was told to stop.", proof=outcome.proof
         )
         return replace(failed, result=outcome.result)
 
@@ -227,13 +232,20 @@ class SimulatedNode:
         work.cancel()
 
     async def _interrupted(self, command: Command) -> CommandOutcome:
+        """What a stop on the way came to: only devices that were read back at rest are interrupted."""
         try:
             proof = await self._site.prove_for(
-                command.body.value, telescope_uid=command.telescope_uid, device_uid=command.device_uid
+                command.body.value,
+                command.id,
+                telescope_uid=command.telescope_uid,
+                device_uid=command.device_uid,
             )
         except Refused as refused:
             return CommandOutcome.rejected(refused.reason, str(refused))
-        return CommandOutcome.interrupted(proof=proof, result=what_is_left(command.body.value) or None)
+        result = what_is_left(command.body.value) or None
+        if shows_rest(proof):
+            return CommandOutcome.interrupted(proof=proof, result=result)
+        return replace(CommandOutcome.failed("not_at_rest", NOT_AT_REST, proof=proof), result=result)
 
     async def _tell_progress(self, command: Command, work: trio.CancelScope) -> None:
         """And asks for more time as soon as what is under way will not be done by the deadline."""
@@ -287,8 +299,10 @@ class SimulatedNode:
             case OnExpiry.FINISH:
                 return
             case OnExpiry.STOP:
-                for device in self.post.devices:
-                    device.stop(Order(cause=f"policy: {cause}"))
+                try:
+                    stop_each(self.post.devices, Order(cause=f"policy: {cause}"))
+                except DeviceFault as fault:
+                    self._note(f"the stop went wrong: {fault}")
             case OnExpiry.SAFE_SHUTDOWN:
                 await self._site.shut_by_policy(cause, self.post.telescopes)
                 if self._site.policy_problem is not None:

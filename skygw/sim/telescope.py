@@ -6,7 +6,7 @@ from skygw.ids import TelescopeUid
 from skygw.sim.blueprint import FILTERS, SiteBlueprint, TelescopeBlueprint
 from skygw.sim.clock import SimClock
 from skygw.sim.devices.camera import Camera, FrameRecorder
-from skygw.sim.devices.device import Device
+from skygw.sim.devices.device import Device, stop_each
 from skygw.sim.devices.filter_wheel import FilterWheel
 from skygw.sim.devices.focuser import Focuser
 from skygw.sim.devices.mount import Mount
@@ -29,9 +29,8 @@ class Telescope:
         return (self.mount, self.camera, self.focuser, self.filter_wheel)
 
     def stop(self, order: Order) -> None:
-        """Stop every device where it is; synchronous."""
-        for device in self.devices:
-            device.stop(order)
+        """Stop every device where it is; synchronous. Raises the first `DeviceFault` when all were told."""
+        stop_each(self.devices, order)
 
 
 def build_telescope(

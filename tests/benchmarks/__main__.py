@@ -10,7 +10,15 @@ from pathlib import Path
 import trio
 from rich.console import Console
 
-from tests.benchmarks import command_figures, echo_figures, gateway_figures, telemetry_figures, upload_figures
+from tests.benchmarks import (
+    command_figures,
+    echo_figures,
+    gateway_figures,
+    graph_figures,
+    task_figures,
+    telemetry_figures,
+    upload_figures,
+)
 from tests.benchmarks.plan import FULL, PARTS, QUICK, TELEMETRY, Plan
 from tests.benchmarks.processes import cores
 from tests.benchmarks.report import Report
@@ -24,10 +32,14 @@ async def run(plan: Plan, parts: set[str], data_dir: Path) -> Report:
     for _ in range(plan.repetitions):
         if parts & OF_THE_STACK:
             await echo_figures.repeat(plan, parts, cores(), report)
-        if parts - {"echo", "get", "commands", "uploads"} - TELEMETRY:
+        if parts - {"echo", "get", "commands", "graph", "claims", "uploads"} - TELEMETRY:
             await gateway_figures.repeat(plan, parts, cores(), data_dir, report)
         if "commands" in parts:
             await command_figures.repeat(plan, cores(), data_dir, report)
+        if "graph" in parts:
+            await graph_figures.repeat(plan, cores(), data_dir, report)
+        if "claims" in parts:
+            await task_figures.repeat(plan, cores(), data_dir, report)
         if parts & TELEMETRY:
             await telemetry_figures.repeat(plan, parts, cores(), data_dir, report)
         if "uploads" in parts:

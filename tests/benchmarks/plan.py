@@ -10,6 +10,8 @@ PARTS = (
     "rpc",
     "out",
     "commands",
+    "claims",
+    "graph",
     "subscriptions",
     "snapshots",
     "deliveries",
@@ -37,6 +39,8 @@ class Plan:
     load_s: float
     sockets: tuple[int, ...]
     callers: tuple[int, ...]
+    claimers: tuple[int, ...]
+    """Nodes that claim, each for a telescope of its own."""
     connects: int
     idle_sockets: int
     nodes: int
@@ -49,6 +53,8 @@ class Plan:
     upload_bytes: int
     sent_bytes: int
     """In the uploads over HTTP, all of them together."""
+    resources: int
+    """Of the hardware graph of one installation."""
 
 
 FULL = Plan(
@@ -56,6 +62,7 @@ FULL = Plan(
     load_s=2.0,
     sockets=(1, 32, 256, 2_000),
     callers=(1, 32),
+    claimers=(1, 8),
     connects=400,
     idle_sockets=400,
     nodes=200,
@@ -65,12 +72,14 @@ FULL = Plan(
     stops=50,
     upload_bytes=64 * MIB,
     sent_bytes=512 * MIB,
+    resources=2_000,
 )
 QUICK = Plan(
     repetitions=2,
     load_s=0.6,
     sockets=(1, 32, 256),
     callers=(1, 32),
+    claimers=(1, 8),
     connects=100,
     idle_sockets=100,
     nodes=200,
@@ -80,12 +89,14 @@ QUICK = Plan(
     stops=15,
     upload_bytes=64 * MIB,
     sent_bytes=256 * MIB,
+    resources=2_000,
 )
 TINY = Plan(
     repetitions=1,
     load_s=0.05,
     sockets=(1, 2),
     callers=(1,),
+    claimers=(1,),
     connects=3,
     idle_sockets=3,
     nodes=4,
@@ -95,5 +106,6 @@ TINY = Plan(
     stops=2,
     upload_bytes=MIB // 4,
     sent_bytes=2 * MIB,
+    resources=5,
 )
 """For the smoke test: its numbers mean nothing."""

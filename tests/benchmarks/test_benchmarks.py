@@ -11,7 +11,7 @@ from tests.benchmarks.plan import PARTS, TINY
 from tests.benchmarks.report import OURS
 from tests.wire.samples import FILES, name_of
 
-OURS_ALONE = ("put and written", "commands to their end")
+OURS_ALONE = ("put and written", "commands to their end", "claims")
 """What nobody else does, or only in part."""
 
 
@@ -21,12 +21,14 @@ async def test_a_run_yields_every_figure_for_our_servers_and_the_others(tmp_path
 
     measured = {figure.partition(",")[0] for figure in report.values}
     assert measured == {
+        "claims",
         "commands to their end",
         "connects",
         "deliveries to 5 subscribers",
         "direct requests",
         "echo",
         "memory per idle node",
+        "graph of 5 resources",
         "log lines acked to 1 node",
         "log lines acked to 2 nodes",
         "memory per idle socket",

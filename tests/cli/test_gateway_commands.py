@@ -16,7 +16,7 @@ from tests.cli.fake_gateway import Answer, FakeGateway, as_json
 UID = str(uuid4())
 TELESCOPE, OTHER = str(uuid4()), str(uuid4())
 NODE: dict[str, Any] = {"uid": UID, "name": "North dome", "connected": True, "telescopes": [TELESCOPE, OTHER]}
-PROOF = {"devices": [{"device_uid": "mount-1", "state": "parked", "basis": "read_back"}]}
+PROOF = {"devices": [{"device_uid": "mount-1", "state": "parked", "basis": "read_back", "settled_ms": 1200}]}
 
 
 def page(*nodes: dict[str, Any], number: int = 1, pages: int = 1) -> Answer:
@@ -206,6 +206,15 @@ def test_stop_sends_the_safing_command_first_and_shows_the_proof(
     [body] = gateway.bodies
     assert body["command"] == {"command_type": "telescope.safe_shutdown"}
     assert len(gateway.tokens) == 1
+
+
+def test_a_stop_whose_device_was_read_back_and_did_not_settle_is_not_proved(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moving = {"devices": [{"device_uid": "mount-1", "state": "moving", "basis": "read_back", "settled_ms": None}]}
+    gateway.on("POST /internal/commands", as_json({"telescopeUid": TELESCOPE, "outcome": "succeeded", "proof": moving}))
+    assert run(["stop", TELESCOPE]) == ExitCode.FAILED
+    assert "not at rest: mount-1" in capsys.readouterr().out
 
 
 def test_stop_all_reaches_every_telescope_once(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,22 +1,32 @@
 """Commands on a node over a real socket: once, kept, cancelled, refused when late, and a stop past everything."""
 
-from contextlib import AsyncExitStack
-from uuid import uuid4
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
 import pytest
 import trio
 
 from skygw.client.commands import Command, CommandOutcome
+from skygw.client.disk_work import DiskWork, in_a_thread
 from skygw.client.journal import Journal
 from skygw.client.node import NodeClient
-from skygw.ids import CommandId, Epoch
-from skygw.protocol.gateway_frames import CancelCommand, CancelMode, QueryCommand
+from skygw.ids import CommandId, Epoch, TelescopeUid
+from skygw.protocol.gateway_frames import (
+    CancelCommand,
+    CancelMode,
+    EventCommand,
+    EventManualControlLease,
+    QueryCommand,
+)
 from skygw.protocol.limits import MIB
 from skygw.protocol.never_received import says_never_received
-from skygw.protocol.node_frames import CanceledHow, CommandStatus, Error, PublishCommandResult
+from skygw.protocol.node_frames import CanceledHow, CommandStatus, Error, Ping, Pong, PublishCommandResult
 from tests.client.conftest import MakeConfig, running
 from tests.fakes.gateway import FakeGateway, FakeSession
 
+T = TypeVar("T")
 SLEW = {"command_type": "mount.point"}
 STOP = {"command_type": "mount.stop"}
 
@@ -164,6 +174,68 @@ async def test_a_cancel_reaches_a_handler_that_does_not_listen_when_its_grace_is
     assert result.proof is not None
 
 
+async def test_a_handler_that_is_ended_by_a_cancel_and_says_nothing_has_interrupted_nothing(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    client = NodeClient(make_config())
+    started = trio.Event()
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        started.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        await started.wait()
+        await session.say(cancel(session, order.command_id, CancelMode.IMMEDIATE))
+        result = await session.ended_command(order.command_id)
+
+    assert (result.status, result.canceled) == (CommandStatus.FAILED, None)
+    assert result.error is not None
+    assert result.error.value["reason"] == "not_proved"
+
+
+@pytest.mark.parametrize("how", ["canceled", "stopped"])
+async def test_a_handler_with_tasks_of_its_own_is_heard_when_it_is_ended(
+    gateway: FakeGateway, make_config: MakeConfig, how: str
+) -> None:
+    client = NodeClient(make_config())
+    standing = {"devices": [{"device_uid": str(uuid4()), "state": "idle", "basis": "read_back"}]}
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        try:
+            async with trio.open_nursery() as nursery:  # ended, it raises a group
+                nursery.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+        finally:
+            command.report(CommandOutcome.interrupted(proof=standing))
+        raise AssertionError
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        while (await session.hear(PublishCommandResult)).status != "running":
+            pass
+        if how == "canceled":
+            await session.say(cancel(session, order.command_id, CancelMode.IMMEDIATE))
+            await session.ended_command(order.command_id)
+    async with running(NodeClient(make_config())):
+        session = await gateway.accept()
+        await session.welcome()
+        result = await session.ended_command(order.command_id)
+    assert (result.status, result.canceled) == ("canceled", "interrupted")
+    assert result.proof is not None
+    assert result.proof.value == standing
+
+
 async def test_a_command_that_finished_in_spite_of_its_cancel_says_so(
     gateway: FakeGateway, make_config: MakeConfig
 ) -> None:
@@ -303,6 +375,119 @@ async def test_a_stop_runs_while_another_command_is_running(gateway: FakeGateway
         result = await session.ended_command(stop.command_id)
 
     assert result.proof is not None
+
+
+class HeldDisk:
+    """A disk that takes its time: work waits until `go` is set, and `asked` says that there is some."""
+
+    def __init__(self) -> None:
+        self.go = trio.Event()
+        self.asked = trio.Event()
+
+    def work(self) -> DiskWork:
+        do_in_thread = in_a_thread()
+
+        async def do(work: Callable[[], T], /) -> T:
+            self.asked.set()
+            await self.go.wait()
+            return await do_in_thread(work)
+
+        return do
+
+    def hold(self) -> None:
+        self.go, self.asked = trio.Event(), trio.Event()
+
+
+@asynccontextmanager
+async def written_slowly(
+    gateway: FakeGateway, make_config: MakeConfig, **changes: Any
+) -> AsyncIterator[tuple[FakeSession, EventCommand, HeldDisk, list[str]]]:
+    """A session, a slew that has come and is not written down yet, the disk it waits for, and what was begun."""
+    disk, begun = HeldDisk(), list[str]()
+    disk.go.set()
+    client = NodeClient(make_config(), disk_work=disk.work)
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        begun.append(command.type)
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        await client.wait_connected()
+        disk.hold()
+        order = session.command(SLEW, **changes)
+        await session.say(order)
+        await disk.asked.wait()
+        yield session, order, disk, begun
+
+
+async def test_a_command_whose_time_ran_out_while_it_was_written_down_is_not_begun(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    async with written_slowly(gateway, make_config, deadline_ms=50) as (session, order, disk, begun):
+        await trio.sleep(0.06)
+        disk.go.set()
+        late = await session.ended_command(order.command_id)
+    assert late.error is not None
+    assert (late.status, late.error.value["reason"], begun) == ("rejected", "deadline_exceeded", [])
+
+
+async def test_a_command_whose_holder_lost_control_while_it_was_written_down_is_not_begun(
+    gateway: FakeGateway, make_config: MakeConfig
+) -> None:
+    telescope_uid = TelescopeUid(UUID(int=7))
+    async with written_slowly(gateway, make_config, fence=3) as (session, order, disk, begun):
+        await session.say(EventManualControlLease(telescope_uid=telescope_uid, fence=4, t_ms=session.t_ms()))
+        await session.say(Ping(id="all of it has come"))
+        await session.hear(Pong)
+        disk.go.set()
+        stale = await session.ended_command(order.command_id)
+    assert stale.error is not None
+    assert (stale.status, stale.error.value["reason"], begun) == ("rejected", "stale_fence", [])
+
+
+@pytest.mark.parametrize(
+    ("stop", "is_kept"),
+    [("mount.stop", False), ("telescope.safe_shutdown", False), ("telescope.stop", False), ("camera.stop", True)],
+)
+async def test_a_stop_takes_back_what_came_before_it_and_has_not_begun(
+    gateway: FakeGateway, make_config: MakeConfig, stop: str, *, is_kept: bool
+) -> None:
+    async with written_slowly(gateway, make_config) as (session, order, disk, begun):
+        await session.say(session.command({"command_type": stop}))
+        await session.say(Ping(id="all of it has come"))
+        await session.hear(Pong)
+        disk.go.set()
+        slew = await session.ended_command(order.command_id)
+    assert (slew.status, slew.canceled) == (("completed", None) if is_kept else ("canceled", "before_start"))
+    assert begun == [stop, *(["mount.point"] if is_kept else [])]
+
+
+async def test_what_became_of_a_command_is_told_however_long_the_disk_takes(
+    gateway: FakeGateway, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skygw.client.commands.LAST_WRITE_S", 0.02)
+    disk, client_did = HeldDisk(), trio.Event()
+    disk.go.set()
+    client = NodeClient(make_config(), disk_work=disk.work)
+
+    @client.command_handler
+    async def handle(command: Command) -> CommandOutcome:
+        disk.hold()
+        client_did.set()
+        return CommandOutcome.completed()
+
+    async with running(client):
+        session = await gateway.accept()
+        await session.welcome()
+        order = session.command(SLEW)
+        await session.say(order)
+        await client_did.wait()
+        await trio.sleep(0.05)
+        disk.go.set()
+        assert (await session.ended_command(order.command_id)).status == "completed"
 
 
 async def test_a_question_is_answered_with_the_last_word_and_an_id_that_never_came_is_used_up_by_it(

@@ -99,6 +99,37 @@ async def test_what_is_stopped_while_it_is_admitted_is_not_written(
     assert not any("mount.point" in str(message) for message in sent)
 
 
+async def test_who_is_told_that_a_command_was_taken_back_is_told_when_the_ledger_knows(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, _ = await running(nursery)
+    gateway.database.slow_s = 0.2
+    move = command_order(site)
+    caller = Submitted(gateway, move)
+    async with trio.open_nursery() as callers:
+        callers.start_soon(caller.run)
+        await trio.sleep(0.3)
+        await gateway.commands.submit(command_order(site, STOP))
+    assert caller.answers[0][0].canceled == CanceledHow.BEFORE_START
+    assert gateway.ledger.states(move.command_id) == [S.RECEIVED, S.CANCELED]
+
+
+async def test_a_repeat_of_what_was_taken_back_is_not_sent_before_the_ledger_knows(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site = Gateway(nursery, SessionRules(dead_after_s=inf)), Site()
+    link = await gateway.connect(site)  # nobody writes to the ledger what the gateway learns
+    gateway.database.slow_s = 2.0
+    move = command_order(site)
+    async with trio.open_nursery() as callers:
+        callers.start_soon(gateway.commands.submit, move)
+        await trio.sleep(3)
+        await gateway.commands.submit(command_order(site, STOP))
+    with pytest.raises(RoutingUnavailable):
+        await gateway.commands.submit(move)
+    assert not any("mount.point" in str(message) for message in link.heard_so_far())
+
+
 async def test_a_stop_leaves_what_it_would_not_be_undone_by_to_be_admitted(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:

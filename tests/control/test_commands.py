@@ -34,6 +34,7 @@ from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.gateway_frames import Ack, CancelCommand, CancelMode, EventCommand, EventToken, Nack
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.node_frames import CanceledHow, CommandStatus, Ping, PublishCommandResult
+from tests.fakes.memory_database import MemoryDatabase
 from tests.fakes.rooms import Gateway, PlayedLink, Site, command_order, fill_data_lane
 
 Clock = trio.testing.MockClock
@@ -132,6 +133,16 @@ async def test_a_result_is_believed_when_it_is_committed(autojump_clock: Clock, 
 
 
 # Repeats and refusals.
+
+
+async def test_a_repeat_is_told_what_the_ledger_has_not_heard_yet(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    gateway, site, link = await running(nursery)
+    await stuck(gateway, site, link)
+    order = command_order(site)
+    await gateway.commands.submit(order)
+    await gateway.commands.cancel(order.command_id, mode=CancelMode.GRACEFUL, grace_s=None, by=PERSON)
+    again, duplicate = await gateway.commands.submit(order)
+    assert (again.state, duplicate) == (S.CANCELED, True)
 
 
 async def test_a_repeat_gets_the_stored_record_and_is_sent_once(autojump_clock: Clock, nursery: trio.Nursery) -> None:
@@ -403,6 +414,7 @@ async def test_a_stop_overtakes_what_waits(autojump_clock: Clock, nursery: trio.
     [
         ("mount.point", "mount.stop", True),
         ("mount.point", "telescope.safe_shutdown", True),
+        ("mount.point", "telescope.stop", True),
         ("camera.exposure.start", "mount.stop", False),
         ("camera.exposure.start", "camera.exposure.abort", True),
         ("mountain.climb", "mount.stop", False),
@@ -424,6 +436,29 @@ async def test_a_stop_takes_back_what_waits_and_would_undo_it(
     assert len(link.heard_so_far()) == (0 if taken_back else 1)
 
 
+async def test_what_was_taken_back_while_it_was_admitted_is_not_sent_by_the_repeat_behind_it(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site, link = await running(nursery)
+    gateway.database.slow_s = 1.0
+    move, told = command_order(site), list[tuple[CommandState, bool]]()
+
+    async def send() -> None:
+        record, duplicate = await gateway.commands.submit(move)
+        told.append((record.state, duplicate))
+
+    async with trio.open_nursery() as callers:
+        callers.start_soon(send)
+        await trio.sleep(1.5)
+        await gateway.commands.submit(command_order(site, STOP))  # of which the ledger hears for a second
+        callers.start_soon(send)
+        await trio.sleep(0.1)
+        gateway.database.slow_s = 0.0
+    assert told == [(S.CANCELED, False), (S.CANCELED, True)]
+    assert await in_ledger(gateway, move, S.CANCELED) == [S.RECEIVED, S.CANCELED]
+    assert [frame for frame in link.heard_so_far() if "mount.point" in str(frame)] == []
+
+
 async def test_a_stop_leaves_what_waits_for_another_telescope(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     gateway, site, _link = await running(nursery)
     other = Site()
@@ -434,6 +469,28 @@ async def test_a_stop_leaves_what_waits_for_another_telescope(autojump_clock: Cl
     await gateway.commands.submit(command_order(site, STOP))
     other_link.flow()
     assert (await other_link.hear_next(EventCommand)).command_id == move.command_id
+
+
+async def test_a_stop_that_another_process_sent_keeps_its_end_when_its_repeat_does_not_get_out(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    kept, site, order = MemoryDatabase(), Site(), None
+    for lost in (False, True):
+        gateway = Gateway(nursery, SessionRules(dead_after_s=inf), kept=kept)
+        nursery.start_soon(gateway.commands.run)
+        link = await gateway.connect(site)
+        order = order or command_order(site, STOP)
+        if lost:
+            await stuck(gateway, site, link)
+        record, _ = await gateway.commands.submit(order)
+        if lost:
+            gateway.session(site).end(CloseCode.REVOKED, "revoked")
+            assert (await gateway.commands.wait(record.command_id, 30)).state is S.COMPLETED
+        else:
+            await link.hear_next(EventCommand)
+            link.say(result(order, 1, CommandStatus.COMPLETED))
+            await in_ledger(gateway, order, S.COMPLETED)
+        assert (await gateway.commands.get(record.command_id)).state is S.COMPLETED
 
 
 @pytest.mark.parametrize("hindrance", ["draining", "grace", "full data lane", "bad trace"])

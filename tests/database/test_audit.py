@@ -25,7 +25,7 @@ from skygw.ids import Epoch, InstallId, OutboxUid
 from skygw.nodes.ports import DurableReport
 from skygw.protocol.node_frames import CommandStatus, PublishCommandResult
 from skygw.protocol.streams import StreamName
-from tests.database.test_commands import a_command
+from tests.control.test_command_ledgers import a_command
 from tests.database.test_old_reports import migrate_up_to
 from tests.fakes.postgres import PostgresServer
 

@@ -24,8 +24,8 @@ from skygw.ids import CommandId, Epoch, InstallId, InstanceUid, OutboxUid
 from skygw.nodes.ports import NOT_KNOWN, DurableReport
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.json_text import Opaque
+from tests.control.test_command_ledgers import a_command
 from tests.database.test_audit import Audited
-from tests.database.test_commands import a_command
 from tests.database.test_node_reports import a_result
 from tests.database.test_old_reports import migrate_up_to
 from tests.fakes.postgres import PostgresServer

@@ -13,7 +13,7 @@ from skygw.database.node_reports import NodeReports
 from skygw.database.pool import Database
 from skygw.errors import Hop
 from skygw.ids import OutboxUid
-from tests.database.test_commands import a_command
+from tests.control.test_command_ledgers import a_command
 from tests.database.test_node_reports import a_result
 from tests.fakes.postgres import PostgresServer
 

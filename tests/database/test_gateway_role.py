@@ -90,6 +90,18 @@ MAY_NOT = {
     "change the role of an asset": "UPDATE observation_asset SET role = 'DARK'",
     "change an observation": "UPDATE observation SET is_deleted = true",
     "change a constraint": "UPDATE operational_constraint SET name = ''",
+    "change what a task is": "UPDATE observation_task SET instrument_id = NULL",
+    "make a task": "INSERT INTO observation_task (uid, task_type) VALUES (gen_random_uuid(), 'radio_mapping')",
+    "delete a task": "DELETE FROM observation_task",
+    "keep tasks from being guarded": "ALTER TABLE observation_task DISABLE TRIGGER skygw_guard_task_step",
+    "change which moves a task may make": "INSERT INTO skygw.task_step VALUES ('completed', 'active')",
+    "change a report": "UPDATE skygw.task_report SET answer = '{}'",
+    "delete a report": "DELETE FROM skygw.task_report",
+    "unname an asset": "DELETE FROM skygw.task_asset",
+    "unname an asset of a result": "DELETE FROM skygw.result_asset",
+    "say for what a result is": "UPDATE observation_result SET observation_id = 1",
+    "make a result": "INSERT INTO observation_result (uid, observation_id) VALUES (gen_random_uuid(), 1)",
+    "say whose an asset is": "UPDATE observation_asset SET observation_id = 1",
     "change an observatory": "UPDATE observatory SET name = ''",
 }
 

@@ -11,14 +11,14 @@ import pytest
 import trio
 
 from skygw.database.hardware import PgHardware
-from skygw.database.pool import Database, open_loop_and_database
+from skygw.database.pool import open_loop_and_database
 from skygw.ids import InstallId
 from tests.fakes.hardware_records import TOLD_AS_A_WHOLE, TOLD_ONE_BY_ONE, Change, Hall
 from tests.fakes.postgres import PostgresServer
 
-STEPS = 60
+STEPS = 30
 WRITERS = 3
-ROUNDS = 20
+ROUNDS = 12
 
 Resources = dict[str, Any]
 

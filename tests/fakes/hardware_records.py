@@ -55,9 +55,8 @@ def insert(connection: psycopg.Connection, table: str, **columns: Any) -> int:
     columns.setdefault("uid", uuid4())
     names = ", ".join(columns)
     places = ", ".join(f"%({name})s" for name in columns)
-    row = connection.execute(
-        f"INSERT INTO {table} ({names}) VALUES ({places}) RETURNING id".encode(), columns
-    ).fetchone()  # noqa: S608
+    statement = f"INSERT INTO {table} ({names}) VALUES ({places}) RETURNING id"  # noqa: S608 -- of our own making
+    row = connection.execute(statement.encode(), columns).fetchone()
     assert row is not None
     return int(row[0])
 

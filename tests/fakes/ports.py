@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from copy import deepcopy
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import trio
@@ -21,6 +21,7 @@ from skygw.control.ledger import (
     deadline_with,
     may_move,
 )
+from skygw.control.safing_spool import ENDED_UNWRITTEN
 from skygw.errors import GatewayError, Hop, IdReused, RoutingUnavailable, StoreFailed
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, InstanceUid, OutboxUid, RegistryUid, TelescopeUid
 from skygw.nodes.ports import NOT_HELD, NOT_ITS, NOT_KNOWN, Claim, Direction, DurableReport
@@ -28,6 +29,9 @@ from skygw.protocol.json_text import read_value
 from skygw.protocol.never_received import says_never_received
 from skygw.protocol.node_frames import PublishCommandResult
 from skygw.protocol.safing import is_safing
+
+REMEMBERED = timedelta(days=30)
+"""How long a node keeps outcomes."""
 
 
 class Switch:
@@ -70,7 +74,9 @@ class MemoryEpochs:
 
 
 class MemoryCommands:
-    """`CommandLedger` in memory. Rows are copies: what a caller changes later is not in the ledger."""
+    """`CommandLedger` in memory; one suite holds it to what the one in PostgreSQL does (test_command_ledgers.py). Rows
+    are copies: what a caller changes later is not in the ledger.
+    """
 
     def __init__(self, switch: Switch) -> None:
         self.rows: dict[CommandId, CommandRecord] = {}
@@ -81,7 +87,7 @@ class MemoryCommands:
         await self._switch.asked()
         stored = self.rows.get(record.command_id)
         if stored is None:
-            self.rows[record.command_id] = deepcopy(record)
+            self.rows[record.command_id] = copied(record)
             self.admitted += 1
             await trio.sleep(self._switch.slow_s)  # others see the row before its writer hears of it
             if self._switch.answers_lost:
@@ -89,10 +95,10 @@ class MemoryCommands:
             return record, False
         if stored.identity != record.identity:
             raise IdReused("This command id belongs to another command.")
-        return deepcopy(stored), True
+        return copied(stored), True
 
     async def record_sent(self, record: CommandRecord, results: Sequence[PublishCommandResult]) -> None:
-        row = deepcopy(record)  # a statement carries its values from when it was sent
+        row = copied(record)  # a statement carries its values from when it was sent
         await self._switch.asked()
         stored = self.rows.setdefault(row.command_id, row)
         if row.transitions[0] not in stored.transitions and stored.identity == row.identity:
@@ -101,17 +107,28 @@ class MemoryCommands:
             self.apply(record.install_id, result)
 
     async def readmit(self, record: CommandRecord, *, seen: CommandRecord) -> bool:
+        row = copied(record)
         await self._switch.asked()
-        stored = self.rows[record.command_id]
-        reopened = stored.deadline_at == seen.deadline_at and self._reopen(deepcopy(record), stored)
+        stored = self.rows.get(row.command_id)
+        reopened = stored is not None and stored.deadline_at == seen.deadline_at and self._reopen(row, stored)
         await trio.sleep(self._switch.slow_s)
         return reopened
 
     def _reopen(self, row: CommandRecord, stored: CommandRecord) -> bool:
+        """A new life: whose command it is and since when stays."""
         if stored.state not in NEVER_WRITTEN:
             return False
-        row.transitions[:0] = stored.transitions
-        self.rows[row.command_id] = row
+        self.rows[row.command_id] = replace(
+            row,
+            origin=stored.origin,
+            service=stored.service,
+            actor=stored.actor,
+            created_at=stored.created_at,
+            trace_id=stored.trace_id,
+            progress=stored.progress,
+            transitions=[*stored.transitions, *row.transitions],
+            cancels=stored.cancels,
+        )
         return True
 
     async def record_cancels(self, requests: Sequence[CancelRequest]) -> None:
@@ -126,49 +143,56 @@ class MemoryCommands:
     ) -> Sequence[CommandId]:
         await self._switch.asked()
         mine = [row for row in self.rows.values() if row.install_id == install_id]
+        now = datetime.now(UTC)
         for row in mine:
-            is_known = row.state is CommandState.RECEIVED and row.command_id in followed
-            if not is_known and (row.epoch is None or row.epoch < epoch):
-                self.step(row, Transition(datetime.now(UTC), CommandState.UNKNOWN, Hop.GATEWAY))
-        return [row.command_id for row in mine if row.state is CommandState.UNKNOWN][:MAX_ASKED]
+            is_received = row.state is CommandState.RECEIVED
+            if is_received and row.command_id in followed:
+                continue
+            if row.epoch is None or row.epoch < epoch:
+                why = ENDED_UNWRITTEN if is_received else "a newer session of the node has begun"
+                self.step(row, Transition(now, CommandState.UNKNOWN, Hop.GATEWAY, why))
+        unknown = [row for row in mine if row.state is CommandState.UNKNOWN and row.created_at > now - REMEMBERED]
+        unknown.sort(key=lambda row: row.created_at, reverse=True)
+        return [row.command_id for row in unknown][:MAX_ASKED]
 
     def apply(self, install_id: InstallId, result: PublishCommandResult) -> None:
         """What a committed result does to its row; an unknown one, or another installation's, is passed over."""
         row = self.rows.get(result.command_id)
-        if row is None or row.install_id != install_id:
+        if row is None or row.install_id != install_id or row.state in ENDS:
             return
-        if row.state not in ENDS:
-            row.result = row.result if result.result is None else result.result.text
-            row.proof = row.proof if result.proof is None else result.proof.text
-            row.canceled = result.canceled or row.canceled
-            row.deadline_at = deadline_with(row, result.deadline_ms)
+        row.progress = row.progress if result.progress is None else result.progress
+        row.result = row.result if result.result is None else result.result.text
+        row.error = row.error if result.error is None else result.error.text
+        row.proof = row.proof if result.proof is None else result.proof.text
+        row.canceled = row.canceled if result.canceled is None else result.canceled.value
+        row.deadline_at = deadline_with(row, result.deadline_ms)
         self.step(row, Transition(datetime.now(UTC), CommandState(result.status.value), Hop.NODE))
 
     async def move(self, moves: Sequence[Move]) -> None:
         await self._switch.asked()
         for move in moves:
             row = self.rows.get(move.command_id)
-            if row is not None:
-                self.step(row, move.transition)
+            if row is not None and self.step(row, move.transition):
                 row.canceled = move.canceled or row.canceled
 
     async def resolve(self, command_id: CommandId, step: Transition) -> bool:
         await self._switch.asked()
         row = self.rows.get(command_id)
-        if row is None or row.state is not CommandState.UNKNOWN:
-            return False
-        self.step(row, step)
-        return True
+        return row is not None and row.state is CommandState.UNKNOWN and self.step(row, step)
 
     @staticmethod
-    def step(row: CommandRecord, step: Transition) -> None:
-        if may_move(row.state, step.state):
-            row.state = step.state
-            row.transitions.append(step)
+    def step(row: CommandRecord, step: Transition) -> bool:
+        if not may_move(row.state, step.state):
+            return False
+        row.state = step.state
+        row.transitions.append(step)
+        row.ended_at = step.at if step.state in ENDS else None
+        return True
 
     async def get(self, command_id: CommandId) -> CommandRecord | None:
         await self._switch.asked()
-        return deepcopy(self.rows.get(command_id))
+        row = self.rows.get(command_id)
+        return None if row is None else copied(row)
 
     async def page(self, query: CommandQuery) -> tuple[list[CommandRecord], int]:
         await self._switch.asked()
@@ -178,12 +202,18 @@ class MemoryCommands:
             if (query.install_id is None or row.install_id == query.install_id)
             and (query.state is None or row.state is query.state)
         ]
+        found.sort(key=lambda row: row.command_id)
         found.sort(key=lambda row: row.created_at, reverse=True)
         first = (query.page - 1) * query.size
-        return deepcopy(found[first : first + query.size]), len(found)
+        return [copied(row) for row in found[first : first + query.size]], len(found)
 
     def states(self, command_id: CommandId) -> list[CommandState]:
         return [step.state for step in self.rows[command_id].transitions]
+
+
+def copied(row: CommandRecord) -> CommandRecord:
+    """Steps are frozen; what else a record holds is replaced, never changed."""
+    return replace(row, transitions=list(row.transitions), cancels=list(row.cancels))
 
 
 class MemoryReports:

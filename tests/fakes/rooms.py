@@ -46,20 +46,12 @@ from skygw.protocol.node_frames import Hello, NodeType, Ping
 from skygw.resources import Resource, ResourceKind
 from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
-from tests.fakes.memory_leases import MemoryLeases
+from tests.fakes.memory_database import MemoryDatabase
 from tests.fakes.memory_link import MemoryLink
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.memory_surveyor import MemorySurveyor
 from tests.fakes.memory_tasks import MemoryTasks
-from tests.fakes.ports import (
-    CountedMetrics,
-    MemoryCommands,
-    MemoryControllers,
-    MemoryEpochs,
-    MemoryReports,
-    MemoryTokens,
-    Switch,
-)
+from tests.fakes.ports import CountedMetrics, MemoryTokens
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
@@ -135,7 +127,7 @@ class PlayedLink(MemoryLink):
 
 
 class Gateway:
-    """One process, its sessions in `nursery`."""
+    """One process, its sessions in `nursery`. `kept` is what others before it left."""
 
     def __init__(
         self,
@@ -146,26 +138,27 @@ class Gateway:
         asks_for_leases: bool = True,
         spool: SafingSpool | None = None,
         service_telescopes: Mapping[str, Collection[UUID]] | None = None,
+        kept: MemoryDatabase | None = None,
     ) -> None:
         """With `leased`, whoever sends a `command_order` has the lease of the site's telescope. Without
         `asks_for_leases` anybody may move everything, as far as it is up to leases.
         """
         self._leased = leased
-        self.database = Switch()
+        kept = kept or MemoryDatabase()
+        self.database = kept.switch
         self.registry = ConnectionRegistry()
-        self.epochs = MemoryEpochs(self.database)
-        self.ledger = MemoryCommands(self.database)
-        self.reports = MemoryReports(self.database, self.ledger)
-        self.controllers = MemoryControllers(self.database)
+        self.epochs = kept.epochs
+        self.ledger = kept.commands
+        self.reports = kept.reports
+        self.controllers = kept.controllers
         self.tokens = MemoryTokens()
         self.log = MemoryLog()
         self.hub = StreamHub(era=1, log=self.log)
         self.snapshots = self.hub.retained
         self.metrics = CountedMetrics()
         self.command_outcomes: list[str] = []
-        self.lease_database = Switch()
-        """One of its own: tests count how long the other takes."""
-        self.lease_ledger = MemoryLeases(self.lease_database, self.epochs.fences)
+        self.lease_database = kept.lease_switch
+        self.lease_ledger = kept.leases
         self.surveyor = MemorySurveyor(self.database)
         self.allowed = AllowList(service_telescopes or {}, self.surveyor)
         self.tasks = MemoryTasks(self.lease_ledger, self.lease_database)

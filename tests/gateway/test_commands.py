@@ -249,7 +249,8 @@ async def test_a_node_says_that_it_takes_more_time_and_that_it_cannot_be_cancele
         wrong = a_command(world, "mount.park", timeoutS=10, maxTimeoutS=9)
         answer = await world.ask("POST", "/internal/commands", wrong)
         assert (answer.status_code, "maxTimeoutS" in answer.text) == (422, True)
-        move = a_command(world, "mount.point", timeoutS=10, maxTimeoutS=25)
+        lease = await world.control()
+        move = a_command(world, "mount.point", timeoutS=10, maxTimeoutS=25, leaseUid=lease)
         first = (await world.ask("POST", "/internal/commands", move)).json()
         event = await node.hear(EventCommand)
         assert event.deadline_ms is not None
@@ -283,7 +284,7 @@ async def test_what_a_gateway_died_over_between_the_ledger_and_the_wire_is_asked
 ) -> None:
     async with gateway(postgres, tmp_path) as world, world.node() as node:
         site, epoch, outbox_uid = world.site, node.epoch, node.hello.outbox_uid
-        move = a_command(world, "mount.point")
+        move = a_command(world, "mount.point", leaseUid=await world.control())
         await world.ask("POST", "/internal/commands", move)
         await node.hear(EventCommand)
         await recorded(world, move["commandId"], "written")

@@ -32,11 +32,12 @@ async def test_a_second_mover_of_a_mount_is_told_what_moves_it_until_that_has_en
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     async with gateway(postgres, tmp_path) as world, world.node() as node:
-        first = a_command(world, "mount.park")
+        mine = {"leaseUid": await world.control()}
+        first = a_command(world, "mount.park", **mine)
         sent = (await world.ask("POST", "/internal/commands", first)).json()
         await node.hear(EventCommand)
         of_mount = {"deviceUid": str(world.site.mount_uid), "telescopeUid": None}
-        second = a_command(world, "mount.unpark", **of_mount)
+        second = a_command(world, "mount.unpark", **of_mount, **mine)
         refused = await world.ask("POST", "/internal/commands", second)
         assert problem(refused) == (409, "device_busy", "not_sent", "after")
         assert refused.headers["retry-after"] == "2"
@@ -47,7 +48,7 @@ async def test_a_second_mover_of_a_mount_is_told_what_moves_it_until_that_has_en
         tried = await world.ask("POST", "/internal/commands", {**second, "validateOnly": True})
         assert [refusal["code"] for refusal in tried.json()["refusals"]] == ["device_busy"]
         camera = await world.ask(
-            "POST", "/internal/commands", a_command(world, "camera.exposure.start", command=EXPOSURE)
+            "POST", "/internal/commands", a_command(world, "camera.exposure.start", command=EXPOSURE, **mine)
         )
         assert camera.status_code == 202, camera.text
         await node.hear(EventCommand)
@@ -85,7 +86,7 @@ async def test_a_service_acts_on_the_telescopes_it_is_allowed_and_stops_any(
             assert answer.json()["details"]["service"] == "tests"
             assert answer.json()["details"]["telescopeUid"] == other
         tried = await world.ask("POST", "/internal/commands", {**move, "validateOnly": True})
-        assert [refusal["code"] for refusal in tried.json()["refusals"]] == ["forbidden"]
+        assert [refusal["code"] for refusal in tried.json()["refusals"]] == ["forbidden", "lease_required"]
         assert (await world.ask("GET", f"/internal/commands/{move['commandId']}")).status_code == 404
         assert (await world.ask("GET", f"/internal/nodes/{world.site.install_id}")).status_code == 200
         stop = a_command(world, "mount.stop")

@@ -154,7 +154,7 @@ async def test_gateways_hear_of_tasks_again_when_the_connection_that_listens_was
     async with observing(postgres, tmp_path) as sky, sky.world.node() as node:
         with psycopg.connect(sky.world.owner_url) as connection:
             killed = connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%skygw_task%'"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%skygw_task%'"
             ).fetchall()
         assert killed
         task = sky.insert()

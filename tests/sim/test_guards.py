@@ -16,7 +16,7 @@ from skygw.ids import TaskUid
 from skygw.sim.journal import movers_of
 from skygw.sim.station import Station
 from skygw.testing.gateway import TestGateway, open_installation
-from tests.sim.hub import UNPARK, order, send
+from tests.sim.hub import UNPARK, control, order, send
 
 PATIENCE_S = 20.0
 PARK = {"command_type": "mount.park"}
@@ -82,6 +82,7 @@ def on_roof(station: Station) -> dict[str, Any]:
 async def test_rain_refuses_what_would_open_and_unpark_and_neither_parking_closing_nor_a_stop(
     station: Station, hub: httpx.AsyncClient
 ) -> None:
+    await control(hub, station)
     station.site.weather_sensor.begin_rain()
     await until_refused(hub, station, ["interlock_active"])
     refused = await hub.post("/internal/commands", json=order(station, UNPARK))
@@ -98,6 +99,7 @@ async def test_rain_refuses_what_would_open_and_unpark_and_neither_parking_closi
 
 
 async def test_whoever_is_on_site_keeps_the_hub_out_until_they_leave(station: Station, hub: httpx.AsyncClient) -> None:
+    await control(hub, station)
     station.site.local_control = True
     await until_refused(hub, station, ["local_control"])
     refused = await hub.post("/internal/commands", json=order(station, PARK))
@@ -161,11 +163,11 @@ async def test_a_dry_run_of_a_stranger_names_everything_at_once_in_its_order(
 ) -> None:
     station.site.local_control = True
     station.site.weather_sensor.begin_rain()
-    await until_refused(hub, station, ["local_control", "interlock_active"])
+    await until_refused(hub, station, ["lease_required", "local_control", "interlock_active"])
     with running_task(gateway, station):
         await acquire(hub, station, "finish")
         async with gateway.client(service="stranger") as stranger:
-            assert await refusals(stranger, station, UNPARK) == [
+            assert await refusals(stranger, station, UNPARK, leaseUid=None) == [
                 "lease_held",
                 "local_control",
                 "interlock_active",

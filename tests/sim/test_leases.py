@@ -77,7 +77,7 @@ async def test_a_telescope_whose_lease_ends_without_a_link_stops_by_itself(
     mount = station.site.telescopes[0].mount
     await mount.unpark(ON_SITE)
     await mount.track(ON_SITE, M13)
-    lease = await acquire(hub, "anna", **on_telescope(station), durationS=2.0, onExpiry="stop")
+    lease = await acquire(hub, "anna", **on_telescope(station), durationS=1.0, onExpiry="stop")
     await knows(station, lease["fence"])
     gateway.running.start_drain()
     await until(lambda: bool(by_policy(station)))

@@ -64,6 +64,7 @@ class Camera(Device):
 
     device_type: ClassVar[str] = "camera"
     still_fields: ClassVar[tuple[str, ...]] = ("state", "shutter")
+    resting_states: ClassVar[frozenset[str]] = frozenset({"idle"})
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ class Enclosure(Mover[float]):
 
     device_type: ClassVar[str] = "enclosure"
     still_fields: ClassVar[tuple[str, ...]] = ("state", "opening")
+    resting_states: ClassVar[frozenset[str]] = frozenset({"stopped", "open", "closed"})
     stopped = Action.ROOF_STOPPED
 
     def __init__(

@@ -46,7 +46,13 @@ class FilterWheel(Mover[float]):
     def filter(self) -> Filter | None:
         """The filter that is truly in the light; None while the wheel stands or turns between two slots."""
         place = self.place % len(self.filters)
-        return self.filters[int(place)] if not self.is_moving and place == int(place) else None
+        # A hair below the first slot is five, by the rounding of a remainder.
+        slot = int(place) % len(self.filters)
+        return self.filters[slot] if not self.is_moving and place == int(place) else None
+
+    def is_at_rest(self, said: dict[str, Any]) -> bool:
+        """Between two slots it has no position to read: what it says then is its driver's word, and no measurement."""
+        return super().is_at_rest(said) and said["position"] is not None
 
     def slot_of(self, filter_id: int) -> int:
         """The slot of a filter. Raises `Refused` if the wheel does not hold it."""

@@ -34,6 +34,7 @@ class Mount(Mover[Direction]):
 
     device_type: ClassVar[str] = "mount"
     still_fields: ClassVar[tuple[str, ...]] = ("state", "ra_deg", "dec_deg")
+    resting_states: ClassVar[frozenset[str]] = frozenset({"stopped", "parked"})
     stopped = Action.SLEW_STOPPED
 
     def __init__(

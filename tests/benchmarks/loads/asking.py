@@ -17,6 +17,9 @@ from tests.benchmarks.wire import PING, PONG, message
 WARM_UP = 0.2
 """The part of each load whose round trips are not counted."""
 
+UNCHANGED = b"HTTP/1.1 304"
+"""An answer without a body, and without a length."""
+
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 HEAD_BYTES = 12
@@ -133,7 +136,7 @@ def learn(link: Link, request: bytes, *, others: Mapping[int, Callable[[], None]
                 link.receive()
     poll.close()
     link.unread.clear()
-    if not answer.startswith(b"HTTP/1.1 20"):
+    if not answer.startswith((b"HTTP/1.1 20", UNCHANGED)):
         raise LoadBroken(f"not the answer that is measured: {answer[:500]!r}")
     return answer
 
@@ -143,6 +146,8 @@ def whole_answer(unread: bytearray) -> bytes | None:
     end = unread.find(b"\r\n\r\n")
     if end < 0:
         return None
+    if unread.startswith(UNCHANGED):
+        return bytes(unread)
     length = LENGTH.search(unread, 0, end + 2)
     if length is None:
         raise LoadBroken(f"an answer without a length: {bytes(unread[:200])!r}")

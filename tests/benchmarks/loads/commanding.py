@@ -148,8 +148,8 @@ def command(
     poll.close()
     return {
         "per_s": len(ended) / (over - counted_from),
-        **_milliseconds("", ended),
-        **_milliseconds("accepted_", accepted),
+        **milliseconds("", ended),
+        **milliseconds("accepted_", accepted),
         "cpu_us": (cpu_seconds(server) - server_began) / total * 1_000_000,
         "load_busy": (time.process_time() - cpu_began) / (over - began),
     }
@@ -200,9 +200,9 @@ def commits(url: str, *, connections: int, seconds: float) -> dict[str, float]:
     finally:
         for connection in opened:
             connection.close()
-    return {"per_s": len(taken) / (over - began), **_milliseconds("", taken)}
+    return {"per_s": len(taken) / (over - began), **milliseconds("", taken)}
 
 
-def _milliseconds(prefix: str, taken: list[float]) -> dict[str, float]:
+def milliseconds(prefix: str, taken: list[float]) -> dict[str, float]:
     cuts = quantiles(taken, n=100) if len(taken) > 1 else taken * 99
     return {f"{prefix}p50_ms": cuts[49] * 1_000, f"{prefix}p99_ms": cuts[98] * 1_000}

@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from tests.benchmarks.loads.asking import ask, http_request, learn
+from tests.benchmarks.loads.claiming import claim, make_tasks, take_rows
 from tests.benchmarks.loads.commanding import command, commits
 from tests.benchmarks.loads.cpu import cpu_seconds
 from tests.benchmarks.loads.dialing import Dial, Link, LoadBroken, connect, dial, hang_up
+from tests.benchmarks.loads.graphs import graph, select
 from tests.benchmarks.loads.nodes import AnsweringNode, node_dial, telescope_uid
 from tests.benchmarks.loads.reporting import report
 from tests.benchmarks.loads.streaming import count, publish
@@ -193,11 +195,26 @@ def committed(job: dict[str, Any]) -> dict[str, float]:
     return commits(job["url"], connections=job["connections"], seconds=job["seconds"])
 
 
+def claims(job: dict[str, Any]) -> dict[str, float]:
+    make_tasks(job["url"], job["telescopes"], job["each"])
+    tokens = [token for _, token in job["nodes"]]
+    with connected(job["port"], len(tokens)) as nodes:
+        return claim(nodes, tokens, seconds=job["seconds"], server=job["server"])
+
+
+def takes(job: dict[str, Any]) -> dict[str, float]:
+    instruments = make_tasks(job["url"], job["telescopes"], job["each"])
+    return take_rows(job["url"], instruments, seconds=job["seconds"])
+
+
 LOADS = {
+    "claims": claims,
+    "takes": takes,
     "commands": commands,
     "commits": committed,
     "echo": echo,
     "get": get,
+    "graph": graph,
     "rpc": rpc,
     "snapshots": snapshots,
     "puts": puts,
@@ -205,6 +222,7 @@ LOADS = {
     "latency": latency,
     "log lines": log_lines,
     "resume": resumed,
+    "select": select,
 }
 
 

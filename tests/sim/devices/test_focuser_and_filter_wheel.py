@@ -74,6 +74,11 @@ async def test_a_wheel_stopped_between_two_slots_has_no_filter_in_the_light(
     assert wheel.snapshot()["filter_name"] == "V"
 
 
+async def test_a_wheel_a_hair_before_its_first_slot_is_in_it(autojump_clock: MockClock, wheel: FilterWheel) -> None:
+    wheel._place = -1e-20  # five slots on, by the rounding of a remainder
+    assert wheel.snapshot()["filter_name"] == "Open"
+
+
 async def test_the_wheel_does_not_turn_to_where_it_is(
     autojump_clock: MockClock, wheel: FilterWheel, actions: Actions
 ) -> None:
