@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf
 
 import trio
@@ -13,6 +13,7 @@ import trio
 from skygw import __version__
 from skygw.auth import audit_key
 from skygw.control.allow_list import AllowList
+from skygw.control.asset_calls import AssetCalls
 from skygw.control.commands import CommandService
 from skygw.control.configuration_guard import ConfigurationGuard
 from skygw.control.direct_rpc import DirectRpc
@@ -26,6 +27,7 @@ from skygw.control.safing_spool import SafingSpool
 from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord, StandingInterlocks
 from skygw.control.task_aborts import TaskAborts
 from skygw.control.task_news import TaskNews
+from skygw.database.assets import PgAssets
 from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster
@@ -46,9 +48,18 @@ from skygw.database.surveyor import PgSurveyor
 from skygw.database.task_board import PgTaskBoard, hears_of_tasks
 from skygw.database.task_ledger import forget_reports
 from skygw.database.tasks import PgTasks
+from skygw.database.uploads import PgUploads
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
-from skygw.from_settings import database_url, listener_config, open_authenticator, own_cluster, session_rules
+from skygw.fits.supervisor import open_fits_helper
+from skygw.from_settings import (
+    database_url,
+    listener_config,
+    open_authenticator,
+    own_cluster,
+    session_rules,
+    upload_rules,
+)
 from skygw.nodes.admission import NodeDoor, SessionWitness
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
@@ -58,14 +69,20 @@ from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
+from skygw.observing.assets import AssetService
 from skygw.observing.hardware import Hardware
 from skygw.observing.task_service import TaskService
+from skygw.observing.upload_expiry import remove_expired_uploads
+from skygw.observing.uploads import Uploads
+from skygw.observing.verification import Verifier
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.readiness import database_check, loopback_check, not_draining, registry_check
 from skygw.resources import UNWANTED_REASONS
 from skygw.routers.apps import internal_app, node_app
+from skygw.routers.asset_content import AssetContentRouter
+from skygw.routers.assets import InternalAssetRouter, NodeAssetRouter
 from skygw.routers.command_socket import CommandSocketRouter
 from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
@@ -78,10 +95,12 @@ from skygw.routers.node import NodeRouter
 from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
 from skygw.routers.tasks import TaskRouter
+from skygw.routers.uploads import UploadRouter
 from skygw.routers.ws import SocketRouter
 from skygw.serving.listener import Listener
 from skygw.settings import Listener as ListenerName
 from skygw.settings import Settings
+from skygw.storage.local import LocalStore
 from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.kept_values import KeptValues, restore
@@ -90,6 +109,8 @@ log = logging.getLogger("skygw.app")
 
 SPOOL_FOLDER = "unrecorded-stops"
 """In the data directory."""
+FILES_FOLDER = "files"
+"""In the data directory, too."""
 SIGN_AT_LEAST_S = 0.5
 """What one statement behind the drain may take when there is no time left."""
 
@@ -186,6 +207,21 @@ async def run(
         signer = AuditSigner(database, key_id=signing_key.key_id, sign=signing_key.sign)
         rpc = DirectRpc(registry, metrics=metrics, allowed=allowed)
 
+        # Files.
+        files = LocalStore(settings.data_dir / FILES_FOLDER)
+        kept_assets = PgAssets(database, committed=hub.feed.poke)
+        examiner = await stack.enter_async_context(open_fits_helper())
+        verifier = Verifier(assets=kept_assets, contents=files, files=files, examiner=examiner)
+        uploads = Uploads(
+            store=PgUploads(database),
+            files=files,
+            rules=upload_rules(settings),
+            now=_now,
+            completed=lambda _: verifier.poke(),
+        )
+        assets = AssetService(store=kept_assets, parts=files, rules=uploads.rules, now=_now, arrived=verifier.poke)
+        asset_calls = AssetCalls(rpc, answer_s=settings.direct_timeout_s, read_s=settings.max_direct_timeout_s)
+
         # Doors.
         authenticator, refreshing = await open_authenticator(settings, installations, stack)
         node_gate = NodeGate(
@@ -214,9 +250,11 @@ async def run(
                 HealthRouter(),
                 NodeRouter(gate=node_gate),
                 TaskRouter(gate=node_gate, tasks=task_service),
+                NodeAssetRouter(gate=node_gate, assets=assets),
                 HardwareRouter(gate=node_gate, hardware=Hardware(graphs)),
                 SocketRouter(gate=node_gate, door=door, registry=registry, metrics=metrics),
             ],
+            [UploadRouter(gate=node_gate, uploads=uploads)],
             count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
             surprised=metrics.unhandled,
         )
@@ -253,6 +291,7 @@ async def run(
                     direct_budget=direct_budget,
                 ),
                 LeaseRouter(gate=internal_gate, leases=leases),
+                InternalAssetRouter(gate=internal_gate, assets=assets, calls=asset_calls),
                 InternalRouter(
                     gate=internal_gate,
                     registry=registry,
@@ -274,6 +313,7 @@ async def run(
                     budget=direct_budget,
                 ),
                 EventStreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
+                AssetContentRouter(gate=internal_gate, assets=assets, files=files, calls=asset_calls),
             ],
             gate=internal_gate,
             count=lambda route, status: metrics.http_request(listener="internal", route=route, status=status),
@@ -297,6 +337,8 @@ async def run(
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
             nursery.start_soon(forget_reports, database)
+            nursery.start_soon(verifier.run)
+            nursery.start_soon(remove_expired_uploads, uploads)
             nursery.start_soon(signer.run)
             nursery.start_soon(kept_values.run)
             nursery.start_soon(watch_revocations, registry, installations)
@@ -329,6 +371,10 @@ def _url(settings: Settings, name: ListenerName, listener: Listener) -> str:
         return public
     host, port = listener.address
     return f"{'http' if settings.tls(name) is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def _check_database(url: str, database: Database) -> None:

@@ -232,6 +232,19 @@ class RateLimited(GatewayError):
     retry_unless_told = Retry.AFTER
 
 
+class QuotaExceeded(GatewayError):
+    """More bytes than an installation may have under way; `details` say how many it has."""
+
+    reason = "quota_exceeded"
+
+
+class StorageFull(GatewayError):
+    """There is no room for these bytes now."""
+
+    reason = "storage_full"
+    retry_unless_told = Retry.AFTER
+
+
 class StaleEpoch(GatewayError):
     """Said by a superseded session."""
 
@@ -295,6 +308,10 @@ class StoreFailed(RoutingUnavailable):
     def __init__(self, message: str, *, about_the_data: bool = False, **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
         self.about_the_data = about_the_data
+
+
+class StorageFailed(RoutingUnavailable):
+    """Where bytes lie cannot be read or written now: a disk that fails, an object store that is away."""
 
 
 class StartupError(Exception):

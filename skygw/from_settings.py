@@ -16,6 +16,8 @@ from skygw.database.embedded import EmbeddedCluster, embedded_postgres
 from skygw.database.installations import Installations
 from skygw.database.migrate import prepare_development
 from skygw.nodes.session import SessionRules
+from skygw.observing.upload_store import Quota
+from skygw.observing.uploads import UploadRules
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.gateway_frames import LinkLossPolicy
 from skygw.protocol.schemas import COMMAND_SOCKET_PATH
@@ -73,6 +75,16 @@ def session_rules(settings: Settings) -> SessionRules:
         frames_per_s=settings.node_frames_per_s,
         bytes_per_s=settings.node_bytes_per_s,
         link_loss_policy=LinkLossPolicy(settings.link_loss_policy),
+    )
+
+
+def upload_rules(settings: Settings) -> UploadRules:
+    return UploadRules(
+        max_bytes=settings.max_upload_bytes,
+        unsized_max_bytes=settings.max_unsized_upload_bytes,
+        quota=Quota(bytes=settings.upload_quota_bytes, uploads=settings.upload_quota),
+        keep_s=settings.upload_keep_days * 86_400.0,
+        spare_bytes=settings.storage_spare_bytes,
     )
 
 

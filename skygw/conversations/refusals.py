@@ -22,9 +22,11 @@ from skygw.errors import (
     NodeOffline,
     NodeRefused,
     NotFound,
+    QuotaExceeded,
     RateLimited,
     StaleEpoch,
     StaleFence,
+    StorageFull,
     TaskActive,
     Unauthenticated,
 )
@@ -52,6 +54,8 @@ CODES: dict[type[GatewayError], ErrorCode] = {
     IllegalTransition: ErrorCode.CONFLICT,
     AssetsIncomplete: ErrorCode.CONFLICT,
     RateLimited: ErrorCode.CONFLICT,
+    QuotaExceeded: ErrorCode.CONFLICT,
+    StorageFull: ErrorCode.CONFLICT,
     StaleEpoch: ErrorCode.CONFLICT,
 }
 """Everything else is `internal`, but for what a node refuses: that is as the node says."""

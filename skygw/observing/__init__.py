@@ -1,1 +1,1 @@
-"""What installations ask and report over HTTP: services, with ports to where it is kept."""
+"""What an installation reports over HTTP: hardware, tasks, assets, uploads."""

@@ -3,9 +3,6 @@
 A test holds it against the routing tables, so that neither has what the other lacks.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
-
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
@@ -15,12 +12,13 @@ from skygw.observing.tasks import OrderBy, TaskStatus, TaskType
 from skygw.protocol.frame import MAX_SEQ
 from skygw.protocol.schemas import COMMAND_SOCKET_PATH, STREAM_SOCKET_PATH
 from skygw.protocol.streams import MAX_RATE_HZ
+from skygw.routers.asset_routes import ASSET_ROUTES, INTERNAL_ASSET_ROUTES
 from skygw.routers.command_bodies import CancelBody, CommandBody, ResolveBody
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.event_streams import EVENT_STREAM_ROUTE
 from skygw.routers.lease_bodies import AcquireBody, BreakBody, LeasePage, LeaseView, ProofBody, RenewBody
+from skygw.routers.route import PAGE, Access, Answer, Query, Route
 from skygw.routers.schemas import (
-    MAX_PAGE_SIZE,
     CallView,
     CommandOrValidation,
     CommandPage,
@@ -48,56 +46,7 @@ from skygw.routers.task_bodies import (
     TaskPage,
     TaskView,
 )
-
-
-class Access(StrEnum):
-    """What a request must show beside coming from an allowed network."""
-
-    NOTHING = "nothing"
-    NODE = "node"
-    SERVICE = "service"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`body` is the model of a JSON body, the media type of another one, or None for an empty one."""
-
-    status: int
-    says: str
-    body: type[BaseModel] | str | None = None
-
-
-@dataclass(frozen=True)
-class Query:
-    """A query parameter; `schema` is its JSON Schema."""
-
-    name: str
-    says: str
-    schema: dict[str, object]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One method on one path, the path as the routing table spells it."""
-
-    method: str
-    path: str
-    name: str
-    says: str
-    answers: tuple[Answer, ...]
-    access: Access = Access.NOTHING
-    scope: Scope | None = None
-    body: type[BaseModel] | None = None
-    body_required: bool = True
-    query: tuple[Query, ...] = ()
-    refusals: tuple[int, ...] = ()
-    """Statuses of problems beyond those every route with the same access has."""
-
-
-PAGE = (
-    Query("page", "Counts from 1", {"type": "integer", "minimum": 1, "maximum": 1_000_000, "default": 1}),
-    Query("size", "Items per page", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 50}),
-)
+from skygw.routers.upload_dialects import UPLOADS_PATH
 
 HEALTH = Route("GET", "/healthz", "health", "The process answers", (Answer(200, "It does", HealthView),))
 
@@ -172,9 +121,55 @@ def _task(verb: str, name: str, says: str, answer: Answer, *, body: type[BaseMod
     )
 
 
+_UPLOAD = f"{UPLOADS_PATH}/<uid>"
+_TOLD_IN_HEADERS = "what they say stands in headers, in either dialect (docs/uploads.md)"
+
 NODE_ROUTES = (
     HEALTH,
     SOCKET,
+    Route(
+        "POST",
+        UPLOADS_PATH,
+        "createUpload",
+        f"Make an upload, with its first bytes or all of them; {_TOLD_IN_HEADERS}",
+        (Answer(201, "It is at `Location`"),),
+        access=Access.NODE,
+        refusals=(400, 412, 413, 415, 507),
+    ),
+    Route(
+        "OPTIONS",
+        UPLOADS_PATH,
+        "getUploadOptions",
+        "What both dialects offer",
+        (Answer(204, "In its headers"),),
+    ),
+    Route(
+        "HEAD",
+        _UPLOAD,
+        "getUploadOffset",
+        f"How far an upload has come; {_TOLD_IN_HEADERS}",
+        (Answer(200, "tus"), Answer(204, "IETF")),
+        access=Access.NODE,
+        refusals=(400, 404, 410, 412),
+    ),
+    Route(
+        "PATCH",
+        _UPLOAD,
+        "appendToUpload",
+        f"More of an upload; {_TOLD_IN_HEADERS}",
+        (Answer(204, "It is on the disk"),),
+        access=Access.NODE,
+        refusals=(400, 404, 409, 410, 412, 413, 415, 507),
+    ),
+    Route(
+        "DELETE",
+        _UPLOAD,
+        "endUpload",
+        "Give an upload up",
+        (Answer(204, "It is gone"),),
+        access=Access.NODE,
+        refusals=(400, 404, 412),
+    ),
     Route(
         "GET",
         "/v1/nodes/me",
@@ -228,6 +223,7 @@ NODE_ROUTES = (
         body=ResultsBody,
     ),
     _task("complete", "completeTask", "How it ended", Answer(200, "Taken", ReportAnswer), body=CompleteBody),
+    *ASSET_ROUTES,
     Route(
         "GET",
         "/v1/nodes/me/hardware",
@@ -526,4 +522,5 @@ INTERNAL_ROUTES = (
         Answer(202, "It begins", DrainView),
         scope=Scope.NODES_ADMIN,
     ),
+    *INTERNAL_ASSET_ROUTES,
 )

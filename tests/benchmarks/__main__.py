@@ -17,6 +17,7 @@ from tests.benchmarks import (
     graph_figures,
     task_figures,
     telemetry_figures,
+    upload_figures,
 )
 from tests.benchmarks.plan import FULL, PARTS, QUICK, TELEMETRY, Plan
 from tests.benchmarks.processes import cores
@@ -31,7 +32,7 @@ async def run(plan: Plan, parts: set[str], data_dir: Path) -> Report:
     for _ in range(plan.repetitions):
         if parts & OF_THE_STACK:
             await echo_figures.repeat(plan, parts, cores(), report)
-        if parts - {"echo", "get", "commands", "graph", "claims"} - TELEMETRY:
+        if parts - {"echo", "get", "commands", "graph", "claims", "uploads"} - TELEMETRY:
             await gateway_figures.repeat(plan, parts, cores(), data_dir, report)
         if "commands" in parts:
             await command_figures.repeat(plan, cores(), data_dir, report)
@@ -41,6 +42,8 @@ async def run(plan: Plan, parts: set[str], data_dir: Path) -> Report:
             await task_figures.repeat(plan, cores(), data_dir, report)
         if parts & TELEMETRY:
             await telemetry_figures.repeat(plan, parts, cores(), data_dir, report)
+        if "uploads" in parts:
+            await upload_figures.repeat(plan, data_dir, report)
     return report
 
 
@@ -55,7 +58,7 @@ def main() -> None:
         "--only",
         choices=[*PARTS, "telemetry"],
         action="append",
-        help="this part (may be given again); `telemetry` is the last six of them",
+        help="this part (may be given again); `telemetry` is six of them",
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skygw-benchmarks-") as folder:

@@ -18,6 +18,7 @@ PARTS = (
     "latency",
     "durable",
     "resume",
+    "uploads",
 )
 TELEMETRY = frozenset({"subscriptions", "snapshots", "deliveries", "latency", "durable", "resume"})
 
@@ -50,6 +51,8 @@ class Plan:
     stops: int
     """Of one site on each line, without anything else on the line and with so many bytes coming up."""
     upload_bytes: int
+    sent_bytes: int
+    """In the uploads over HTTP, all of them together."""
     resources: int
     """Of the hardware graph of one installation."""
 
@@ -68,6 +71,7 @@ FULL = Plan(
     missed_events=10_000,
     stops=50,
     upload_bytes=64 * MIB,
+    sent_bytes=512 * MIB,
     resources=2_000,
 )
 QUICK = Plan(
@@ -84,6 +88,7 @@ QUICK = Plan(
     missed_events=10_000,
     stops=15,
     upload_bytes=64 * MIB,
+    sent_bytes=256 * MIB,
     resources=2_000,
 )
 TINY = Plan(
@@ -100,6 +105,7 @@ TINY = Plan(
     missed_events=20,
     stops=2,
     upload_bytes=MIB // 4,
+    sent_bytes=2 * MIB,
     resources=5,
 )
 """For the smoke test: its numbers mean nothing."""
