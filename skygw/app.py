@@ -24,6 +24,7 @@ from skygw.control.direct_rpc import DirectRpc
 from skygw.control.guards import Guards
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
+from skygw.control.order import Budget
 from skygw.control.running_tasks import TaskGuard
 from skygw.control.safing_spool import SafingSpool
 from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord
@@ -57,10 +58,12 @@ from skygw.observability.metrics import CONTENT_TYPE, Metrics
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
 from skygw.protocol.gateway_frames import LinkLossPolicy
+from skygw.protocol.schemas import COMMAND_SOCKET_PATH
 from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.readiness import database_check, loopback_check, not_draining, registry_check
 from skygw.resources import UNWANTED_REASONS
 from skygw.routers.apps import internal_app, node_app
+from skygw.routers.command_socket import CommandSocketRouter
 from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
 from skygw.routers.event_streams import EventStreamRouter
@@ -195,6 +198,8 @@ async def run(
             count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
             surprised=metrics.unhandled,
         )
+        command_budget = Budget(default_s=settings.command_timeout_s, max_s=settings.max_command_timeout_s)
+        direct_budget = Budget(default_s=settings.direct_timeout_s, max_s=settings.max_direct_timeout_s)
         internal_side = internal_app(
             [
                 HealthRouter(),
@@ -213,6 +218,18 @@ async def run(
                     internal_url=settings.internal_public_url,
                 ),
                 StreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
+                CommandSocketRouter(
+                    gate=internal_gate,
+                    hub=hub,
+                    commands=commands,
+                    leases=leases,
+                    rpc=rpc,
+                    registry=registry,
+                    directory=installations,
+                    metrics=metrics,
+                    command_budget=command_budget,
+                    direct_budget=direct_budget,
+                ),
                 LeaseRouter(gate=internal_gate, leases=leases),
                 InternalRouter(
                     gate=internal_gate,
@@ -223,8 +240,7 @@ async def run(
                     commands=commands,
                     snapshots=hub.retained,
                     start_drain=draining.set,
-                    default_command_timeout_s=settings.command_timeout_s,
-                    max_command_timeout_s=settings.max_command_timeout_s,
+                    budget=command_budget,
                 ),
             ],
             [
@@ -233,8 +249,7 @@ async def run(
                     rpc=rpc,
                     registry=registry,
                     directory=installations,
-                    default_timeout_s=settings.direct_timeout_s,
-                    max_timeout_s=settings.max_direct_timeout_s,
+                    budget=direct_budget,
                 ),
                 EventStreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
             ],
@@ -309,7 +324,7 @@ def _client(peer: str, forwarded_for: Sequence[str], proxies: Sequence[Network])
 
 def _may_carry_a_stop(path: str) -> bool:
     """Who has too much under way may still stop a telescope (contract §0); the token is asked for as ever."""
-    return path.startswith("/internal/commands")
+    return path.startswith("/internal/commands") or path == COMMAND_SOCKET_PATH
 
 
 def _url(settings: Settings, name: ListenerName, listener: Listener) -> str:

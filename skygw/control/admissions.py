@@ -80,11 +80,16 @@ class Admissions:
     def of(self, command_id: CommandId) -> list[Admission]:
         return [admission for admission in self._under_way if admission.order.command_id == command_id]
 
-    @contextmanager
-    def enter(self, order: CommandOrder) -> Iterator[Admission]:
-        """Lists the order while it is admitted. Raises `Invalid` for one without a type."""
+    def expect(self, order: CommandOrder) -> Admission:
+        """Lists an order that is about to `enter`, and must. Raises `Invalid` for one without a type."""
         admission = Admission(order, self.of(order.command_id))
         self._under_way[admission] = None
+        return admission
+
+    @contextmanager
+    def enter(self, order: CommandOrder, expected: Admission | None = None) -> Iterator[Admission]:
+        """Lists the order while it is admitted. Raises `Invalid` for one without a type."""
+        admission = self.expect(order) if expected is None else expected
         try:
             yield admission
         finally:

@@ -124,13 +124,25 @@ class CommandService:
 
     # Callers.
 
-    async def submit(self, order: CommandOrder) -> tuple[CommandRecord, bool]:
-        """Takes a command and sends it. Returns its record and whether it is a duplicate of an earlier one."""
+    def expect(self, order: CommandOrder) -> Admission:
+        """An order that is no safing and will be submitted, whatever happens: a stop or a cancel reaches it from now
+        on, and its time runs. Raises `Invalid` for one without a type.
+        """
+        return self._admissions.expect(order)
+
+    async def submit(
+        self, order: CommandOrder, *, expected: Admission | None = None, behind: trio.Event | None = None
+    ) -> tuple[CommandRecord, bool]:
+        """Takes a command and sends it. Returns its record and whether it is a duplicate of an earlier one. What is no
+        safing waits for `behind`.
+        """
         if is_safing(order.command_type):
             return await self._submit_safing(order)
-        if self._draining:
-            raise _draining()
-        with self._admissions.enter(order) as admission:
+        with self._admissions.enter(order, expected) as admission:
+            if self._draining:
+                raise _draining()
+            if behind is not None:
+                await behind.wait()
             await admission.turn()
             return await self._submit(order, admission)
 
@@ -164,6 +176,17 @@ class CommandService:
                 await live.settled(or_not_cancelable=for_cancel)
             return live.record
         return await self.get(command_id)
+
+    def follow(self, record: CommandRecord) -> LiveCommand | None:
+        """Where what becomes of it is heard first; nowhere if it has ended and is forgotten."""
+        if self._live.find(record.command_id) is None and record.state not in ENDS:
+            self._live.add_again(record)  # sent before a restart
+        return self._live.find(record.command_id)
+
+    async def look_again(self, live: LiveCommand) -> None:
+        """Asks the ledger of what nothing was heard of here. One that is away says nothing."""
+        if live.in_ledger:
+            await self._live.resolve(live)
 
     async def get(self, command_id: CommandId) -> CommandRecord:
         """What is known of a command. Raises `NotFound`, `RoutingUnavailable`."""

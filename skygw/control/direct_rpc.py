@@ -134,6 +134,8 @@ class DirectAnswer:
         self._digest = hashlib.sha256()
         self._size = 0
         self._held = b""
+        self.end: DirectResponseEnd | None = None
+        """The node's last word, once it agrees with what came."""
         self.is_through = False
         """Nothing comes behind the piece that was handed on last."""
 
@@ -170,6 +172,7 @@ class DirectAnswer:
         self._verify(piece)
         # Before the last bytes go out: a caller who has them may leave, or ask, before anything else is done here.
         self._record.outcome = Outcome.SUCCEEDED
+        self.end = piece
         self.is_through = True
         if self._held:
             return self._held

@@ -4,30 +4,14 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
 from skygw.errors import Hop, Outcome
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, TelescopeUid
+from skygw.protocol.command_states import CommandState as CommandState
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.node_frames import PublishCommandResult
-
-
-class CommandState(StrEnum):
-    """The ladder of contract §6. `UNKNOWN` is not an end: it resolves when the node tells."""
-
-    RECEIVED = "received"
-    WRITTEN = "written"
-    ACCEPTED = "accepted"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    REJECTED = "rejected"
-    CANCELED = "canceled"
-    EXPIRED = "expired"
-    UNKNOWN = "unknown"
-
 
 ENDS = frozenset(
     {

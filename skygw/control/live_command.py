@@ -18,6 +18,8 @@ from skygw.errors import Hop
 from skygw.protocol.node_frames import CanceledHow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from skygw.control.admissions import Admission
     from skygw.control.order import CommandOrder
     from skygw.nodes.outbox import Parcel
@@ -52,6 +54,8 @@ class LiveCommand:
         self.deadline = deadline
         self.forget_at = max(deadline, self.began) + KEEP_AFTER_DEADLINE_S
         self._changed = trio.Event()
+        self.watchers: set[Callable[[], None]] = set()
+        """Told of each change; they do not wait. While there are any, one without an end is not forgotten."""
 
     @property
     def ended(self) -> bool:
@@ -66,7 +70,8 @@ class LiveCommand:
     @property
     def may_be_forgotten(self) -> bool:
         """Whether the ledger alone may answer for it from now on."""
-        return self.in_ledger and self.forget_at <= trio.current_time()
+        is_awaited = bool(self.watchers) and not self.ended
+        return self.in_ledger and not is_awaited and self.forget_at <= trio.current_time()
 
     def move(
         self, state: CommandState, hop: Hop, detail: str | None = None, by: Caller | None = None
@@ -81,8 +86,15 @@ class LiveCommand:
             self.record.ended_at = step.at
             # A repeat of safing does not wait for the ledger: memory has to know that it is one.
             self.forget_at = trio.current_time() + (REMEMBER_SAFING_S if self.safing else 0.0)
-        self._tell()
+        self.changed()
         return step
+
+    def changed(self) -> None:
+        """Whoever waits or watches is told that more is known."""
+        self._changed.set()
+        self._changed = trio.Event()
+        for watcher in list(self.watchers):
+            watcher()
 
     def told(self, result: "PublishCommandResult") -> None:
         """Takes what the node says beside the state; nothing of it after the end."""
@@ -97,13 +109,8 @@ class LiveCommand:
         self.deadline += (deadline_at - record.deadline_at).total_seconds()
         self.forget_at = max(self.forget_at, self.deadline + KEEP_AFTER_DEADLINE_S)
         record.deadline_at = deadline_at
-        if result.canceled is not None:
-            record.canceled = result.canceled
-            self._tell()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        record.canceled = result.canceled or record.canceled
+        self.changed()
 
     async def settled(self, *, or_not_cancelable: bool = False) -> None:
         """Waits for an end, or for `unknown`: nothing more may ever come. Whoever cancels need not wait any longer when

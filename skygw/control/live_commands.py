@@ -163,6 +163,7 @@ class LiveCommands:
         if stored is not None and may_move(live.record.state, stored.state):
             stored.cancels += [request for request in live.record.cancels if request not in stored.cancels]
             live.record = stored
+            live.changed()
             if live.ended:
                 self._end(live)
                 self.drop(live)
@@ -232,7 +233,9 @@ class LiveCommands:
         if not live.in_ledger:
             live.results.append(result)
         # The ledger moves by the committed report itself; here only memory does.
-        if live.move(CommandState(result.status.value), Hop.NODE) is not None and live.ended:
+        if live.move(CommandState(result.status.value), Hop.NODE) is None:
+            live.changed()  # it may have come further in the same state
+        elif live.ended:
             self._end(live)
 
     # Its own tasks.

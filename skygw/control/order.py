@@ -8,6 +8,7 @@ from skygw.control.trace_context import trace_id_of
 from skygw.errors import Hop, Invalid
 from skygw.ids import CommandId, DeviceUid, Epoch, InstallId, LeaseUid, TelescopeUid
 from skygw.protocol.json_text import Opaque
+from skygw.protocol.order_members import CommandMembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +69,32 @@ class CommandOrder:
             epoch=epoch,
             transitions=[Transition(now, CommandState.RECEIVED, Hop.GATEWAY, by=Caller(self.service, self.actor))],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Seconds a command may have: without a word of its caller's, and at most."""
+
+    default_s: float
+    max_s: float
+
+    def of(self, said_s: float | None) -> float:
+        return min(said_s or self.default_s, self.max_s)
+
+
+def order_of(said: CommandMembers, caller: Caller, *, budget: Budget, traceparent: str | None) -> CommandOrder:
+    """What a caller has said, whichever door it came by."""
+    return CommandOrder(
+        command_id=said.command_id,
+        telescope_uid=said.telescope_uid,
+        device_uid=said.device_uid,
+        command=said.command,
+        origin=said.origin,
+        service=caller.service,
+        actor=caller.actor,
+        timeout_s=budget.of(said.timeout_s),
+        max_timeout_s=None if said.max_timeout_s is None else budget.of(said.max_timeout_s),
+        graph_revision=said.graph_revision,
+        lease_uid=said.lease_uid,
+        traceparent=traceparent,
+    )

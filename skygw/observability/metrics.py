@@ -16,7 +16,7 @@ OTHER: Final = "other"
 
 Direction = Literal["in", "out"]
 Lane = Literal["safing", "safety", "control", "data"]
-Door = Literal["websocket", "sse"]
+Door = Literal["websocket", "sse", "commands"]
 
 _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 

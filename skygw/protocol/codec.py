@@ -5,6 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, get_args
 
 from skygw.errors import Invalid
+from skygw.protocol.commander_frames import (
+    CommanderAnswerFrame,
+    CommanderFrame,
+    read_cancel,
+    read_direct,
+    read_publish,
+)
 from skygw.protocol.frame import MAX_SEQ, Frame, FrameT, read_model, write_model
 from skygw.protocol.frame import Read as Read
 from skygw.protocol.gateway_frames import GatewayFrame
@@ -49,15 +56,23 @@ def _quick_reader(models: Mapping[str, type[FrameT]]) -> "QuickReader[FrameT] | 
 class _Direction(Generic[FrameT]):
     """The frames one end may send, by kind."""
 
-    def __init__(self, union: Any) -> None:
+    def __init__(self, union: Any, *, careful: Mapping[str, Callable[[JsonObject], FrameT]] | None = None) -> None:
+        """Kinds that are read by functions of their own, which raise `Invalid`, are `careful`."""
+        self._careful = careful or {}
         self._models: dict[str, type[FrameT]] = {
             kind: model for model in get_args(union) for kind in get_args(model.model_fields["kind"].annotation)
         }
-        self._quick = _quick_reader(self._models)
+        quick = {kind: model for kind, model in self._models.items() if kind not in self._careful}
+        self._quick = _quick_reader(quick)
 
     @property
     def models(self) -> dict[str, type[FrameT]]:
         return self._models
+
+    @property
+    def careful(self) -> frozenset[str]:
+        """The kinds that are read by functions of their own, and never quickly."""
+        return frozenset(self._careful)
 
     def decode(self, message: str) -> list[Read[FrameT] | BadFrame]:
         """Reads a text message: one frame or an array. Raises `ProtocolViolation` on broken framing."""
@@ -80,8 +95,9 @@ class _Direction(Generic[FrameT]):
         model = self._models.get(kind)
         if model is None:
             return _bad(source, f"The kind {kind[:64]!r} is not known here.", kind, unknown_kind=True)
+        careful = self._careful.get(kind)
         try:
-            return Read(read_model(model, source), source.text)
+            return Read(read_model(model, source) if careful is None else careful(source), source.text)
         except Invalid as error:
             return _bad(source, f"{kind}: {error.message}", kind)
 
@@ -110,6 +126,11 @@ from_node: _Direction[NodeFrame] = _Direction(NodeFrame)
 from_gateway: _Direction[GatewayFrame] = _Direction(GatewayFrame)
 from_subscriber: _Direction[SubscriberFrame] = _Direction(SubscriberFrame)
 to_subscriber: _Direction[AnswerFrame] = _Direction(AnswerFrame)
+from_commander: _Direction[CommanderFrame] = _Direction(
+    CommanderFrame,
+    careful={"publish_command": read_publish, "cancel_command": read_cancel, "direct_request": read_direct},
+)
+to_commander: _Direction[CommanderAnswerFrame] = _Direction(CommanderAnswerFrame)
 
 encode: Callable[[Frame], str] = write_model
 """The text of one frame. Raises `ValueError` on NaN and infinities."""

@@ -10,6 +10,9 @@ MIB: Final = 1024 * KIB
 MAX_TEXT_BYTES: Final = 64 * KIB
 """A text message, frame or array of frames."""
 
+MAX_CARRIED_BYTES: Final = MAX_TEXT_BYTES - 4 * KIB
+"""Of what a caller has carried to a node: it must fit into one frame, with what the frame adds."""
+
 MAX_SNAPSHOT_BYTES: Final = MAX_TEXT_BYTES - 1 * KIB
 """The `data` of a snapshot: what is around it, as it comes and as other nodes are told of it, fits into a KiB."""
 

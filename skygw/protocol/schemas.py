@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 from pydantic.json_schema import models_json_schema
 
 from skygw.protocol.chunks import HEADER_BYTES
-from skygw.protocol.codec import from_gateway, from_node, from_subscriber, to_subscriber
+from skygw.protocol.codec import (
+    from_commander,
+    from_gateway,
+    from_node,
+    from_subscriber,
+    to_commander,
+    to_subscriber,
+)
 from skygw.protocol.frame import Frame
 from skygw.protocol.limits import MAX_BINARY_BYTES, MAX_FRAMES_PER_MESSAGE, MAX_TEXT_BYTES
 from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
@@ -19,6 +26,7 @@ from skygw.protocol.subscriber_frames import SUBSCRIBER_SUBPROTOCOL
 SUBPROTOCOL: Final = "skynet.node.v1"
 NODE_SOCKET_PATH: Final = "/v1/ws/node"
 STREAM_SOCKET_PATH: Final = "/internal/ws/stream"
+COMMAND_SOCKET_PATH: Final = "/internal/ws/commands"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 _CHUNK = "direct_response_chunk_binary"
@@ -94,6 +102,7 @@ class _Socket:
     receives: Models
     sends: Models
     takes_chunks: bool = False
+    sends_chunks: bool = False
 
 
 _NODE = _Socket(
@@ -135,6 +144,32 @@ _STREAMS = _Socket(
 )
 
 
+_COMMANDS = _Socket(
+    name="commands",
+    peer="commander",
+    title="command socket",
+    path=COMMAND_SOCKET_PATH,
+    subprotocol=SUBSCRIBER_SUBPROTOCOL,
+    is_subprotocol_required=False,
+    description=(
+        f"With the subprotocol `{SUBSCRIBER_SUBPROTOCOL}`, pieces of direct responses are binary messages. Without one "
+        "they are text, and `event_command_receipt`, `event_command_validation`, `event_live`, `event_gap` and "
+        "`event_subscription_ended` are not sent; no compression."
+    ),
+    messages=(
+        f"A text message of up to {MAX_TEXT_BYTES} bytes is one frame or a JSON array of up to "
+        f"{MAX_FRAMES_PER_MESSAGE} frames; the gateway sends one frame in each, or one piece in a binary one."
+    ),
+    token=(  # noqa: S106 - a sentence
+        "A service's access token, in the `Authorization` header of the handshake, with one of `nodes:command`, "
+        "`streams:read` and `nodes:call`; each frame wants its own."
+    ),
+    receives=from_commander.models,
+    sends=to_commander.models,
+    sends_chunks=True,
+)
+
+
 def node_asyncapi(*, server_url: str | None, version: str) -> dict[str, Any]:
     """The AsyncAPI 3.0 document of the node socket.
 
@@ -148,13 +183,18 @@ def stream_asyncapi(*, server_url: str | None, version: str) -> dict[str, Any]:
     return _asyncapi(_STREAMS, server_url=server_url, version=version)
 
 
+def command_asyncapi(*, server_url: str | None, version: str) -> dict[str, Any]:
+    """The AsyncAPI 3.0 document of the command socket; `server_url` as for the stream socket."""
+    return _asyncapi(_COMMANDS, server_url=server_url, version=version)
+
+
 def _asyncapi(socket: _Socket, *, server_url: str | None, version: str) -> dict[str, Any]:
     models = {**socket.receives, **socket.sends}  # what goes both ways is the same in both
     messages = {kind: _message(kind, model) for kind, model in models.items()}
-    received = [*socket.receives]
-    if socket.takes_chunks:
+    received, sent = [*socket.receives], [*socket.sends]
+    if socket.takes_chunks or socket.sends_chunks:
         messages[_CHUNK] = _binary_chunk()
-        received.append(_CHUNK)
+        (received if socket.takes_chunks else sent).append(_CHUNK)
     required = ["Authorization", *(["Sec-WebSocket-Protocol"] if socket.is_subprotocol_required else [])]
     channel: dict[str, Any] = {
         "address": socket.path,
@@ -188,7 +228,7 @@ def _asyncapi(socket: _Socket, *, server_url: str | None, version: str) -> dict[
         "channels": {socket.name: channel},
         "operations": {
             f"receiveFrom{peer}": _operation("receive", f"What a {socket.peer} sends", socket.name, received),
-            f"sendTo{peer}": _operation("send", "What the gateway sends", socket.name, [*socket.sends]),
+            f"sendTo{peer}": _operation("send", "What the gateway sends", socket.name, sent),
         },
         "components": {
             "messages": messages,

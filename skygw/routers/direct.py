@@ -14,6 +14,7 @@ import trio
 
 from skygw.auth.principals import Actor, Scope, actor_for
 from skygw.control.direct_rpc import DirectAnswer, DirectOrder, DirectRpc
+from skygw.control.order import Budget
 from skygw.errors import GatewayError, NotFound, TooLarge
 from skygw.ids import InstallId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
@@ -57,7 +58,7 @@ class CallerGone(Exception):
 
 
 class DirectRouter:
-    """Answers direct requests. `default_timeout_s` and `max_timeout_s` bound what callers may ask for."""
+    """Answers direct requests. `budget` bounds what callers may ask for."""
 
     route = DIRECT_ROUTE
 
@@ -68,15 +69,13 @@ class DirectRouter:
         rpc: DirectRpc,
         registry: ConnectionRegistry,
         directory: InstallationDirectory,
-        default_timeout_s: float,
-        max_timeout_s: float,
+        budget: Budget,
     ) -> None:
         self._gate = gate
         self._rpc = rpc
         self._registry = registry
         self._directory = directory
-        self._default_timeout_s = default_timeout_s
-        self._max_timeout_s = max_timeout_s
+        self._budget = budget
 
     def matches(self, scope: AsgiScope) -> bool:
         """Whether this path is ours, whatever the method: Quart knows nothing of it."""
@@ -109,7 +108,7 @@ class DirectRouter:
             install_id=install_id,
             operation=body.operation,
             params=body.params,
-            timeout_s=min(body.timeout_s or self._default_timeout_s, self._max_timeout_s),
+            timeout_s=self._budget.of(body.timeout_s),
             connect_wait_s=body.connect_wait_s,
             offset=body.offset,
             length=body.length,

@@ -12,8 +12,8 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from skygw.errors import NotFound
-from skygw.protocol.codec import from_gateway, from_node, from_subscriber, to_subscriber
-from skygw.protocol.schemas import frame_schemas, node_asyncapi, stream_asyncapi
+from skygw.protocol.codec import from_commander, from_gateway, from_node, from_subscriber, to_commander, to_subscriber
+from skygw.protocol.schemas import command_asyncapi, frame_schemas, node_asyncapi, stream_asyncapi
 from skygw.routers.openapi import openapi, wire_path
 from skygw.routers.problems import JSON_TYPE
 from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES
@@ -43,6 +43,7 @@ def library(version: str, node_url: str | None, internal_url: str | None) -> Lib
         ),
         "asyncapi-node.json": node_asyncapi(server_url=node_url, version=version),
         "asyncapi-streams.json": stream_asyncapi(server_url=internal_url, version=version),
+        "asyncapi-commands.json": command_asyncapi(server_url=internal_url, version=version),
     }
     written = _written(documents)
     frames = {
@@ -52,6 +53,8 @@ def library(version: str, node_url: str | None, internal_url: str | None) -> Lib
             ("from_gateway", from_gateway.models),
             ("from_subscriber", from_subscriber.models),
             ("to_subscriber", to_subscriber.models),
+            ("from_commander", from_commander.models),
+            ("to_commander", to_commander.models),
         )
     }
     return Library(_index(written, frames), written, frames)

@@ -23,7 +23,7 @@ from skygw.routers.bare_asgi import Receive, Send, answer_method, refuse
 from skygw.routers.gates import InternalGate, headers_of
 from skygw.routers.gates import Scope as AsgiScope
 from skygw.routers.schemas import as_spelled, invalid
-from skygw.routers.streams import SubscriberMetrics
+from skygw.routers.service_sockets import SubscriberMetrics
 from skygw.serving.handle import EXTENSION, ConnectionHandle
 from skygw.telemetry.dialects import TextDialect
 from skygw.telemetry.hub import StreamHub
@@ -129,7 +129,7 @@ async def _tell(outlet: SubscriberOutlet, send: Send, *, expires_at: float) -> N
     while len(outlet):
         batch: list[str] = []
         with trio.move_on_after(max(0.0, expires_at - time())):
-            batch = await outlet.next()
+            batch = await outlet.next_texts()
         if not batch:
             await _write(send, ": the token has expired; come back with a newer one\n\n")
             return

@@ -7,12 +7,14 @@ from uuid import UUID
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from skygw.auth.principals import Actor, Scope, ServicePrincipal, actor_for
+from skygw.auth.principals import Scope, ServicePrincipal
 from skygw.control.commands import CommandService
 from skygw.control.direct_rpc import DirectRpc
-from skygw.control.ledger import ENDS, OUTCOMES, Caller, CommandQuery, CommandRecord, CommandState
-from skygw.control.order import CommandOrder
-from skygw.errors import Forbidden, GatewayError, NodeOffline, NotFound, RoutingUnavailable
+from skygw.control.ledger import ENDS, OUTCOMES, CommandQuery, CommandRecord, CommandState
+from skygw.control.order import Budget, order_of
+from skygw.control.receipts import receipt_of
+from skygw.conversations.callers import caller_of, canceler_of
+from skygw.errors import GatewayError, NodeOffline, NotFound, RoutingUnavailable
 from skygw.ids import CommandId, RequestId
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_ID
@@ -27,9 +29,8 @@ from skygw.routers.json_answers import asked_flag, asked_page, body_bytes, json_
 from skygw.routers.lookup import find_install_id
 from skygw.routers.problems import JSON_TYPE
 from skygw.routers.quart_http import outlive_the_caller, until_the_caller_leaves
-from skygw.routers.receipts import receipt
-from skygw.routers.schemas import ActorBody, Receipt, TransferBody, invalid, read_body
-from skygw.routers.views import call_view, command_view, node_view, validation_view
+from skygw.routers.schemas import TransferBody, invalid, read_body
+from skygw.routers.views import call_view, command_view, node_view, receipt_view, validation_view
 from skygw.telemetry.retained import RetainedValues
 
 ENDS_BY_WORD: dict[str, CommandState] = {OUTCOMES[end].value: end for end in ENDS}
@@ -50,8 +51,7 @@ class InternalRouter:
         commands: CommandService,
         snapshots: RetainedValues,
         start_drain: Callable[[], None],
-        default_command_timeout_s: float,
-        max_command_timeout_s: float,
+        budget: Budget,
     ) -> None:
         self._gate = gate
         self._registry = registry
@@ -61,8 +61,7 @@ class InternalRouter:
         self._commands = commands
         self._snapshots = snapshots
         self._start_drain = start_drain
-        self._default_timeout_s = default_command_timeout_s
-        self._max_timeout_s = max_command_timeout_s
+        self._budget = budget
 
     def add_to(self, app: QuartTrio) -> None:
         add = app.add_url_rule
@@ -190,19 +189,11 @@ class InternalRouter:
         principal = await self._gate.service(request.scope)
         principal.require_for_safing(Scope.NODES_COMMAND)
         body = read_command(await body_bytes())
-        caller = _caller(principal, body.actor)
-        order = CommandOrder(
-            command_id=body.command_id,
-            telescope_uid=body.telescope_uid,
-            device_uid=body.device_uid,
-            command=body.command,
-            origin=body.origin,
-            service=principal.service,
-            actor=caller.actor,
-            timeout_s=min(body.timeout_s or self._default_timeout_s, self._max_timeout_s),
-            max_timeout_s=None if body.max_timeout_s is None else min(body.max_timeout_s, self._max_timeout_s),
-            graph_revision=body.graph_revision,
-            lease_uid=body.lease_uid,
+        caller = caller_of(principal, body.actor)
+        order = order_of(
+            body,
+            caller,
+            budget=self._budget,
             traceparent=Trace.parent(request.headers.get("traceparent")).traceparent,
         )
         if not is_safing(order.command_type):
@@ -255,15 +246,12 @@ class InternalRouter:
         principal = await self._gate.service(request.scope)
         principal.require_for_safing(Scope.NODES_COMMAND)
         body = read_cancel(await body_bytes())
-        wanted, by = _command_id(command_id), _canceler(principal, body.actor)
+        wanted, by = _command_id(command_id), canceler_of(principal, body.actor)
         cancellation = await self._commands.cancel(wanted, mode=body.mode, grace_s=body.grace_s, by=by)
-        if cancellation.met == "before_start":
-            state = CommandState.CANCELED
-            return json_answer(Receipt(command_id=wanted, receipt="canceled_before_start", state=state, proof=None))
-        if cancellation.record is None:
-            return json_answer(Receipt(command_id=wanted, receipt="unknown", state=CommandState.UNKNOWN, proof=None))
-        record = await self._waited(cancellation.record, body.wait_s, for_cancel=True)
-        return json_answer(receipt(record, had_ended=cancellation.met == "ended"))
+        record = cancellation.record
+        if cancellation.met != "before_start" and record is not None:
+            record = await self._waited(record, body.wait_s, for_cancel=True)
+        return json_answer(receipt_view(wanted, receipt_of(cancellation, record)))
 
     async def command_resolve(self, command_id: str) -> Response:
         """`POST /internal/commands/{id}/resolve` (`nodes:admin`): closes what is unknown; answers with the record."""
@@ -271,7 +259,7 @@ class InternalRouter:
         principal = await self._service(Scope.NODES_ADMIN)
         body = read_resolve(await body_bytes())
         record = await self._commands.resolve(
-            _command_id(command_id), ENDS_BY_WORD[body.outcome], reason=body.reason, by=_caller(principal, body.actor)
+            _command_id(command_id), ENDS_BY_WORD[body.outcome], reason=body.reason, by=caller_of(principal, body.actor)
         )
         return json_answer(command_view(record))
 
@@ -289,20 +277,6 @@ class InternalRouter:
         await self._service(Scope.NODES_ADMIN)
         self._start_drain()
         return Response('{"draining":true}', 202, {"content-type": JSON_TYPE})
-
-
-def _caller(principal: ServicePrincipal, said: ActorBody | None) -> Caller:
-    """Who asks, and for whom. Raises `Forbidden` without `act_as`."""
-    actor = actor_for(principal, None if said is None else Actor(said.uid, said.kind))
-    return Caller(principal.service, None if actor is None else {"uid": actor.uid, "kind": actor.kind})
-
-
-def _canceler(principal: ServicePrincipal, said: ActorBody | None) -> Caller:
-    """As `_caller`; whoever may not name a person is not refused for it: a cancel gets through."""
-    try:
-        return _caller(principal, said)
-    except Forbidden:
-        return _caller(principal, None)
 
 
 def _command_id(text: str) -> CommandId:

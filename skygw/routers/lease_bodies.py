@@ -6,20 +6,15 @@ from uuid import uuid4
 
 from pydantic import Field, model_validator
 
-from skygw.control.lease import LONGEST_S, SHORTEST_S, Control, Holder, Terms, WhileTask
+from skygw.control.lease import Control, Holder, WhileTask
+from skygw.control.lease_terms import AskedTerms, RenewedTerms
 from skygw.ids import DeviceUid, LeaseId, LeaseUid, TaskUid, TelescopeUid
 from skygw.protocol.gateway_frames import LeaseEnd, OnExpiry
 from skygw.resources import ResourceKind
 from skygw.routers.schemas import ActorBody, Body, View
 
-DEFAULT_S = 300.0
-DEFAULT_WARN_S = 60.0
 
-Duration = Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S, allow_inf_nan=False)]
-Warn = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
-
-
-class AcquireBody(Body):
+class AcquireBody(Body, AskedTerms):
     """A lease of a telescope, or of a device that telescopes share. Whoever may have to repeat the request, because an
     answer can be lost, draws the `leaseUid` itself: a random UUID, and a secret.
     """
@@ -28,30 +23,12 @@ class AcquireBody(Body):
     device_uid: DeviceUid | None = None
     lease_uid: LeaseUid = Field(default_factory=lambda: LeaseUid(uuid4()))
     actor: ActorBody | None = None
-    duration_s: Duration = DEFAULT_S
-    warn_s: Annotated[Warn | None, Field(description="60, or half of `durationS` where that is less.")] = None
-    on_expiry: OnExpiry = OnExpiry.SAFE_SHUTDOWN
-    deadman_s: Duration | None = None
-    while_task: Annotated[
-        WhileTask,
-        Field(
-            description="If a task runs: no lease, or a lease under which nothing is moved until the task has ended by "
-            "itself (`finish`) or is aborted (`interrupt`)."
-        ),
-    ] = WhileTask.REFUSE
 
     @model_validator(mode="after")
-    def _holds_together(self) -> "AcquireBody":
+    def _one_target(self) -> "AcquireBody":
         if (self.telescope_uid is None) == (self.device_uid is None):
             raise ValueError("name either telescopeUid or deviceUid")
-        if self.warn_s is not None and self.warn_s > self.duration_s:
-            raise ValueError("warnS must not exceed durationS")
         return self
-
-    @property
-    def terms(self) -> Terms:
-        warn_s = min(DEFAULT_WARN_S, self.duration_s / 2) if self.warn_s is None else self.warn_s
-        return Terms(self.duration_s, warn_s, self.on_expiry, self.deadman_s)
 
 
 class ProofBody(Body):
@@ -61,16 +38,8 @@ class ProofBody(Body):
     actor: ActorBody | None = None
 
 
-class RenewBody(ProofBody):
+class RenewBody(ProofBody, RenewedTerms):
     """`durationS` counts from now; without it the lease lasts as long as it did at first."""
-
-    duration_s: Duration | None = None
-
-    def terms(self, now: Terms) -> Terms | None:
-        """Other terms than those it has, if others are asked for."""
-        if self.duration_s is None:
-            return None
-        return Terms(self.duration_s, min(now.warn_s, self.duration_s), now.on_expiry, now.deadman_s)
 
 
 class BreakBody(Body):

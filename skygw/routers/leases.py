@@ -5,16 +5,17 @@ from uuid import UUID
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from skygw.auth.principals import Actor, Scope, ServicePrincipal, actor_for
-from skygw.control.lease import Holder, LeaseProof, LeaseQuery, LeaseWish
+from skygw.auth.principals import Scope, ServicePrincipal
+from skygw.control.lease import LeaseProof, LeaseQuery, LeaseWish
 from skygw.control.leases import LeaseService
+from skygw.conversations.callers import holder_of
 from skygw.errors import NotFound
 from skygw.ids import LeaseId
 from skygw.resources import ResourceKind
 from skygw.routers.gates import InternalGate
 from skygw.routers.json_answers import asked_flag, asked_page, body_bytes, json_answer, page_answer
 from skygw.routers.lease_bodies import AcquireBody, BreakBody, ProofBody, RenewBody, lease_view
-from skygw.routers.schemas import ActorBody, invalid, read_body
+from skygw.routers.schemas import invalid, read_body
 
 
 class LeaseRouter:
@@ -49,7 +50,7 @@ class LeaseRouter:
             target=target,
             kind=ResourceKind.DEVICE if body.telescope_uid is None else ResourceKind.TELESCOPE,
             lease_uid=body.lease_uid,
-            holder=_holder(principal, body.actor),
+            holder=holder_of(principal, body.actor),
             terms=body.terms,
             while_task=body.while_task,
         )
@@ -94,18 +95,12 @@ class LeaseRouter:
         """`POST /internal/leases/{id}/break` (`nodes:admin`): control is taken from its holder. Again is no mistake."""
         principal = await self._service(Scope.NODES_ADMIN)
         body = read_body(BreakBody, await body_bytes())
-        by = _holder(principal, body.actor)
+        by = holder_of(principal, body.actor)
         return json_answer(lease_view(await self._leases.break_off(_lease_id(lease_id), by, body.reason)))
 
 
-def _holder(principal: ServicePrincipal, said: ActorBody | None) -> Holder:
-    """Raises `Forbidden` for an actor without `act_as`."""
-    actor = actor_for(principal, None if said is None else Actor(said.uid, said.kind))
-    return Holder(principal.service) if actor is None else Holder(principal.service, actor.uid, actor.kind)
-
-
 def _proof(principal: ServicePrincipal, body: ProofBody) -> LeaseProof:
-    return LeaseProof(_holder(principal, body.actor), body.lease_uid)
+    return LeaseProof(holder_of(principal, body.actor), body.lease_uid)
 
 
 def _lease_id(text: str) -> LeaseId:

@@ -83,37 +83,6 @@ STATUS: dict[type[GatewayError], int] = {
 _AS_THE_NODE_SAYS = {ErrorCode.NOT_FOUND: 404, ErrorCode.INVALID: 422}
 
 
-WS_CODE: dict[type[GatewayError], ErrorCode] = {
-    Invalid: ErrorCode.INVALID,
-    Unauthenticated: ErrorCode.FORBIDDEN,
-    Forbidden: ErrorCode.FORBIDDEN,
-    NotFound: ErrorCode.NOT_FOUND,
-    NodeOffline: ErrorCode.CONFLICT,
-    Busy: ErrorCode.CONFLICT,
-    DeviceBusy: ErrorCode.CONFLICT,
-    IdReused: ErrorCode.CONFLICT,
-    LeaseRequired: ErrorCode.CONFLICT,
-    LeaseHeld: ErrorCode.CONFLICT,
-    LeaseExpired: ErrorCode.CONFLICT,
-    StaleFence: ErrorCode.CONFLICT,
-    LocalControl: ErrorCode.CONFLICT,
-    InterlockActive: ErrorCode.CONFLICT,
-    TaskActive: ErrorCode.CONFLICT,
-    ConfigurationChanged: ErrorCode.CONFLICT,
-    IllegalTransition: ErrorCode.CONFLICT,
-    RateLimited: ErrorCode.CONFLICT,
-    QuotaExceeded: ErrorCode.CONFLICT,
-    StorageFull: ErrorCode.CONFLICT,
-    StaleEpoch: ErrorCode.CONFLICT,
-}
-"""What a WebSocket says of an error; everything else is `internal`."""
-
-
-def ws_code_of(error: GatewayError) -> ErrorCode:
-    """The nearest listed ancestor of the error's type decides."""
-    return next((WS_CODE[kind] for kind in type(error).__mro__ if kind in WS_CODE), ErrorCode.INTERNAL)
-
-
 def status_of(error: GatewayError) -> int:
     """The HTTP status; the nearest listed ancestor of the error's type decides."""
     if isinstance(error, NodeRefused):

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from skygw.auth.principals import Scope
 from skygw.control.ledger import CommandState
-from skygw.protocol.schemas import STREAM_SOCKET_PATH
+from skygw.protocol.schemas import COMMAND_SOCKET_PATH, STREAM_SOCKET_PATH
 from skygw.protocol.streams import MAX_RATE_HZ
 from skygw.routers.command_bodies import CancelBody, CommandBody, ResolveBody
 from skygw.routers.direct import DIRECT_ROUTE
@@ -218,7 +218,8 @@ INTERNAL_ROUTES = (
         "GET",
         "/docs/<document>",
         "getDocument",
-        "One document: `openapi-node.json`, `openapi-internal.json`, `asyncapi-node.json`, `asyncapi-streams.json`",
+        "One document: `openapi-node.json`, `openapi-internal.json`, `asyncapi-node.json`, `asyncapi-streams.json`, "
+        "`asyncapi-commands.json`",
         (Answer(200, "The document", "application/json"),),
         refusals=(404,),
     ),
@@ -226,7 +227,8 @@ INTERNAL_ROUTES = (
         "GET",
         "/docs/frames/<direction>/<document>",
         "getFrameSchema",
-        "The JSON Schema of a frame, `from_node`, `from_gateway`, `from_subscriber` or `to_subscriber`: `{kind}.json`",
+        "The JSON Schema of a frame, `from_node`, `from_gateway`, `from_subscriber`, `to_subscriber`, "
+        "`from_commander` or `to_commander`: `{kind}.json`",
         (Answer(200, "The schema", "application/schema+json"),),
         refusals=(404,),
     ),
@@ -423,6 +425,15 @@ INTERNAL_ROUTES = (
         "The stream socket, described by its AsyncAPI document",
         Answer(101, "The socket is open"),
         scope=Scope.STREAMS_READ,
+        refusals=(426,),
+    ),
+    _internal(
+        "GET",
+        COMMAND_SOCKET_PATH,
+        "commandSocket",
+        "The command socket, described by its AsyncAPI document; `nodes:call` or `streams:read` open it as well",
+        Answer(101, "The socket is open"),
+        scope=Scope.NODES_COMMAND,
         refusals=(426,),
     ),
     _internal(

@@ -12,18 +12,19 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from skygw.control.ledger import CommandState
 from skygw.errors import Hop, Invalid, Outcome, Reached
 from skygw.ids import CommandId, DeviceUid, InstanceUid, TelescopeUid
 from skygw.protocol import quick_json
+from skygw.protocol.command_states import CommandState, ReceiptWord
 from skygw.protocol.frame import Counter, OpaqueObject, Sha256, read_model
 from skygw.protocol.gateway_frames import CancelMode
 from skygw.protocol.json_text import BrokenJson, JsonObject, Opaque, read_object
-from skygw.protocol.limits import KIB, MAX_TEXT_BYTES
+from skygw.protocol.limits import MAX_CARRIED_BYTES
 from skygw.protocol.node_frames import NodeType
+from skygw.protocol.order_members import ActorBody as ActorBody
 from skygw.protocol.streams import StaleReason, StreamName
 
-MAX_BODY_BYTES = MAX_TEXT_BYTES - 4 * KIB
+MAX_BODY_BYTES = MAX_CARRIED_BYTES
 """Of every JSON body here: what a command or a request carries must fit into one frame, with what the frame adds."""
 
 MAX_PAGE_SIZE = 500
@@ -47,13 +48,6 @@ class View(BaseModel):
     """What the gateway answers."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
-
-
-class ActorBody(Body):
-    """The person behind the service; needs the scope `act_as`."""
-
-    uid: Annotated[str, Field(min_length=1, max_length=100)]
-    kind: Annotated[str, Field(min_length=1, max_length=50)]
 
 
 class DirectBody(Body):
@@ -138,11 +132,6 @@ class CommandView(View):
     duplicate: bool
     transitions: list[TransitionView]
     cancels: list[CancelView]
-
-
-ReceiptWord = Literal[
-    "canceled_before_start", "interrupted", "finished_anyway", "already_ended", "not_cancelable", "unknown"
-]
 
 
 class Receipt(View):

@@ -7,6 +7,7 @@ import trio
 
 from skygw.control.direct_rpc import CallRecord
 from skygw.control.ledger import Caller, CommandRecord
+from skygw.control.receipts import Receipt
 from skygw.errors import GatewayError
 from skygw.ids import CommandId
 from skygw.nodes.connection_registry import Memory
@@ -28,6 +29,7 @@ from skygw.routers.schemas import (
     TransitionView,
     ValidationView,
 )
+from skygw.routers.schemas import Receipt as ReceiptView
 from skygw.telemetry.retained import PUBLISHED_BY_NODES, RetainedValues
 
 
@@ -153,6 +155,11 @@ def validation_view(command_id: CommandId, refusals: Sequence[GatewayError], *, 
 
 def _opaque(text: str | None) -> Opaque | None:
     return None if text is None else Opaque(text, read_value(text))
+
+
+def receipt_view(command_id: CommandId, receipt: Receipt) -> ReceiptView:
+    """What became of a cancel."""
+    return ReceiptView(command_id=command_id, receipt=receipt.word, state=receipt.state, proof=_opaque(receipt.proof))
 
 
 def call_view(record: CallRecord) -> CallView:

@@ -157,7 +157,7 @@ class NodeFollowing:
 
     async def next(self) -> list[str]:
         """What to write now. Cancelling loses nothing."""
-        return await self._outlet.next()
+        return await self._outlet.next_texts()
 
     def close(self) -> None:
         self._outlet.close()

@@ -1,15 +1,21 @@
-"""What waits to be written to one subscriber: its subscriptions take turns, and are asked only when there is room."""
+"""What waits to be written to one socket of a service: who has something to say takes turns, and is asked only when
+there is room.
+"""
 
 import heapq
 from collections import deque
 from itertools import count
 from math import inf
+from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
 
 from skygw.errors import Busy, Invalid
 from skygw.telemetry.dialects import Dialect
 from skygw.telemetry.subscription import Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_SUBSCRIPTIONS = 256
 """Of one socket. A retained one costs a reference per untold resource, a logged one `MAX_WAITING_BYTES` at most."""
@@ -25,6 +31,28 @@ MAX_ANSWER_CHARACTERS = 256 * 1024
 
 FEW_ANSWER_CHARACTERS = MAX_ANSWER_CHARACTERS // 4
 """With more waiting, nothing more is read: one message, of 256 frames at most, still has its answers."""
+
+
+class Speaker(Protocol):
+    """Something that has messages to say, a `Subscription` for one."""
+
+    @property
+    def effort(self) -> int:
+        """What the last message has cost to make, in characters of messages that are only written."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """What was taken last were its last words."""
+        ...
+
+    def take(self, now: float) -> str | bytes | None:
+        """The next message at this time, on trio's clock, or nothing for now. Never waits."""
+        ...
+
+    def told(self, count: int) -> None:
+        """So many of its messages go out together."""
+        ...
 
 
 class AnswersPileUp(Exception):
@@ -44,7 +72,11 @@ class SubscriberOutlet:
         self._subscriptions: dict[str, Subscription] = {}
         self._answers: deque[str] = deque()
         self._answers_size = 0
-        self._ready: dict[Subscription, None] = {}
+        self._urgent: dict[Speaker, None] = {}
+        self._ready: dict[Speaker, None] = {}
+        self.unsaid: Callable[[int], str] | None = None
+        """Makes the word that so many answers were not said. With it too many of them are no fault, and are counted."""
+        self._not_said = 0
         self._timers: list[tuple[float, int, Subscription]] = []
         self._tie = count()
         self._wake = trio.Event()
@@ -87,11 +119,15 @@ class SubscriberOutlet:
         for subscription in self._subscriptions.values():
             subscription.drop()
         self._subscriptions.clear()
+        self._urgent.clear()
         self._ready.clear()
 
     def say(self, answer: str) -> None:
-        """Before everything else that waits. Raises `AnswersPileUp`."""
+        """Before everything else that waits. Raises `AnswersPileUp`, or with `unsaid` leaves it out and counts it."""
         if self._answers_size > MAX_ANSWER_CHARACTERS:
+            if self.unsaid is not None:
+                self._not_said += 1
+                return
             raise AnswersPileUp(f"{self._answers_size} characters of answers wait to be read")
         self._answers.append(answer)
         self._answers_size += len(answer)
@@ -105,16 +141,18 @@ class SubscriberOutlet:
             self._answers_taken = trio.Event()
             await self._answers_taken.wait()
 
-    def ready(self, subscription: Subscription) -> None:
-        if subscription not in self._ready:
-            self._ready[subscription] = None
+    def ready(self, speaker: Speaker, *, urgent: bool = False) -> None:
+        """It has something to say now. What is urgent is asked first, one after the other as the rest is."""
+        waiting = self._urgent if urgent else self._ready
+        if speaker not in waiting:
+            waiting[speaker] = None
             self._wake.set()
 
     def later(self, subscription: Subscription, at: float) -> None:
         heapq.heappush(self._timers, (at, next(self._tie), subscription))
         self._wake.set()
 
-    async def next(self, *, at_most: int = BATCH_CHARACTERS) -> list[str]:
+    async def next(self, *, at_most: int = BATCH_CHARACTERS) -> list[str | bytes]:
         """What to write now: at least one message, and about as much as `at_most` characters. Cancelling loses nothing.
 
         Lets others run only while nothing waits: the write that follows does.
@@ -130,37 +168,50 @@ class SubscriberOutlet:
             with trio.move_on_at(self._timers[0][0] if self._timers else inf):
                 await self._wake.wait()
 
+    async def next_texts(self, *, at_most: int = BATCH_CHARACTERS) -> list[str]:
+        """The same where only subscriptions speak, which speak text."""
+        return cast("list[str]", await self.next(at_most=at_most))
+
     def _look_at_the_clock(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             at, _, subscription = heapq.heappop(self._timers)
             if subscription.on_time(at):
                 self.ready(subscription)
 
-    def _take(self, at_most: int, now: float) -> list[str]:
-        batch = list(self._answers)
+    def _take(self, at_most: int, now: float) -> list[str | bytes]:
+        batch: list[str | bytes] = [*self._answers]
         size = self._answers_size
+        if self._not_said and self.unsaid is not None:
+            batch.append(self.unsaid(self._not_said))
+            self._not_said = 0
         self._answers.clear()
         self._answers_size = 0
         self._answers_taken.set()
-        while self._ready and size < at_most:
-            subscription = next(iter(self._ready))
-            del self._ready[subscription]
-            taken = len(batch)
-            for _ in range(IN_A_ROW):
-                message = subscription.take(now)
-                if message is not None:
-                    batch.append(message)
-                    size += max(len(message), subscription.effort)
-                if subscription.is_over:  # these were its last words
-                    if self._subscriptions.get(subscription.id) is subscription:
-                        del self._subscriptions[subscription.id]
-                    break
-                if message is None:
-                    break
-                if size >= at_most:
-                    self._ready[subscription] = None
-                    break
-            else:
-                self._ready[subscription] = None
-            subscription.metrics.delivered(subscription.stream, len(batch) - taken)
+        for waiting in (self._urgent, self._ready):
+            while waiting and size < at_most:
+                size += self._let_speak(waiting, batch, at_most - size, now)
         return batch
+
+    def _let_speak(self, waiting: dict[Speaker, None], batch: list[str | bytes], at_most: int, now: float) -> int:
+        """The turn of the first that waits. Returns what it said, in characters."""
+        speaker = next(iter(waiting))
+        del waiting[speaker]
+        taken, size = len(batch), 0
+        for _ in range(IN_A_ROW):
+            message = speaker.take(now)
+            if message is not None:
+                batch.append(message)
+                size += max(len(message), speaker.effort)
+            if speaker.is_over:  # these were its last words
+                if isinstance(speaker, Subscription) and self._subscriptions.get(speaker.id) is speaker:
+                    del self._subscriptions[speaker.id]
+                break
+            if message is None:
+                break
+            if size >= at_most:
+                waiting[speaker] = None
+                break
+        else:
+            waiting[speaker] = None
+        speaker.told(len(batch) - taken)
+        return size

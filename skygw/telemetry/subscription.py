@@ -92,6 +92,10 @@ class Subscription(ABC):
             self._beat_at = now + BEAT_S
         return said
 
+    def told(self, count: int) -> None:
+        """So many of its messages go out together."""
+        self.metrics.delivered(self.stream, count)
+
     def on_time(self, at: float) -> bool:
         """The time it asked for has come: whether it may have something to say."""
         if self.is_over:

@@ -17,22 +17,18 @@ from skygw.client.streams import (
     StreamName,
     Subscription,
 )
-from skygw.errors import Forbidden, GatewayError
+from skygw.conversations.session import ServiceSession
+from skygw.conversations.streams import StreamConversation
+from skygw.errors import Forbidden
 from skygw.ids import Epoch
-from skygw.protocol.node_frames import ErrorCode
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.retained import MAX_BYTES_PER_INSTALLATION
-from skygw.telemetry.subscriber import SubscriberSession
 from tests.fakes.memory_log import MemoryLog, an_event
 from tests.fakes.stream_links import StreamDoor
 from tests.fakes.telemetry_rooms import Site, snapshot
 
 LOG, DEVICE = StreamName.TELESCOPE_LOG, StreamName.DEVICE_SNAPSHOT
 EVENTS = 1_000
-
-
-def code_of(error: GatewayError) -> ErrorCode:
-    return ErrorCode.INVALID
 
 
 async def no_renewal(token: str) -> float:
@@ -43,15 +39,8 @@ async def serve(door: StreamDoor, hub: StreamHub, chance: random.Random, cuts: i
     """A session per socket; the first `cuts` of them are cut at some moment."""
     for number in range(10_000):
         end = await door.accept()
-        session = SubscriberSession(
-            end,
-            hub,
-            owner="a service",
-            expires_at=4e9,
-            renew=no_renewal,
-            code_of=code_of,
-            extensions=True,
-        )
+        conversation = StreamConversation(hub, owner="a service", extensions=True)
+        session = ServiceSession(end, conversation, owner="a service", expires_at=4e9, renew=no_renewal)
         with trio.move_on_after(chance.uniform(0.0, 3.0) if number < cuts else 1e9):
             await session.run()
 

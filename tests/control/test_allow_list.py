@@ -171,9 +171,8 @@ async def two_sites(
 ) -> tuple[Gateway, tuple[Site, PlayedLink], tuple[Site, PlayedLink]]:
     """The service `night` may act on the first of them."""
     mine, other = Site(), Site()
-    gateway = Gateway(
-        nursery, service_telescopes={"night": [mine.telescope_uid]}, leased=False, asks_for_leases=False, **rooms
-    )
+    limits = {"night": [mine.telescope_uid]}
+    gateway = Gateway(nursery, service_telescopes=limits, leased=False, asks_for_leases=False, **rooms)
     nursery.start_soon(gateway.commands.run)
     return gateway, (mine, await gateway.connect(mine)), (other, await gateway.connect(other))
 

@@ -52,7 +52,7 @@ class StreamLink:
 
 
 class GatewayEnd:
-    """What a script says and hears, and what a `SubscriberSession` needs of its link."""
+    """What a script says and hears, and what a `ServiceSession` needs of its link."""
 
     def __init__(self, link: StreamLink) -> None:
         self._link = link

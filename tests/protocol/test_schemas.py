@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from skygw.protocol.codec import BadFrame, from_gateway, from_node, from_subscriber, to_subscriber
-from skygw.protocol.schemas import frame_schemas, node_asyncapi, stream_asyncapi
+from skygw.protocol.codec import (
+    BadFrame,
+    from_commander,
+    from_gateway,
+    from_node,
+    from_subscriber,
+    to_commander,
+    to_subscriber,
+)
+from skygw.protocol.schemas import command_asyncapi, frame_schemas, node_asyncapi, stream_asyncapi
 from tests.wire.samples import DIRECTIONS, FILES, direction_of, kind_of, name_of, text_of
 
 SCHEMAS = {direction: frame_schemas(codec.models) for direction, codec in DIRECTIONS.items()}
@@ -91,6 +99,19 @@ BROKEN: list[tuple[str, str, Any]] = [
     ("to_subscriber/event_telescope_log", "install_id", "the one on the hill"),
     ("to_subscriber/event_stale", "reason", "tired"),
     ("to_subscriber/event_subscription_ended", "reason", "bored"),
+    ("from_commander/publish_command", "command_id", "mine"),
+    ("from_commander/publish_command", "command", "mount.park"),
+    ("from_commander/publish_command", "actor", {"uid": "7"}),
+    ("from_commander/publish_command", "timeout_s", 0),
+    ("from_commander/publish_command", "validate_only", "yes"),
+    ("from_commander/publish_command", "on_caller_gone", "explode"),
+    ("from_commander/publish_command", "unheard_of", 1),
+    ("from_commander/subscribe_commands", "stream", "telescope_log"),
+    ("from_commander/direct_request", "operation", "../etc"),
+    ("from_commander/direct_request", "id", "7"),
+    ("to_commander/event_command_result.running", "status", "done"),
+    ("to_commander/event_command_result.running", "subscription_id", "night"),
+    ("to_commander/event_command_receipt", "receipt", "perhaps"),
 ]
 
 
@@ -124,10 +145,22 @@ def at(document: Any, reference: str) -> Any:
 
 DOCUMENT = node_asyncapi(server_url="https://gateway.example.org/hub", version="1.2.3")
 STREAMS = stream_asyncapi(server_url="http://10.0.0.1:5003", version="1.2.3")
-DOCUMENTS = {"from_node": DOCUMENT, "from_gateway": DOCUMENT, "from_subscriber": STREAMS, "to_subscriber": STREAMS}
+COMMANDS = command_asyncapi(server_url="http://10.0.0.1:5003", version="1.2.3")
+DOCUMENTS = {
+    "from_node": DOCUMENT,
+    "from_gateway": DOCUMENT,
+    "from_subscriber": STREAMS,
+    "to_subscriber": STREAMS,
+    "from_commander": COMMANDS,
+    "to_commander": COMMANDS,
+}
 
 
-@pytest.mark.parametrize(("document", "kind"), [(DOCUMENT, "hello"), (STREAMS, "event_asset")], ids=["node", "streams"])
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [(DOCUMENT, "hello"), (STREAMS, "event_asset"), (COMMANDS, "publish_command")],
+    ids=["node", "streams", "commands"],
+)
 def test_every_reference_of_an_asyncapi_document_leads_somewhere(document: dict[str, Any], kind: str) -> None:
     found = set(references(document))
     assert f"#/components/schemas/{kind}" in found
@@ -141,6 +174,8 @@ def test_every_reference_of_an_asyncapi_document_leads_somewhere(document: dict[
         (DOCUMENT, "sendToNode", "send", {*from_gateway.models}),
         (STREAMS, "receiveFromSubscriber", "receive", {*from_subscriber.models}),
         (STREAMS, "sendToSubscriber", "send", {*to_subscriber.models}),
+        (COMMANDS, "receiveFromCommander", "receive", {*from_commander.models}),
+        (COMMANDS, "sendToCommander", "send", {*to_commander.models, "direct_response_chunk_binary"}),
     ],
 )
 def test_an_asyncapi_document_names_every_message_of_each_direction(
@@ -189,4 +224,5 @@ def test_without_an_address_the_document_names_no_server() -> None:
 def test_all_documents_are_plain_json() -> None:
     assert json.loads(json.dumps(DOCUMENT)) == DOCUMENT
     assert json.loads(json.dumps(STREAMS)) == STREAMS
+    assert json.loads(json.dumps(COMMANDS)) == COMMANDS
     assert json.loads(json.dumps(SCHEMAS)) == SCHEMAS

@@ -8,6 +8,7 @@ import pytest
 from quart_trio import QuartTrio
 
 from skygw.routers.apps import Router
+from skygw.routers.command_socket import CommandSocketRouter
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.docs import DocsRouter, library
 from skygw.routers.event_streams import EVENT_STREAM_ROUTE
@@ -36,6 +37,18 @@ INTERNAL_ROUTERS: list[Router] = [
     SystemRouter(checks={}, metrics=NOTHING),
     DocsRouter(version="1.2.3", node_url=None, internal_url=None),
     StreamRouter(gate=NOTHING, hub=NOTHING, metrics=NOTHING),
+    CommandSocketRouter(
+        gate=NOTHING,
+        hub=NOTHING,
+        commands=NOTHING,
+        leases=NOTHING,
+        rpc=NOTHING,
+        registry=NOTHING,
+        directory=NOTHING,
+        metrics=NOTHING,
+        command_budget=NOTHING,
+        direct_budget=NOTHING,
+    ),
     LeaseRouter(gate=NOTHING, leases=NOTHING),
     InternalRouter(
         gate=NOTHING,
@@ -46,8 +59,7 @@ INTERNAL_ROUTERS: list[Router] = [
         commands=NOTHING,
         snapshots=NOTHING,
         start_drain=NOTHING,
-        default_command_timeout_s=1,
-        max_command_timeout_s=1,
+        budget=NOTHING,
     ),
 ]
 

@@ -86,7 +86,7 @@ async def test_what_devices_said_is_carried_byte_for_byte(room: Room) -> None:
     frame = snapshot(room.camera, 1).model_copy(update={"data": Opaque(text, {"uid": str(room.camera)})})
     room.hub.retained.offer(room.site, Epoch(1), frame)
     reader = room.reader()
-    (message,) = await reader.outlet.next(at_most=1)
+    (message,) = await reader.outlet.next_texts(at_most=1)
     assert message.endswith(f'"data":{{"uid":"{room.imager}","devices":{{"{room.camera}":{text}}}}}}}')
 
 

@@ -76,7 +76,7 @@ async def test_payloads_are_carried_byte_for_byte(room: Room) -> None:
     frame = frame.model_copy(update={"data": type(frame.data)(text, {"uid": str(mount)})})
     room.hub.retained.offer(room.site, Epoch(1), frame)
     reader = room.reader()
-    (message,) = await reader.outlet.next(at_most=1)
+    (message,) = await reader.outlet.next_texts(at_most=1)
     assert message.endswith(f'"data":{text}}}')
 
 

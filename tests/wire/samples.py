@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from skygw.protocol.codec import from_gateway, from_node, from_subscriber, to_subscriber
+from skygw.protocol.codec import from_commander, from_gateway, from_node, from_subscriber, to_commander, to_subscriber
 
 DIRECTIONS: dict[str, Any] = {
     "from_node": from_node,
     "from_gateway": from_gateway,
     "from_subscriber": from_subscriber,
     "to_subscriber": to_subscriber,
+    "from_commander": from_commander,
+    "to_commander": to_commander,
 }
 FILES = sorted(path for name in DIRECTIONS for path in (Path(__file__).parent / name).glob("*.json"))
 

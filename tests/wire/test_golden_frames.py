@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from skygw.ids import InstallId
-from skygw.protocol.codec import Read, encode, to_subscriber
+from skygw.protocol.codec import Read, encode
+from skygw.protocol.commander_frames import CommanderAnswerFrame, CommandEvent, CommandResultEvent
 from skygw.protocol.streams import EventGap, EventLive, EventStale, EventSubscriptionEnded, StreamName
 from skygw.protocol.subscriber_frames import AnswerFrame, LoggedEvent, RetainedEvent
 from skygw.resources import Resource, ResourceKind
@@ -16,7 +17,7 @@ from skygw.telemetry.value import Value
 from tests.fakes.memory_log import an_event
 from tests.wire.samples import DIRECTIONS, FILES, direction_of, kind_of, name_of, text_of
 
-TOLD = [path for path in FILES if direction_of(path) == "to_subscriber" and kind_of(path).startswith("event_")]
+TOLD = [path for path in FILES if direction_of(path).startswith("to_") and '"subscription_id"' in text_of(path)]
 """What is told of subscriptions is written by a dialect; nobody writes it from a model."""
 
 
@@ -35,12 +36,12 @@ def test_a_golden_frame_is_written_back_byte_for_byte(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TOLD, ids=name_of)
 async def test_what_is_told_of_a_subscription_is_written_as_the_golden_frame(path: Path) -> None:
-    [read] = to_subscriber.decode(text_of(path))
+    [read] = DIRECTIONS[direction_of(path)].decode(text_of(path))
     assert isinstance(read, Read)
     assert told(read.frame) == text_of(path)
 
 
-def told(frame: AnswerFrame) -> str | None:
+def told(frame: AnswerFrame | CommanderAnswerFrame) -> str | None:
     """The same in the words of the dialect."""
     match frame:
         case RetainedEvent():
@@ -51,7 +52,10 @@ def told(frame: AnswerFrame) -> str | None:
             return WITH_EXTENSIONS.value(
                 frame.subscription_id, value, position=frame.position, prev=frame.prev, fields=None
             )
-        case LoggedEvent():
+        case LoggedEvent() | CommandEvent() | CommandResultEvent():
+            assert frame.data is not None
+            assert frame.position is not None
+            assert frame.subscription_id is not None
             stream = StreamName(frame.kind.removeprefix("event_"))
             event = an_event(
                 stream,

@@ -6,10 +6,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from skygw.control.commands import Cancellation
 from skygw.control.ledger import CommandRecord, CommandState
+from skygw.control.receipts import receipt_of
 from skygw.ids import CommandId, DeviceUid, InstallId, TelescopeUid
 from skygw.protocol.json_text import compact
-from skygw.routers.receipts import receipt
 
 MOUNT, CAMERA = UUID(int=1), UUID(int=2)
 S = CommandState
@@ -48,7 +49,7 @@ def said_of(
         canceled=canceled,
         proof=None if shown is None else compact.encode(shown),
     )
-    return receipt(record, had_ended=had_ended).receipt
+    return receipt_of(Cancellation("ended" if had_ended else "asked", record), record).word
 
 
 @pytest.mark.parametrize(

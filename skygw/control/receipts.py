@@ -1,23 +1,36 @@
-"""What a cancel is told: one of a closed set of words, which claims no more than is known of the devices."""
+"""What a caller is told of its cancel: no more than is known, and `interrupted` only of what was read back."""
 
+from dataclasses import dataclass
+
+from skygw.control.commands import Cancellation
 from skygw.control.ledger import ENDS, CommandRecord, CommandState
-from skygw.protocol.json_text import Opaque, read_value
+from skygw.protocol.command_states import ReceiptWord
+from skygw.protocol.json_text import read_value
 from skygw.protocol.node_frames import CanceledHow
-from skygw.routers.schemas import Receipt, ReceiptWord
 
 
-def receipt(record: CommandRecord, *, had_ended: bool) -> Receipt:
-    """What became of a cancel, as far as the record knows. `had_ended`: before the cancel came."""
-    return Receipt(
-        command_id=record.command_id,
-        receipt="already_ended" if had_ended else _word(record),
-        state=record.state,
-        proof=None if record.proof is None else Opaque(record.proof, read_value(record.proof)),
-    )
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """`proof` is the node's own text."""
+
+    word: ReceiptWord
+    state: CommandState
+    proof: str | None = None
 
 
-def _word(record: CommandRecord) -> ReceiptWord:
+def receipt_of(cancellation: Cancellation, record: CommandRecord | None) -> Receipt:
+    """`record`: as it stands after whatever wait for its end."""
+    if cancellation.met == "before_start":
+        return Receipt("canceled_before_start", CommandState.CANCELED)
+    if record is None:
+        return Receipt("unknown", CommandState.UNKNOWN)
+    return Receipt(_word(record, had_ended=cancellation.met == "ended"), record.state, record.proof)
+
+
+def _word(record: CommandRecord, *, had_ended: bool) -> ReceiptWord:
     said = record.canceled
+    if had_ended:
+        return "already_ended"
     if record.state is CommandState.CANCELED and said == CanceledHow.BEFORE_START:
         return "canceled_before_start"
     if record.state is CommandState.CANCELED and said == CanceledHow.INTERRUPTED:

@@ -1,0 +1,1 @@
+"""The conversations of hub services, over memory links."""
