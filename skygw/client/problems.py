@@ -38,6 +38,8 @@ TYPES: dict[str, type[GatewayError]] = {
         errors.NodeRefused,
         errors.NodeFailed,
         errors.RateLimited,
+        errors.QuotaExceeded,
+        errors.StorageFull,
         errors.StaleEpoch,
         errors.BadResponse,
         errors.Internal,
