@@ -1,8 +1,8 @@
 """Brings the bytes of declared files to the hub, by tus 1.0, and waits until it has looked at them.
 
 tus and not the IETF's text: tus 1.0 has stood for ten years, while each draft of the other is a version of its own;
-what is installed on a mountain today has to speak with the gateways of years to come. Its checksums let a gateway take a
-piece whole or not at all, so that bytes which were changed on the way cost a piece and not the file.
+what is installed on a mountain today has to speak with the gateways of years to come. Its checksums let a gateway take
+a piece whole or not at all, so that bytes which were changed on the way cost a piece and not the file.
 """
 
 import base64
