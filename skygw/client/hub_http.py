@@ -104,10 +104,12 @@ class HubHttp:
         path: str,
         *,
         headers: dict[str, str],
-        content: bytes | AsyncIterator[bytes] | None = None,
+        content: bytes | httpx.AsyncByteStream | None = None,
         params: dict[str, str] | None = None,
     ) -> httpx.Response:
-        """One request, read whole. A refused token is asked for anew once, where the request can be repeated."""
+        """One request, read whole; of a stream `headers` have the length. A refused token is asked for anew once, where
+        the request can be repeated.
+        """
         answer = await self._send(method, path, headers=headers, content=content, params=params)
         if answer.status_code == 401:
             self._token = None
@@ -123,7 +125,7 @@ class HubHttp:
         path: str,
         *,
         headers: dict[str, str],
-        content: bytes | AsyncIterator[bytes] | None,
+        content: bytes | httpx.AsyncByteStream | None,
         params: dict[str, str] | None,
     ) -> httpx.Response:
         if self._client is None:
@@ -134,9 +136,12 @@ class HubHttp:
                 method,
                 NODE_PATH + path,
                 headers={**headers, "authorization": f"Bearer {token}"},
-                content=content,
+                content=content if isinstance(content, bytes) else None,
                 params=params,
             )
+            if isinstance(content, httpx.AsyncByteStream):
+                # Not as `content`, which httpx wraps in a generator that is left lying where a body is cut.
+                request = httpx.Request(method, request.url, headers=request.headers, stream=content)
             return await self._client.send(request)
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _no_answer(error) from None

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 import trio
 
 from skygw.client.deliveries import reason_of
@@ -47,6 +48,26 @@ CONFLICT, GONE_STATUSES, CHECKSUM_MISMATCH = 409, (404, 410), 460
 
 class FileChanged(Exception):
     """What lies there is not what was declared. The sentence says why."""
+
+
+class PacedBody(httpx.AsyncByteStream):
+    """The body of one request, handed over in slices as the pace allows. Good for one reading."""
+
+    def __init__(self, piece: bytes, pace: UploadPace) -> None:
+        self._piece = piece
+        self._pace = pace
+        self._at = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        part = self._piece[self._at : self._at + SLICE_BYTES]
+        if not part:
+            raise StopAsyncIteration
+        self._at += len(part)
+        await self._pace.turn(len(part))
+        return part
 
 
 class Uploads:
@@ -87,8 +108,10 @@ class Uploads:
                     await self._fail(asset, f"file_changed: {changed}")
                 except GatewayError as error:
                     status = error.details.get("httpStatus")
-                    if status in GONE_STATUSES and not error.details.get("bare"):
-                        # It expired there, or was never kept: the declaration says where it may begin anew.
+                    if status in GONE_STATUSES and (
+                        asset.state is AssetState.UPLOADING or not error.details.get("bare")
+                    ):
+                        # It expired there (a HEAD says so without a reason): the declaration says where to begin anew.
                         log.info("the hub has no such upload; declared anew", extra={"asset_uid": str(asset.uid)})
                         await trio.sleep(self._gone.setdefault(asset.uid, Backoff(self._chance)).after(error))
                         await self._work.note(partial(WorkQueue.declare_again, uid=asset.uid))
@@ -142,15 +165,9 @@ class Uploads:
                 "upload-offset": str(offset),
                 "upload-checksum": f"sha256 {digest}",
             },
-            content=self._paced(piece),
+            content=PacedBody(piece, self._pace),
         )
         return _offset_in(answer.headers.get("upload-offset"), at_most=asset.size)
-
-    async def _paced(self, piece: bytes) -> AsyncIterator[bytes]:
-        for at in range(0, len(piece), SLICE_BYTES):
-            part = piece[at : at + SLICE_BYTES]
-            await self._pace.turn(len(part))
-            yield part
 
     # What the hub makes of them.
 

@@ -66,11 +66,9 @@ class Work:
             if not (is_full(error) and self._spare.give_up()):
                 raise
             done = change(self._queue)
-        self.owed, self.failed = self._queue.owed(), self._failed()
+        self.owed = self._queue.owed()
+        self.failed = tuple(self._queue.failed()) if self.owed.failed else ()
         return done
-
-    def _failed(self) -> tuple[FailedItem, ...]:
-        return tuple(self._queue.failed()) if self.owed.failed or self.failed else ()
 
     def look_again(self) -> None:
         """Lets everybody look who waits for a change."""
