@@ -69,5 +69,5 @@ class NodeConfig:
             raise ValueError("keep_free_bytes must not be negative.")
         if not self.upload_delay_s > 0:
             raise ValueError("upload_delay_s must be more than nothing.")
-        if self.upload_bytes_per_s is not None and not self.upload_bytes_per_s >= 16 * KIB:
-            raise ValueError("upload_bytes_per_s must be at least 16 KiB.")
+        if self.upload_bytes_per_s is not None and not self.upload_bytes_per_s >= 8 * KIB:
+            raise ValueError("upload_bytes_per_s must be at least 8 KiB.")

@@ -7,19 +7,23 @@ import trio
 from skygw.client.round_trip import RoundTrip
 from skygw.protocol.limits import KIB, MIB
 
-SLICE_BYTES = 16 * KIB
-"""What is handed over at once: at the slowest pace a second's worth."""
+LEAST_SLICE, MOST_SLICE = KIB, 16 * KIB
+"""What is handed over at once: on a slow line a ping would wait for a large one longer than is meant to be added."""
 
-SLOWEST = 16.0 * KIB
-"""Bytes a second. Well above what the gateway gives a body up for, and it can always be afforded: 128 kbit/s."""
+SLOWEST = 8.0 * KIB
+"""Bytes a second. Well above what the gateway gives a body up for, and it can always be afforded: 64 kbit/s."""
 
 FASTEST = 1024.0 * MIB
 FIRST = 64.0 * KIB
-UP = 0.5
-"""How much faster per look at most, when nothing is added to the round trip: from 64 KiB/s to 10 MiB/s in 4 s."""
+QUICK, CAREFUL = 0.5, 0.05
+"""How much faster per look at most, when nothing is added to the round trip. At first, and where nothing has been added
+for long, quickly: from 64 KiB/s to 10 MiB/s in 4 s. Where the line's end was found, carefully, or the pace would swing."""
 
-DOWN = 0.5
-"""How much slower per look at most, when twice the target is added or more."""
+BOLDER = 1.02
+"""By how much carefulness is given up with each look that finds the line free."""
+
+DOWN = 0.35
+"""How much slower at most, when twice the target is added or more. Then one look is passed over: what waits drains."""
 
 LOOK_S = 0.3
 """How often the round trip is asked for while there is something to send."""
@@ -40,8 +44,18 @@ class UploadPace:
         self._most = FASTEST if most_per_s is None else max(SLOWEST, most_per_s)
         self._due = trio.current_time()
         self._sent = 0
+        self._up = QUICK
+        self._drains = False
+        """It was just made slower, and what waits on the line is still of before."""
         self._busy = trio.Event()
         self.bytes_per_s = min(FIRST, self._most)
+
+    @property
+    def slice_bytes(self) -> int:
+        """How much to ask a turn for: a quarter of what may be added."""
+        if not self._round_trip.linked:
+            return MOST_SLICE
+        return int(min(max(self.bytes_per_s * self._target_s / 4, LEAST_SLICE), MOST_SLICE))
 
     async def turn(self, size: int) -> None:
         """Returns when `size` bytes may go."""
@@ -85,7 +99,12 @@ class UploadPace:
             return
         off = max(-1.0, min(1.0, 1.0 - added_s / self._target_s))
         if off > 0 and used:  # a pace that nobody goes at says nothing about the line
-            self.bytes_per_s *= 1 + UP * off
+            self.bytes_per_s *= 1 + self._up * off
+            self._up = min(self._up * BOLDER, QUICK)
+        elif off < 0 and self._drains:
+            self._drains = False
         elif off < 0:
             self.bytes_per_s *= 1 + DOWN * off
+            self._up = CAREFUL
+            self._drains = True
         self.bytes_per_s = min(max(self.bytes_per_s, SLOWEST), self._most)

@@ -20,7 +20,7 @@ from skygw.client.deliveries import reason_of
 from skygw.client.gate import Gate
 from skygw.client.hub_http import HubHttp
 from skygw.client.retrying import BARE_REFUSALS, Backoff, Verdict, judge
-from skygw.client.upload_pace import SLICE_BYTES, UploadPace
+from skygw.client.upload_pace import UploadPace
 from skygw.client.work import Work
 from skygw.client.work_items import Asset, AssetState
 from skygw.client.work_queue import WorkQueue
@@ -51,7 +51,7 @@ class FileChanged(Exception):
 
 
 class PacedBody(httpx.AsyncByteStream):
-    """The body of one request, handed over in slices as the pace allows. Good for one reading."""
+    """The body of one request, handed over in slices, as the pace allows. Good for one reading."""
 
     def __init__(self, piece: bytes, pace: UploadPace) -> None:
         self._piece = piece
@@ -62,7 +62,7 @@ class PacedBody(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        part = self._piece[self._at : self._at + SLICE_BYTES]
+        part = self._piece[self._at : self._at + self._pace.slice_bytes]
         if not part:
             raise StopAsyncIteration
         self._at += len(part)
