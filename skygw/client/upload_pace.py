@@ -17,7 +17,7 @@ FASTEST = 1024.0 * MIB
 FIRST = 64.0 * KIB
 QUICK, CAREFUL = 0.5, 0.05
 """How much faster per look at most, when nothing is added to the round trip. At first, and where nothing has been added
-for long, quickly: from 64 KiB/s to 10 MiB/s in 4 s. Where the line's end was found, carefully, or the pace would swing."""
+for long, quickly: from 64 KiB/s to 10 MiB/s in 4 s. Where the line's end was found, carefully: or it would swing."""
 
 BOLDER = 1.02
 """By how much carefulness is given up with each look that finds the line free."""
@@ -86,11 +86,11 @@ class UploadPace:
                     self._busy = trio.Event()
                     await self._busy.wait()
                 else:
-                    self._look(trio.current_time() - began)
+                    self._look(trio.current_time() - began, answered=moved.is_set())
         finally:
             self._round_trip.end()
 
-    def _look(self, passed_s: float) -> None:
+    def _look(self, passed_s: float, *, answered: bool) -> None:
         """Adapts to what the round trip has become in the last `passed_s`."""
         used = self._sent >= self.bytes_per_s * passed_s / 2
         self._sent = 0
@@ -101,7 +101,7 @@ class UploadPace:
         if off > 0 and used:  # a pace that nobody goes at says nothing about the line
             self.bytes_per_s *= 1 + self._up * off
             self._up = min(self._up * BOLDER, QUICK)
-        elif off < 0 and self._drains:
+        elif off < 0 and self._drains and answered:
             self._drains = False
         elif off < 0:
             self.bytes_per_s *= 1 + DOWN * off

@@ -31,7 +31,7 @@ class Work:
         self._changed = trio.Event()
         self._told = False
         self.owed: Owed = queue.owed()
-        self.failed: tuple[FailedItem, ...] = tuple(queue.failed())
+        self.failed = tuple[FailedItem, ...](queue.failed())
 
     @classmethod
     async def open(cls, directory: Path, *, spare: SpareDisk) -> "Work":
