@@ -43,7 +43,7 @@ BYTES_PER_S: Final = 1 * MIB
 """…and their text."""
 
 REPORTS_PER_FRAME: Final = 5
-"""So many durable reports count as one frame. The window of what is unacknowledged holds them back already, and they are
+"""So many durable reports count as one frame. The window of what is unacknowledged holds them back, and they are
 committed many at a time: at one a frame a night of 100,000 would take four minutes, so it takes less than one."""
 
 BURST_S: Final = 10.0

@@ -76,3 +76,18 @@ async def done(work: Work, *, failed: int = 0) -> None:
             if work.owed == (0, 0, failed):
                 return
             await changed.wait()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Polls what other tasks make true."""
+    with trio.fail_after(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - what a person reads off a client has no event
+            await trio.sleep(0.005)
+
+
+def content_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def delete(path: Path) -> None:
+    path.unlink()

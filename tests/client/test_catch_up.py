@@ -2,8 +2,11 @@
 
 The real sender, its lanes and its calls against a real session of the gateway, over a line of 20 Mbit/s and 120 ms, in
 simulated time. Instead of threads the journal is asked in place: threads and a clock that jumps do not go together.
+`nox -s catch_up` does it with 100,000; CI with as much as takes a second, and as much less time.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,12 +30,12 @@ from tests.fakes.rooms import Gateway, PlayedLink, Site, direct_order
 
 T = TypeVar("T")
 
-QUEUED = 100_000
+QUEUED = int(os.environ.get("SKYGW_TEST_QUEUED", "5000"))
 LINE_BYTES_PER_S = 2_500_000.0
 LATENCY_S = 0.06
 COMMIT_S = 0.02
 EACH_S = 0.5
-CAUGHT_UP_WITHIN_S = 60.0
+CAUGHT_UP_WITHIN_S = 60.0 * QUEUED / 100_000
 
 
 class InPlace(Outbox):
@@ -158,7 +161,7 @@ async def test_a_nights_reports_are_caught_up_within_a_minute_while_calls_are_an
         await trio.sleep(EACH_S)
     caught_up_s = trio.current_time() - began
     nursery.cancel_scope.cancel()
-    print(caught_up_s, len(took), max(took), sorted(took)[len(took) // 2])
+    sys.stdout.write(f"{QUEUED} reports in {caught_up_s:.1f} s; the longest of {len(took)} calls {max(took):.2f} s\n")
 
     assert outbox.acked >= QUEUED
     assert caught_up_s < CAUGHT_UP_WITHIN_S

@@ -12,7 +12,7 @@ from skygw.client.uploads import LEAST_PIECE
 from skygw.client.work_items import Asset, AssetState
 from skygw.errors import NotFound
 from skygw.ids import TaskUid
-from tests.client.owing import PATIENCE_S, done, make_config, owing
+from tests.client.owing import PATIENCE_S, content_of, done, make_config, owing
 from tests.fakes.hub import Answer, Asked, Cut, FakeHub, fake_hub, refusal
 
 TASK = TaskUid(UUID(int=7))
@@ -59,7 +59,7 @@ async def test_a_file_is_declared_uploaded_and_verified(tmp_path: Path) -> None:
         by_hub_uid = await owed.assets.get(ended.hub_uid or uuid4())
 
     (upload,) = hub.uploads.values()
-    assert bytes(upload.held) == path.read_bytes()
+    assert bytes(upload.held) == content_of(path)
     assert (ended.state, ended.offset, by_hub_uid) == (AssetState.VERIFIED, 200_000, ended)
     declared = hub.asset(upload)
     assert declared["fileName"] == "frame.fits"
@@ -79,7 +79,7 @@ async def test_an_upload_that_is_cut_again_and_again_goes_on_from_what_the_hub_h
 
     (upload,) = hub.uploads.values()
     assert ended.state is AssetState.VERIFIED
-    assert bytes(upload.held) == path.read_bytes()
+    assert bytes(upload.held) == content_of(path)
     assert hub.cut_bodies_at == []
     assert patches(hub) == [at * LEAST_PIECE for at in range(8)]  # those whose body came whole
 
@@ -101,7 +101,7 @@ async def test_an_upload_whose_answers_are_lost_sends_nothing_twice_into_the_fil
 
     assert ended.state is AssetState.VERIFIED
     assert sum(lost) > 0
-    assert [bytes(upload.held) for upload in hub.uploads.values()] == [path.read_bytes()]
+    assert [bytes(upload.held) for upload in hub.uploads.values()] == [content_of(path)]
 
 
 async def test_an_upload_goes_on_in_the_next_run_of_the_program(tmp_path: Path, small_pieces: None) -> None:
@@ -127,7 +127,7 @@ async def test_an_upload_goes_on_in_the_next_run_of_the_program(tmp_path: Path, 
             ended = await settled(owed.assets, asset.uid)
 
     assert ended.state is AssetState.VERIFIED
-    assert [bytes(upload.held) for upload in hub.uploads.values()] == [path.read_bytes()]
+    assert [bytes(upload.held) for upload in hub.uploads.values()] == [content_of(path)]
     assert patches(hub)[len(sent)] > 0
 
 
