@@ -22,10 +22,10 @@ from skygw.client.journal import Journal
 from skygw.client.lanes import Lanes, Snapshots
 from skygw.client.outbox import Outbox
 from skygw.protocol.codec import BadFrame, encode, from_gateway
-from skygw.protocol.gateway_frames import Ack, DirectCredit, DirectRequest, Ping, Welcome
+from skygw.protocol.gateway_frames import Ack, DirectCredit, DirectRequest, Welcome
 from skygw.protocol.json_text import Opaque
 from skygw.protocol.limits import MIB
-from skygw.protocol.node_frames import Pong, PublishLog
+from skygw.protocol.node_frames import Ping, Pong, PublishLog
 from tests.fakes.rooms import Gateway, PlayedLink, Site, direct_order
 
 T = TypeVar("T")

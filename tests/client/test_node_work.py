@@ -10,8 +10,7 @@ import trio
 from skygw.client.node import DirectCall, NodeClient, TaskChanged, TaskDirective
 from skygw.client.owed_work import Dialled
 from skygw.ids import TaskUid
-from skygw.protocol.gateway_frames import Pong
-from skygw.protocol.node_frames import DirectError, DirectResponseEnd, DirectResponseStart, Ping
+from skygw.protocol.node_frames import DirectError, DirectResponseEnd, DirectResponseStart, Ping, Pong
 from tests.client.conftest import MakeConfig, running
 from tests.client.owing import PATIENCE_S, content_of, delete, until
 from tests.fakes.gateway import FakeGateway, FakeSession
