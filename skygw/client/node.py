@@ -32,6 +32,7 @@ from skygw.client.owed_work import Dialled, OwedWork
 from skygw.client.session import Session, SessionNeeds, as_token, greet
 from skygw.client.spare_disk import SpareDisk
 from skygw.client.tasks import TaskChanged, TaskHandler, TaskNews, tell_directive
+from skygw.client.telemetry_posts import TelemetryPosts
 from skygw.client.work_items import Asset, AssetState, FailedItem
 from skygw.client.work_queue import Owed, WorkQueue
 from skygw.ids import BootId, CommandId, InstallId
@@ -309,6 +310,8 @@ class NodeClient:
         waiting = owed.items + owed.files
         if self.connected:
             return LinkStatus(True, "Connected to the gateway.", owed=waiting, set_aside=owed.failed)
+        if self._config.post_every_s is not None:
+            return LinkStatus(False, "Posts over HTTP and holds no socket.", owed=waiting, set_aside=owed.failed)
         said = "Not connected yet." if self.last_end is None else str(self.last_end)
         return LinkStatus(False, said, self._advice, self.coming_back_in_s, owed=waiting, set_aside=owed.failed)
 
@@ -384,7 +387,11 @@ class NodeClient:
             nursery.start_soon(self._tell_local_control)
             nursery.start_soon(self._watch_link)
             task_status.started()
-            await self._keep_connected(needs)
+            if config.post_every_s is None:
+                await self._keep_connected(needs)
+            else:
+                every_s = config.post_every_s
+                await TelemetryPosts(outbox, self._snapshots, owed.hub, every_s=every_s, chance=self._chance).run()
 
     def _open_link(self, token: str) -> AbstractAsyncContextManager[Link]:
         return open_link(

@@ -29,6 +29,7 @@ class OwedWork:
         self, work: Work, hub: HubHttp, config: NodeConfig, *, directed: Directed, chance: Callable[[], float]
     ) -> None:
         self.work = work
+        self.hub = hub
         self.round_trip = RoundTrip()
         self.pace = UploadPace(self.round_trip, target_s=config.upload_delay_s, most_per_s=config.upload_bytes_per_s)
         self.tasks = NodeTasks(work, hub)
