@@ -57,10 +57,12 @@ class AssetOperations:
         return await trio.to_thread.run_sync(_piece, asset, offset, min(PIECE_BYTES, end - offset))
 
     async def _upload(self, call: DirectCall) -> None:
-        """Repeatable: it answers how it stands with the file. One that is remote, or was given up, is declared anew."""
+        """Repeatable: it answers how it stands with the file. One that is remote, or was given up, is declared again:
+        the hub says then where it wants the bytes.
+        """
         asset = await self._asset(call)
         if asset.state in (AssetState.REMOTE, AssetState.FAILED):
-            await self._work.note(partial(WorkQueue.wanted, uid=asset.uid))
+            await self._work.note(partial(WorkQueue.declare_again, uid=asset.uid))
             asset = await self._asset(call)
         said = {"asset_uid": str(asset.hub_uid), "state": asset.state.value, "offset": asset.offset, "size": asset.size}
         text = json.dumps(said).encode()

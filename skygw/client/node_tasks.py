@@ -104,7 +104,7 @@ class NodeTasks:
         reschedulable: bool | None = None,
         actual_start_time: datetime | None = None,
         actual_end_time: datetime | None = None,
-        summary: str | Record | None = None,
+        summary: str | None = None,
         assets: Collection[UUID] = (),
         report_uid: UUID | None = None,
     ) -> UUID:

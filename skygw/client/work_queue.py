@@ -230,7 +230,7 @@ class WorkQueue:
         )
 
     def declare_again(self, uid: UUID) -> None:
-        """The hub has nothing of it any more, or wants what it did not want before: it says anew where bytes go."""
+        """The hub has nothing of it any more, or wants what it did not want before. Told the same, it says where bytes go."""
         with self._transaction():
             row = self._connection.execute(
                 "SELECT declaration, task_uid FROM assets WHERE uid = ?", (uid.bytes,)
@@ -245,15 +245,6 @@ class WorkQueue:
             self._connection.execute("DELETE FROM items WHERE uid = ?", (uid.bytes,))
             # Its own lane: what its task has said meanwhile is not said after it.
             self._add(uid, str(uid), ItemKind.DECLARE, _task(task_uid), declaration, "[]")
-
-    def wanted(self, uid: UUID) -> None:
-        """The hub wants the bytes of a remote asset: it is declared again, as one that is not."""
-        row = self._connection.execute("SELECT declaration FROM assets WHERE uid = ?", (uid.bytes,)).fetchone()
-        if row is None:
-            raise NotFound(f"There is no asset {uid} here.")
-        declaration = {key: value for key, value in json.loads(row[0]).items() if key != "isRemote"}
-        self._connection.execute("UPDATE assets SET declaration = ? WHERE uid = ?", (_text(declaration), uid.bytes))
-        self.declare_again(uid)
 
     # What people see.
 

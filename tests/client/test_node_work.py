@@ -159,6 +159,7 @@ async def test_a_remote_file_is_uploaded_when_the_hub_asks_and_asking_twice_chan
             session = await gateway.accept()
             await session.welcome()
             uid = await submitted(client, frame, is_remote=True)
+            hub.wanted.add(str(uid))
             for _ in range(2):
                 await answer_of(session, "asset.upload", asset_uid=str(uid))
             await until(lambda: any(one["transferState"] == "completed" for one in hub.assets.values()))

@@ -77,6 +77,8 @@ class FakeHub:
         self.cut_bodies_at: list[int] = []
         """The next uploads end after so many bytes of their body."""
         self.directive = "continue"
+        self.wanted: set[str] = set()
+        """Remote assets whose bytes are wanted now."""
         self._answers: dict[str, tuple[bytes, Answer]] = {}
         self._declared: dict[bytes, str] = {}
         self._listening: trio.CancelScope | None = None
@@ -179,7 +181,7 @@ class FakeHub:
         declaration = asked.json()
         uid = self._declared.setdefault(asked.body, str(uuid4()))
         asset = self.assets.setdefault(uid, {**declaration, "uid": uid, "transferState": "pending"})
-        if declaration.get("isRemote") or asset["transferState"] == "completed":
+        if (declaration.get("isRemote") and uid not in self.wanted) or asset["transferState"] == "completed":
             return Answer(200, {"asset": asset})
         self.uploads.setdefault(uid, Bytes(uid, declaration["size"], declaration["sha256"]))
         url = f"http://elsewhere.example:1/v1/nodes/me/uploads/{uid}"
