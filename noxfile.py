@@ -103,6 +103,14 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def uploads(session: nox.Session) -> None:
+    """4 GiB come up without a rise of memory, and 50 kill -9 during an upload; `SKYGW_TEST_SEED` draws others."""
+    long = {"SKYGW_TEST_UPLOAD_MIB": "4096", "SKYGW_TEST_UPLOAD_KILLS": "50"}
+    paths = ["tests/routers/test_upload_process.py", "--timeout=1800"]
+    session.run(sys.executable, "-m", "pytest", *paths, *session.posargs, env={**os.environ, **long})
+
+
+@nox.session
 def line(session: nox.Session) -> None:
     """Half an hour of stops behind 1 Mbit/s, 300 ms and eight uploads; prints how long they took."""
     session.run(

@@ -5,7 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf
 
 import trio
@@ -18,21 +18,27 @@ from skygw.auth.issuer_http import open_issuer_client
 from skygw.auth.key_sources import JwksFile, JwksUrl, KeySource
 from skygw.auth.networks import Network, client_address
 from skygw.control.allow_list import AllowList
+from skygw.control.asset_calls import AssetCalls
 from skygw.control.commands import CommandService
-from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
+from skygw.control.configuration_guard import ConfigurationGuard
 from skygw.control.direct_rpc import DirectRpc
+from skygw.control.graph_news import GraphNews
 from skygw.control.guards import Guards
 from skygw.control.lease_guard import LeaseGuard
 from skygw.control.leases import LeaseService
 from skygw.control.order import Budget
 from skygw.control.running_tasks import TaskGuard
 from skygw.control.safing_spool import SafingSpool
-from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord
+from skygw.control.site_guards import InterlockGuard, LocalControlGuard, SiteWord, StandingInterlocks
 from skygw.control.task_aborts import TaskAborts
+from skygw.control.task_news import TaskNews
+from skygw.database.assets import PgAssets
 from skygw.database.audit import AuditSigner
 from skygw.database.commands import Commands
 from skygw.database.embedded import EmbeddedCluster, embedded_postgres
 from skygw.database.event_log import PgEventLog
+from skygw.database.graph_feed import GraphFeed
+from skygw.database.hardware import PgHardware
 from skygw.database.installations import Installations
 from skygw.database.leases import PgLeases
 from skygw.database.log_keeping import keep_log
@@ -44,8 +50,13 @@ from skygw.database.pool import Database, open_loop_and_database
 from skygw.database.retained_values import PgRetainedValues, next_era
 from skygw.database.running_tasks import PgRunningTasks
 from skygw.database.surveyor import PgSurveyor
+from skygw.database.task_board import PgTaskBoard, hears_of_tasks
+from skygw.database.task_ledger import forget_reports
+from skygw.database.tasks import PgTasks
+from skygw.database.uploads import PgUploads
 from skygw.draining import Drained, drain
 from skygw.errors import RoutingUnavailable, StartupError
+from skygw.fits.supervisor import open_fits_helper
 from skygw.nodes.admission import NodeDoor, SessionWitness
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.nodes.loopback import LOOPBACK_CLAIM, LoopbackLink, loopback_binding, loopback_hello
@@ -55,6 +66,13 @@ from skygw.nodes.rates import InboundRate
 from skygw.nodes.revocation import watch_revocations
 from skygw.nodes.session import NodeSession, SessionRules
 from skygw.observability.metrics import CONTENT_TYPE, Metrics
+from skygw.observing.assets import AssetService
+from skygw.observing.hardware import Hardware
+from skygw.observing.task_service import TaskService
+from skygw.observing.upload_expiry import remove_expired_uploads
+from skygw.observing.upload_store import Quota
+from skygw.observing.uploads import UploadRules, Uploads
+from skygw.observing.verification import Verifier
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import from_gateway, from_node
 from skygw.protocol.gateway_frames import LinkLossPolicy
@@ -63,21 +81,27 @@ from skygw.protocol.streams import RETAINED_STREAMS, StreamName
 from skygw.readiness import database_check, loopback_check, not_draining, registry_check
 from skygw.resources import UNWANTED_REASONS
 from skygw.routers.apps import internal_app, node_app
+from skygw.routers.asset_content import AssetContentRouter
+from skygw.routers.assets import InternalAssetRouter, NodeAssetRouter
 from skygw.routers.command_socket import CommandSocketRouter
 from skygw.routers.direct import DirectRouter
 from skygw.routers.docs import DocsRouter
 from skygw.routers.event_streams import EventStreamRouter
 from skygw.routers.gates import InternalGate, NodeGate
+from skygw.routers.hardware import HardwareRouter
 from skygw.routers.internal import InternalRouter
 from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
 from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
+from skygw.routers.tasks import TaskRouter
+from skygw.routers.uploads import UploadRouter
 from skygw.routers.ws import SocketRouter
 from skygw.serving.config import ListenerConfig, TlsFiles
 from skygw.serving.listener import Listener
 from skygw.settings import Listener as ListenerName
 from skygw.settings import Settings
+from skygw.storage.local import LocalStore
 from skygw.telemetry.following import NodeStreams
 from skygw.telemetry.hub import StreamHub
 from skygw.telemetry.kept_values import KeptValues, restore
@@ -86,6 +110,8 @@ log = logging.getLogger("skygw.app")
 
 SPOOL_FOLDER = "unrecorded-stops"
 """In the data directory."""
+FILES_FOLDER = "files"
+"""In the data directory, too."""
 SIGN_AT_LEAST_S = 0.5
 """What one statement behind the drain may take when there is no time left."""
 
@@ -144,6 +170,15 @@ async def run(
             ledger=lease_ledger, registry=registry, retained=hub.retained, aborts=aborts, allowed=allowed
         )
         sites = SiteWord(hub.retained, registry)
+        graphs = PgHardware(database)
+        graph_news = GraphNews(registry, count_loss=metrics.graph_feed_lost)
+        graph_feed = GraphFeed(
+            database,
+            graphs,
+            tell=graph_news,
+            connected=graph_news.connected,
+            look_every_s=settings.graph_look_s,
+        )
         commands = CommandService(
             registry=registry,
             ledger=Commands(database, committed=hub.feed.poke),
@@ -155,17 +190,38 @@ async def run(
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
                     TaskGuard(tasks),
-                    ConfigurationGuard(AnnouncedRevisions(registry)),
+                    ConfigurationGuard(graph_news),
                 ]
             ),
             finished=metrics.command_ended,
             spool=SafingSpool(settings.data_dir / SPOOL_FOLDER),
+        )
+        task_news = TaskNews(board=PgTaskBoard(database), registry=registry)
+        task_service = TaskService(
+            store=PgTasks(database, committed=hub.feed.poke),
+            interlocks=StandingInterlocks(sites),
+            connected=lambda: [session.binding.install_id for session in registry],
         )
         signing_key = await trio.to_thread.run_sync(
             audit_key.load_or_make, settings.audit_key or settings.data_dir / audit_key.KEY_FILE
         )
         signer = AuditSigner(database, key_id=signing_key.key_id, sign=signing_key.sign)
         rpc = DirectRpc(registry, metrics=metrics, allowed=allowed)
+
+        # Files.
+        files = LocalStore(settings.data_dir / FILES_FOLDER)
+        kept_assets = PgAssets(database, committed=hub.feed.poke)
+        examiner = await stack.enter_async_context(open_fits_helper())
+        verifier = Verifier(assets=kept_assets, contents=files, files=files, examiner=examiner)
+        uploads = Uploads(
+            store=PgUploads(database),
+            files=files,
+            rules=_upload_rules(settings),
+            now=_now,
+            completed=lambda _: verifier.poke(),
+        )
+        assets = AssetService(store=kept_assets, parts=files, rules=uploads.rules, now=_now, arrived=verifier.poke)
+        asset_calls = AssetCalls(rpc, answer_s=settings.direct_timeout_s, read_s=settings.max_direct_timeout_s)
 
         # Doors.
         authenticator, refreshing = await _authenticator(settings, installations, stack)
@@ -184,17 +240,22 @@ async def run(
             snapshots=hub.retained,
             streams=NodeStreams(hub),
             results=commands,
+            graph=graph_news,
             metrics=metrics,
         )
-        witnesses: list[SessionWitness] = [commands, leases, aborts, hub]
+        witnesses: list[SessionWitness] = [commands, leases, aborts, task_news, hub]
         door = NodeDoor(registry=registry, epochs=epochs, rules=rules, ports=ports, witnesses=witnesses)
         draining = trio.Event()
         node_side = node_app(
             [
                 HealthRouter(),
                 NodeRouter(gate=node_gate),
+                TaskRouter(gate=node_gate, tasks=task_service),
+                NodeAssetRouter(gate=node_gate, assets=assets),
+                HardwareRouter(gate=node_gate, hardware=Hardware(graphs)),
                 SocketRouter(gate=node_gate, door=door, registry=registry, metrics=metrics),
             ],
+            [UploadRouter(gate=node_gate, uploads=uploads)],
             count=lambda route, status: metrics.http_request(listener="node", route=route, status=status),
             surprised=metrics.unhandled,
         )
@@ -231,6 +292,7 @@ async def run(
                     direct_budget=direct_budget,
                 ),
                 LeaseRouter(gate=internal_gate, leases=leases),
+                InternalAssetRouter(gate=internal_gate, assets=assets, calls=asset_calls),
                 InternalRouter(
                     gate=internal_gate,
                     registry=registry,
@@ -252,6 +314,7 @@ async def run(
                     budget=direct_budget,
                 ),
                 EventStreamRouter(gate=internal_gate, hub=hub, metrics=metrics),
+                AssetContentRouter(gate=internal_gate, assets=assets, files=files, calls=asset_calls),
             ],
             gate=internal_gate,
             count=lambda route, status: metrics.http_request(listener="internal", route=route, status=status),
@@ -267,8 +330,16 @@ async def run(
             await nursery.start(commands.run)
             nursery.start_soon(leases.run)
             nursery.start_soon(aborts.run)
+            nursery.start_soon(task_news.run)
+            nursery.start_soon(hears_of_tasks(database, task_news).run)
+            nursery.start_soon(task_service.run)
+            nursery.start_soon(graph_feed.run)
+            nursery.start_soon(graph_news.run)
             await nursery.start(hub.run)
             nursery.start_soon(keep_log, database, timedelta(days=settings.log_keep_days))
+            nursery.start_soon(forget_reports, database)
+            nursery.start_soon(verifier.run)
+            nursery.start_soon(remove_expired_uploads, uploads)
             nursery.start_soon(signer.run)
             nursery.start_soon(kept_values.run)
             nursery.start_soon(watch_revocations, registry, installations)
@@ -349,6 +420,20 @@ def _rules(settings: Settings) -> SessionRules:
         bytes_per_s=settings.node_bytes_per_s,
         link_loss_policy=LinkLossPolicy(settings.link_loss_policy),
     )
+
+
+def _upload_rules(settings: Settings) -> UploadRules:
+    return UploadRules(
+        max_bytes=settings.max_upload_bytes,
+        unsized_max_bytes=settings.max_unsized_upload_bytes,
+        quota=Quota(bytes=settings.upload_quota_bytes, uploads=settings.upload_quota),
+        keep_s=settings.upload_keep_days * 86_400.0,
+        spare_bytes=settings.storage_spare_bytes,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @asynccontextmanager

@@ -219,10 +219,29 @@ class IllegalTransition(GatewayError):
     reason = "illegal_transition"
 
 
+class AssetsIncomplete(GatewayError):
+    """Assets are named that were not declared, or are of something else; `details` name them."""
+
+    reason = "assets_incomplete"
+
+
 class RateLimited(GatewayError):
     """Too many requests in a time window."""
 
     reason = "rate_limited"
+    retry_unless_told = Retry.AFTER
+
+
+class QuotaExceeded(GatewayError):
+    """More bytes than an installation may have under way; `details` say how many it has."""
+
+    reason = "quota_exceeded"
+
+
+class StorageFull(GatewayError):
+    """There is no room for these bytes now."""
+
+    reason = "storage_full"
     retry_unless_told = Retry.AFTER
 
 
@@ -289,6 +308,10 @@ class StoreFailed(RoutingUnavailable):
     def __init__(self, message: str, *, about_the_data: bool = False, **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
         self.about_the_data = about_the_data
+
+
+class StorageFailed(RoutingUnavailable):
+    """Where bytes lie cannot be read or written now: a disk that fails, an object store that is away."""
 
 
 class StartupError(Exception):

@@ -33,6 +33,12 @@ LeaseUid = NewType("LeaseUid", UUID)
 TaskUid = NewType("TaskUid", UUID)
 """An observation task of the hub's."""
 
+AssetUid = NewType("AssetUid", UUID)
+"""An observation asset of the hub's: a file, whether its bytes are here or not."""
+
+UploadUid = NewType("UploadUid", UUID)
+"""One upload, from its creation until it is verified, given up or expired; it names the bytes while they come."""
+
 CommandId = NewType("CommandId", UUID)
 """Chosen by whoever sends the command; one id is one action, for ever."""
 

@@ -125,6 +125,7 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1024 * MIB)]
+FileBytes = Annotated[int, Field(ge=MIB, le=MIB**3)]
 Host = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9.:\[\]_-]+$")]
 Names = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...], NoDecode, BeforeValidator(_split), Field(min_length=1)
@@ -232,6 +233,19 @@ class Settings(BaseSettings):
     max_direct_timeout_s: Seconds = _is("Most time a caller may give a direct request", 600.0)
     command_timeout_s: Seconds = _is("Time a command has, unless its caller says", 60.0)
     max_command_timeout_s: Seconds = _is("Most time a caller may give a command", 14_400.0)
+    max_upload_bytes: FileBytes = _is("The longest file an installation may send", 64 * 1024 * MIB)
+    max_unsized_upload_bytes: FileBytes = _is("…and the longest whose length was not told first", 1024 * MIB)
+    upload_quota_bytes: FileBytes = _is("What the unfinished uploads of one installation may come to", 256 * 1024 * MIB)
+    upload_quota: Count = _is("Unfinished uploads of one installation", 10_000)
+    upload_keep_days: Annotated[int, Field(ge=1, le=365)] = _is(
+        "Days an unfinished upload waits for more; one that a task names waits for ever", 14
+    )
+    storage_spare_bytes: Annotated[int, Field(ge=0, le=MIB**3)] = _is(
+        "Bytes of the disk under the data directory that uploads leave free", 1024 * MIB
+    )
+    graph_look_s: Seconds = _is(
+        "How often the hardware graph is looked at where its tables could not be given triggers", 30.0
+    )
     service_telescopes: ServiceTelescopes = Field(
         default_factory=dict,
         description="What a service may act on: a TOML table, or JSON, of uids of telescopes or observatories by "

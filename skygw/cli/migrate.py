@@ -29,14 +29,23 @@ def migrate(*, check: bool = False, config: Path | None = None, as_json: AsJson 
             "(the embedded database needs no migrating, “skygw serve” does it)"
         )
     terminal = Terminal(as_json=as_json)
-    work = migrations.pending if check else migrations.migrate
+    unwatched: list[str] = []
     with terminal.progress("asking the database…" if check else "migrating the database…"):
-        names = trio.run(work, url.get_secret_value())
+        if check:
+            names = trio.run(migrations.pending, url.get_secret_value())
+        else:
+            migrated = trio.run(migrations.migrate, url.get_secret_value())
+            names, unwatched = migrated.applied, migrated.unwatched
     if as_json:
-        terminal.json({"waiting" if check else "applied": names})
+        terminal.json({"waiting": names} if check else {"applied": names, "unwatched": unwatched})
     else:
         for name in names:
             terminal.line(name)
         if not names:
             terminal.note("the database is up to date")
+        if unwatched:
+            terminal.note(
+                f"this role may not put triggers on {', '.join(unwatched)}: gateways look for changes of the hardware "
+                "graph themselves (SKYGW_GRAPH_LOOK_S); the right TRIGGER and another run of this command end that"
+            )
     return ExitCode.FAILED if check and names else ExitCode.OK

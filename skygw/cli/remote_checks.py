@@ -64,6 +64,7 @@ async def check_listener(listener: Listener, settings: Settings) -> Check:
 
 async def check_database(settings: Settings, clocks: Clocks) -> list[Check]:
     """Reachable, new enough, the platform's tables readable, no migration waiting, listed uids there."""
+    from skygw.database.hardware import list_unwatched
     from skygw.database.migrate import LOWEST_SERVER_VERSION, pending
     from skygw.database.platform import check_platform
     from skygw.database.pool import open_loop_and_database
@@ -81,6 +82,10 @@ async def check_database(settings: Settings, clocks: Clocks) -> list[Check]:
             listed = sorted({uid for uids in settings.service_telescopes.values() for uid in uids})
             unknown = [] if missing else await unknown_among(connection, listed)
         waiting = await pending(url)
+        unwatched: list[str] = []
+        if not waiting:
+            async with open_loop_and_database(url) as database, database.connection() as connection:
+                unwatched = await list_unwatched(connection)
     except (StartupError, GatewayError) as error:
         return [Check("database", Verdict.WRONG, str(error), "Start it, or correct SKYGW_DATABASE_URL.")]
     new_enough = version >= LOWEST_SERVER_VERSION
@@ -97,8 +102,17 @@ async def check_database(settings: Settings, clocks: Clocks) -> list[Check]:
         Check("migrations", Verdict.WRONG, f"waiting: {', '.join(waiting)}", "Run “skygw migrate”.")
         if waiting
         else Check("migrations", Verdict.OK, "none is waiting"),
+        *([] if waiting or missing else [_graph(unwatched, settings.graph_look_s)]),
         *([] if missing or not settings.service_telescopes else [_service_telescopes(unknown)]),
     ]
+
+
+def _graph(unwatched: list[str], look_every_s: float) -> Check:
+    name = "hardware graph"
+    if not unwatched:
+        return Check(name, Verdict.OK, "triggers tell of every change as it is committed")
+    found = f"no triggers on {', '.join(unwatched)}: changes are looked for every {look_every_s:g} s"
+    return Check(name, Verdict.WARNING, found, "Give the owner's role TRIGGER on them, and run “skygw migrate” again.")
 
 
 def _service_telescopes(unknown: list[UUID]) -> Check:

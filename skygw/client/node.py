@@ -19,6 +19,7 @@ from skygw.client.commands import Command, CommandHandler, CommandOutcome, Comma
 from skygw.client.config import NodeConfig, Token
 from skygw.client.direct import DirectCall, OperationHandler, OperationRefused, Operations
 from skygw.client.following import Followed, Following, Followings
+from skygw.client.hardware import Hardware, HardwareCopy
 from skygw.client.kept_state import KeptState
 from skygw.client.lanes import Snapshots
 from skygw.client.leases import HeldLease, LeaseHandler, LeaseOver, NodeLeases, WhyOver
@@ -31,7 +32,7 @@ from skygw.client.outbox import Outbox
 from skygw.client.owed_work import Dialled, OwedWork
 from skygw.client.session import Session, SessionNeeds, as_token, greet
 from skygw.client.spare_disk import SpareDisk
-from skygw.client.tasks import TaskChanged, TaskHandler, TaskNews, tell_directive
+from skygw.client.tasks import OfferHandler, TaskChanged, TaskHandler, TaskNews, tell_directive
 from skygw.client.telemetry_posts import TelemetryPosts
 from skygw.client.work_items import Asset, AssetState, FailedItem
 from skygw.client.work_queue import Owed, WorkQueue
@@ -55,6 +56,8 @@ __all__ = [
     "FailedItem",
     "Followed",
     "Following",
+    "Hardware",
+    "HardwareCopy",
     "HeldLease",
     "InstallId",
     "LeaseOver",
@@ -120,7 +123,12 @@ class NodeClient:
         self._link_lost: LinkLost | None = None
         self._lease_over: LeaseHandler | None = None
         self._task_changed: TaskHandler | None = None
+        self._tasks_offered: OfferHandler | None = None
         self._local_control = LocalControl(config.node_type)
+        self.hardware = Hardware(
+            url=config.url, token=config.token, directory=config.state_dir, ssl_context=config.ssl_context
+        )
+        """The hub's records of what this node sees: the last copy it had, with the gateway or without it."""
         self._live_seq = 0
         self._boot_id = BootId(uuid4())
         self._outbox: Outbox | None = None
@@ -179,6 +187,13 @@ class NodeClient:
         It may be told again while that holds.
         """
         self._task_changed = handler
+        return handler
+
+    def on_tasks_offered(self, handler: OfferHandler) -> OfferHandler:
+        """Called when there are tasks to claim; claiming them is the handler's. One call at a time, and another one for
+        what is offered meanwhile.
+        """
+        self._tasks_offered = handler
         return handler
 
     # Who has control on site.
@@ -336,7 +351,8 @@ class NodeClient:
         self._outbox = await Outbox.open(config.state_dir, max_bytes=config.outbox_bytes, spare=spare)
         try:
             self._state = await KeptState.load(config.state_dir, instance_uid=config.instance_uid)
-            tasks = TaskNews(self._task_changed)
+            await self.hardware.load()
+            tasks = TaskNews(self._task_changed, self._tasks_offered)
             async with OwedWork.opened(
                 config,
                 self._operations,
@@ -375,7 +391,8 @@ class NodeClient:
             round_trip=owed.round_trip,
             pace=owed.pace,
             is_locked_out=lambda: self.local_control,
-            graph_revision=config.graph_revision,
+            hardware=self.hardware,
+            graph_revision=self._graph_revision,
             now_ms=self._now_ms,
         )
         async with trio.open_nursery() as nursery:
@@ -386,6 +403,7 @@ class NodeClient:
             nursery.start_soon(owed.run)
             nursery.start_soon(self._tell_local_control)
             nursery.start_soon(self._watch_link)
+            nursery.start_soon(self.hardware.run)
             task_status.started()
             if config.post_every_s is None:
                 await self._keep_connected(needs)
@@ -460,6 +478,7 @@ class NodeClient:
         self._down = trio.Event()
         self._up.set()
         self._running_work().linked()
+        self.hardware.told(welcome.graph_revision)
         log.info("linked", extra={"epoch": welcome.epoch, "session_uid": str(welcome.session_uid)})
         try:
             return await session.run()
@@ -487,11 +506,16 @@ class NodeClient:
             boot_id=self._boot_id,
             outbox_uid=outbox.outbox_uid,
             features=self._config.features,
-            graph_revision=self._config.graph_revision,
+            graph_revision=self._graph_revision(),
             last_epoch=state.last_epoch,
             last_fences=dict(state.last_fences),
             results=tuple(results),
         )
+
+    def _graph_revision(self) -> int | None:
+        """What the program says of a copy of its own, or else that of ours."""
+        said = self._config.graph_revision
+        return self.hardware.revision if said is None else said
 
     def _known_state(self) -> KeptState:
         if self._state is None:

@@ -1,12 +1,12 @@
 """What a node must remember of its place in the fleet, on its own disk, so that a restored hub finds it again."""
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from skygw.client.whole_file import write_whole
 from skygw.ids import Epoch, InstanceUid
 from skygw.protocol.gateway_frames import LinkLossPolicy
 
@@ -59,7 +59,7 @@ def load_state(directory: Path, *, instance_uid: InstanceUid | None) -> NodeStat
 
 
 def save_state(directory: Path, state: NodeState) -> None:
-    """Writes whole or not at all: a temporary file, fsync, rename, fsync of the directory. Blocking, mode 0600."""
+    """Blocking. Raises `OSError`."""
     text = json.dumps(
         {
             "instance_uid": str(state.instance_uid),
@@ -69,19 +69,7 @@ def save_state(directory: Path, state: NodeState) -> None:
         },
         indent=1,
     )
-    temporary = directory / f"{FILE_NAME}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / FILE_NAME)
-    if os.name == "posix":  # Windows neither opens nor needs to flush a directory
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    write_whole(directory / FILE_NAME, text)
 
 
 def _read(stored: dict[str, Any]) -> NodeState:

@@ -14,6 +14,7 @@ from skygw.client.config import Token, TokenProvider
 from skygw.client.direct import Calls, Operations, direct_error
 from skygw.client.durable_sender import DurableSender
 from skygw.client.following import Followings
+from skygw.client.hardware import Hardware
 from skygw.client.lanes import ControlLaneFull, Lanes, Snapshots
 from skygw.client.leases import NodeLeases
 from skygw.client.link import Link, LinkEnded
@@ -30,8 +31,10 @@ from skygw.protocol.gateway_frames import (
     DirectCredit,
     DirectRequest,
     EventCommand,
+    EventGraphChanged,
     EventManualControlLease,
     EventTaskChanged,
+    EventTasksAvailable,
     EventToken,
     FollowedSnapshot,
     GatewayFrame,
@@ -99,7 +102,8 @@ class SessionNeeds:
     round_trip: RoundTrip
     pace: UploadPace
     is_locked_out: Callable[[], bool]
-    graph_revision: int | None
+    hardware: Hardware
+    graph_revision: Callable[[], int | None]
     now_ms: MonotonicMs
 
 
@@ -221,6 +225,11 @@ class Session:
             case EventTaskChanged():
                 self._arrivals.measure(frame.t_ms)
                 self._needs.tasks.take(frame)
+            case EventTasksAvailable():
+                self._arrivals.measure(frame.t_ms)
+                self._needs.tasks.take_offer(frame)
+            case EventGraphChanged():
+                self._needs.hardware.told(frame.revision)
             case CancelCommand():
                 self._arrivals.measure(frame.t_ms)
                 self._or_busy(lambda: self._needs.commands.cancel(frame), str(frame.command_id))
@@ -288,7 +297,7 @@ class Session:
             remaining = self._needs.leases.judge(uid, frame.fence) or remaining
         if isinstance(remaining, TooLate):
             return remaining
-        mine, meant = self._needs.graph_revision, frame.graph_revision
+        mine, meant = self._needs.graph_revision(), frame.graph_revision
         if mine is not None and meant is not None and mine != meant:
             return TooLate("configuration_changed", f"The hardware is at revision {mine} here, not at {meant}.")
         return remaining

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from skygw.ids import TaskUid, TelescopeUid
-from skygw.protocol.gateway_frames import EventTaskChanged, TaskDirective
+from skygw.protocol.gateway_frames import EventTaskChanged, EventTasksAvailable, TaskDirective
 
 log = logging.getLogger("skygw.client")
 
@@ -27,13 +27,19 @@ class TaskChanged:
 
 
 TaskHandler = Callable[[TaskChanged], Awaitable[None]]
+OfferHandler = Callable[[], Awaitable[None]]
+"""Called when there are tasks to claim."""
 
 
 class TaskNews:
-    """The newest word about each task. Belongs to the client and outlives its links; only `run` waits."""
+    """The newest word about each task, and whether there are tasks to claim. Belongs to the client and outlives its
+    links; only `run` waits.
+    """
 
-    def __init__(self, handler: TaskHandler | None) -> None:
+    def __init__(self, handler: TaskHandler | None, offered: OfferHandler | None = None) -> None:
         self._handler = handler
+        self._offered = offered
+        self._offer = trio.Event()
         self._waiting: dict[TaskUid, TaskChanged] = {}
         self._at_work: set[TaskUid] = set()
         self._more = trio.Event()
@@ -49,15 +55,31 @@ class TaskNews:
         self._waiting[said.task_uid] = said
         self._more.set()
 
+    def take_offer(self, frame: EventTasksAvailable) -> None:
+        log.info("there are %d more tasks to claim at the telescope %s", len(frame.task_uids), frame.telescope_uid)
+        self._offer.set()
+
     async def run(self) -> None:
-        """Calls the handler, for each task once at a time, until cancelled."""
+        """Calls the handlers, for each task once at a time, until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_offers)
             while True:
                 await self._more.wait()
                 self._more = trio.Event()
                 for uid in [uid for uid in self._waiting if uid not in self._at_work]:
                     self._at_work.add(uid)
                     nursery.start_soon(self._tell, self._waiting.pop(uid))
+
+    async def _run_offers(self) -> None:
+        """What is offered while the handler claims is worth another call."""
+        while True:
+            await self._offer.wait()
+            self._offer = trio.Event()
+            try:
+                if self._offered is not None:
+                    await self._offered()
+            except Exception:  # the handler is not ours: it ends this attempt and nothing else
+                log.exception("claiming what the hub offers failed")
 
     async def _tell(self, said: TaskChanged) -> None:
         log.info("the hub says of the task %s: %s (%s)", said.task_uid, said.directive.value, said.reason)

@@ -1,30 +1,18 @@
-"""Whether the hardware still is what a caller takes it for, as far as somebody said which revision is current."""
+"""Whether the hardware still is what a caller takes it for, as far as it is known which revision is current."""
 
 from typing import Protocol
 
 from skygw.control.order import CommandOrder
 from skygw.errors import ConfigurationChanged
 from skygw.ids import InstallId
-from skygw.nodes.connection_registry import ConnectionRegistry
 
 
 class GraphRevisions(Protocol):
-    """Who knows the revision of the hardware graph of an installation."""
+    """Who knows the hub's revision of the hardware graph of an installation's observatory."""
 
     async def current(self, install_id: InstallId) -> int | None:
         """Nothing if it is not known."""
         ...
-
-
-class AnnouncedRevisions:
-    """As nodes said it of their own copies in their `hello`."""
-
-    def __init__(self, registry: ConnectionRegistry) -> None:
-        self._registry = registry
-
-    async def current(self, install_id: InstallId) -> int | None:
-        session = self._registry.current(install_id)
-        return None if session is None else session.hello.graph_revision
 
 
 class ConfigurationGuard:

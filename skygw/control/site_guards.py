@@ -13,7 +13,7 @@ import trio
 
 from skygw.control.order import CommandOrder
 from skygw.errors import InterlockActive, LocalControl
-from skygw.ids import InstallId
+from skygw.ids import InstallId, TelescopeUid
 from skygw.nodes.connection_registry import ConnectionRegistry
 from skygw.protocol.interlocks import defies_interlock
 from skygw.protocol.streams import StreamFilter, StreamName
@@ -107,6 +107,26 @@ class InterlockGuard:
         for value in self._sites.of_observatory(StreamName.SHUTDOWN_INTERLOCK_SNAPSHOT, target.observatory_uid):
             if _reaches(value.resource, target, over_all=over_all) and said(value, "active") is True:
                 raise _active(value)
+
+
+class StandingInterlocks:
+    """`observing.task_service.Interlocks`: what forbids to begin a task at a telescope."""
+
+    def __init__(self, sites: SiteWord) -> None:
+        self._sites = sites
+
+    def over(self, telescope_uid: TelescopeUid, observatory_uid: UUID) -> InterlockActive | None:
+        """One of the telescope itself, or of what it shares with others."""
+        for value in self._sites.of_observatory(StreamName.SHUTDOWN_INTERLOCK_SNAPSHOT, observatory_uid):
+            about = value.resource
+            concerns = (
+                about.kind in (ResourceKind.OBSERVATORY, ResourceKind.CONSTRAINT) or _is_shared_enclosure(about)
+                if about.telescope_uid is None
+                else about.telescope_uid == telescope_uid
+            )
+            if concerns and said(value, "active") is True:
+                return _active(value)
+        return None
 
 
 def said(value: Value, *names: str) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic.alias_generators import to_snake
 
 from skygw.errors import (
+    AssetsIncomplete,
     Busy,
     ConfigurationChanged,
     DeviceBusy,
@@ -21,9 +22,11 @@ from skygw.errors import (
     NodeOffline,
     NodeRefused,
     NotFound,
+    QuotaExceeded,
     RateLimited,
     StaleEpoch,
     StaleFence,
+    StorageFull,
     TaskActive,
     Unauthenticated,
 )
@@ -49,7 +52,10 @@ CODES: dict[type[GatewayError], ErrorCode] = {
     TaskActive: ErrorCode.CONFLICT,
     ConfigurationChanged: ErrorCode.CONFLICT,
     IllegalTransition: ErrorCode.CONFLICT,
+    AssetsIncomplete: ErrorCode.CONFLICT,
     RateLimited: ErrorCode.CONFLICT,
+    QuotaExceeded: ErrorCode.CONFLICT,
+    StorageFull: ErrorCode.CONFLICT,
     StaleEpoch: ErrorCode.CONFLICT,
 }
 """Everything else is `internal`, but for what a node refuses: that is as the node says."""

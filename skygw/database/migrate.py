@@ -7,6 +7,7 @@ a killed run.
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from typing import Any
@@ -33,6 +34,7 @@ LOCK = "SELECT pg_advisory_lock(%s)"
 MAKE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS skygw"
 FIND_BOOKS = "SELECT to_regclass('skygw._yoyo_migration')"
 LIST_APPLIED = "SELECT migration_id FROM skygw._yoyo_migration"
+INSTALL_GRAPH_TRIGGERS = "SELECT refused FROM skygw.install_graph_triggers()"
 LOOK_HERE_FIRST = """
     SELECT set_config('search_path', 'skygw, ' || current_setting('search_path'), false)
     WHERE current_schema() IS DISTINCT FROM 'skygw'
@@ -64,11 +66,21 @@ class _Books(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo carries no 
         }
 
 
-async def migrate(owner_url: str) -> list[str]:
-    """Bring the database up to date; the ids of the migrations that were applied now, in order.
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """The ids of the migrations that were applied now, in order, and the platform's tables that this role may not give
+    the triggers of the hardware graph: while there are such, gateways look for changes themselves.
+    """
 
-    Doing it again applies nothing; a second runner waits for the first, at most `LOCK_TIMEOUT_S`. Cancelling
-    takes effect when the run has ended. Raises `StartupError` if the database does not answer, is older than
+    applied: list[str]
+    unwatched: list[str]
+
+
+async def migrate(owner_url: str) -> Migrated:
+    """Bring the database up to date.
+
+    Doing it again applies nothing, but gives triggers to tables that lack them; a second runner waits for the first, at
+    most `LOCK_TIMEOUT_S`. Cancelling takes effect when the run has ended. Raises `StartupError` if the database does not answer, is older than
     PostgreSQL 14, lacks the platform's tables, or refuses a statement.
     """
     return await trio.to_thread.run_sync(_migrate, owner_url)
@@ -82,7 +94,7 @@ async def pending(url: str) -> list[str]:
     return await trio.to_thread.run_sync(_pending, url)
 
 
-async def prepare_development(owner_url: str) -> list[str]:
+async def prepare_development(owner_url: str) -> Migrated:
     """The platform's tables as assumed, then the migrations: what an embedded database needs to begin."""
     with said_as_a_sentence(owner_url):
         await trio.to_thread.run_sync(create_platform, owner_url)
@@ -95,7 +107,7 @@ def known_migrations() -> list[str]:
     return sorted(entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql"))
 
 
-def _migrate(owner_url: str) -> list[str]:
+def _migrate(owner_url: str) -> Migrated:
     with said_as_a_sentence(owner_url), _connect(owner_url) as connection:
         server_version = connection.info.server_version // 10000
         if server_version < LOWEST_SERVER_VERSION:
@@ -116,7 +128,8 @@ def _migrate(owner_url: str) -> list[str]:
             # Not `apply_migrations`: that one goes on after a migration it cannot read.
             for migration in waiting:
                 books.apply_one(migration)
-            return [migration.id for migration in waiting]
+        unwatched = [name for (name,) in connection.execute(INSTALL_GRAPH_TRIGGERS).fetchall()]
+        return Migrated([migration.id for migration in waiting], unwatched)
 
 
 def _pending(url: str) -> list[str]:

@@ -111,14 +111,14 @@ class Database:
             self._give_back(connection, sound=sound)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """Like `connection`, all of the block in one transaction (read committed).
+    async def transaction(self, *, in_one_snapshot: bool = False) -> AsyncIterator[Connection]:
+        """Like `connection`, all of the block in one transaction: read committed, or in one snapshot repeatable read.
 
         Undone if the block raises. A database lost during the commit raises `RoutingUnavailable`, too:
         whoever does it again has to be idempotent.
         """
         async with self.connection() as connection:
-            await connection.execute("BEGIN")
+            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if in_one_snapshot else "BEGIN")
             try:
                 yield connection
             except asyncpg.PostgresError:
@@ -161,7 +161,19 @@ class Database:
                 return await self._connect()
         raise self._away(TimeoutError(f"no connection within {self._wait_s:g} s"))
 
-    async def _connect(self) -> Any:
+    @asynccontextmanager
+    async def dedicated(self, purpose: str) -> AsyncIterator[Any]:
+        """A connection beside those that are shared, triopg's own, for whoever has to keep one: cut when the block is
+        left. Administrators see what it is for. Raises `RoutingUnavailable` if there is none; what happens to it in the
+        block is the block's.
+        """
+        connection = await self._connect(f"skygw {purpose}")
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+    async def _connect(self, name: str = "skygw") -> Any:
         if self._closed:
             raise RuntimeError("the database was closed")
         connection = triopg.connect(
@@ -169,7 +181,8 @@ class Database:
             timeout=self._wait_s,
             command_timeout=STATEMENT_TIMEOUT_S + 1,
             server_settings={
-                "application_name": "skygw",
+                "application_name": name,
+                "timezone": "UTC",  # what the server writes as text says so
                 "statement_timeout": f"{STATEMENT_TIMEOUT_S * 1000:.0f}",
                 "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S * 1000:.0f}",
             },

@@ -1,7 +1,7 @@
 """Observatories with everything that stands there, for development: what the hub makes in production."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from uuid import UUID
 
 import psycopg
@@ -54,6 +54,36 @@ INSERT_CONSTRAINT = """
             observatory_id = excluded.observatory_id, is_deleted = false
 """
 
+INSERT_SITE = """
+    INSERT INTO site (uid, name, observatory_id, latitude)
+    SELECT %(uid)s, %(name)s, id, %(latitude_deg)s FROM observatory WHERE uid = %(observatory_uid)s
+    ON CONFLICT (uid) DO UPDATE
+        SET name = excluded.name, observatory_id = excluded.observatory_id, latitude = excluded.latitude,
+            is_deleted = false
+"""
+
+INSERT_FILTER = """
+    INSERT INTO filter (uid, name) VALUES (%(uid)s, %(name)s)
+    ON CONFLICT (uid) DO UPDATE SET name = excluded.name, is_deleted = false
+"""
+
+INSERT_POSITION = """
+    INSERT INTO filter_wheel_position (uid, device_id, position, filter_id)
+    SELECT %(uid)s, device.id, %(position)s, filter.id
+    FROM device, filter
+    WHERE device.uid = %(device_uid)s AND filter.uid = %(filter_uid)s
+    ON CONFLICT (uid) DO UPDATE
+        SET device_id = excluded.device_id, position = excluded.position, filter_id = excluded.filter_id,
+            is_deleted = false
+"""
+
+INSERT_CAMERA = """
+    INSERT INTO ip_camera (uid, name, observatory_id)
+    SELECT %(uid)s, %(name)s, id FROM observatory WHERE uid = %(observatory_uid)s
+    ON CONFLICT (uid) DO UPDATE
+        SET name = excluded.name, observatory_id = excluded.observatory_id, is_deleted = false
+"""
+
 INSERT_INSTALLATION = """
     INSERT INTO sky_node_installation (uid, name, client_id, node_type, telescope_id, observatory_id)
     SELECT %(uid)s, %(name)s, %(client_id)s,
@@ -70,12 +100,40 @@ REVOKE = "UPDATE sky_node_installation SET revoked_on = now() WHERE uid = %s"
 
 
 @dataclass(frozen=True, slots=True)
+class NewSite:
+    """Where an observatory stands."""
+
+    uid: UUID
+    name: str
+    latitude_deg: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewPosition:
+    """What a filter wheel has at a position. Filters belong to nobody: many wheels may have the same."""
+
+    uid: UUID
+    position: int
+    filter_uid: UUID
+    filter_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewCamera:
+    """A camera that looks at what the telescopes of an observatory share."""
+
+    uid: UUID
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class NewDevice:
-    """A device; without a telescope it is shared by those of its observatory."""
+    """A device; without a telescope it is shared by those of its observatory. `positions` are a filter wheel's."""
 
     uid: DeviceUid
     device_type: str
     name: str = ""
+    positions: tuple[NewPosition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +179,8 @@ class NewObservatory:
     constraints: tuple[NewConstraint, ...] = ()
     install_id: InstallId | None = None
     client_id: str | None = None
+    site: NewSite | None = None
+    cameras: tuple[NewCamera, ...] = ()
 
 
 @dataclass(slots=True)
@@ -130,6 +190,10 @@ class _Rows:
     instruments: list[dict[str, object]] = field(default_factory=list)
     parts: list[dict[str, object]] = field(default_factory=list)
     constraints: list[dict[str, object]] = field(default_factory=list)
+    sites: list[dict[str, object]] = field(default_factory=list)
+    filters: dict[UUID, dict[str, object]] = field(default_factory=dict)
+    positions: list[dict[str, object]] = field(default_factory=list)
+    cameras: list[dict[str, object]] = field(default_factory=list)
     installations: list[dict[str, object]] = field(default_factory=list)
 
 
@@ -158,10 +222,17 @@ def _provision(owner_url: str, observatories: list[NewObservatory]) -> None:
         cursor.executemany(INSERT_INSTRUMENT, rows.instruments)
         cursor.executemany(INSERT_PART, rows.parts)
         cursor.executemany(INSERT_CONSTRAINT, rows.constraints)
+        cursor.executemany(INSERT_SITE, rows.sites)
+        cursor.executemany(INSERT_FILTER, list(rows.filters.values()))
+        cursor.executemany(INSERT_POSITION, rows.positions)
+        cursor.executemany(INSERT_CAMERA, rows.cameras)
         cursor.executemany(INSERT_INSTALLATION, rows.installations)
 
 
 def _collect(observatory: NewObservatory, rows: _Rows) -> None:
+    if observatory.site is not None:
+        rows.sites.append({**asdict(observatory.site), "observatory_uid": observatory.uid})
+    rows.cameras += [{**asdict(camera), "observatory_uid": observatory.uid} for camera in observatory.cameras]
     owners: list[NewObservatory | NewTelescope] = [observatory, *observatory.telescopes]
     for owner in owners:
         telescope_uid = owner.uid if isinstance(owner, NewTelescope) else None
@@ -173,6 +244,8 @@ def _collect(observatory: NewObservatory, rows: _Rows) -> None:
             {"uid": device.uid, "name": device.name, "device_type": device.device_type, **place}
             for device in owner.devices
         ]
+        for device in owner.devices:
+            _collect_positions(device, rows)
         rows.constraints += [
             {"uid": each.uid, "name": each.name, "constraint_type": each.constraint_type, **place}
             for each in owner.constraints
@@ -181,6 +254,12 @@ def _collect(observatory: NewObservatory, rows: _Rows) -> None:
             rows.installations.append(
                 {"uid": owner.install_id, "name": owner.name, "client_id": owner.client_id, **place}
             )
+
+
+def _collect_positions(wheel: NewDevice, rows: _Rows) -> None:
+    for each in wheel.positions:
+        rows.filters[each.filter_uid] = {"uid": each.filter_uid, "name": each.filter_name}
+        rows.positions.append({**asdict(each), "device_uid": wheel.uid})
 
 
 def _collect_instruments(telescope: NewTelescope, rows: _Rows) -> None:

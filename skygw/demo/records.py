@@ -6,15 +6,18 @@ import psycopg
 
 from skygw.database.addresses import name_database
 from skygw.database.provision import (
+    NewCamera,
     NewConstraint,
     NewDevice,
     NewInstrument,
     NewObservatory,
+    NewPosition,
+    NewSite,
     NewTelescope,
     provision,
 )
 from skygw.errors import StartupError
-from skygw.sim.blueprint import SiteBlueprint, TelescopeBlueprint
+from skygw.sim.blueprint import FILTERS, SiteBlueprint, TelescopeBlueprint, filter_uid
 
 
 async def provision_sites(owner_url: str, blueprints: Iterable[SiteBlueprint]) -> None:
@@ -27,11 +30,13 @@ async def provision_sites(owner_url: str, blueprints: Iterable[SiteBlueprint]) -
 
 
 def records_of(site: SiteBlueprint) -> NewObservatory:
-    """The observatory with its telescopes, devices, instruments, constraints and installations."""
+    """The observatory with everything that stands there, and its installations."""
     return NewObservatory(
         uid=site.observatory_uid,
         name=site.name,
         install_id=site.install_id,
+        site=NewSite(site.site_uid, site.name, site.place.latitude_deg),
+        cameras=(NewCamera(site.ip_camera_uid, f"{site.name} hall"),),
         devices=(
             *(() if site.telescope_runs_roof else (_roof(site),)),
             NewDevice(site.weather_sensor_uid, "weather_sensor", f"{site.name} weather"),
@@ -58,8 +63,16 @@ def _telescope(telescope: TelescopeBlueprint, site: SiteBlueprint) -> NewTelesco
                     (telescope.mount_uid, "mount"),
                     (telescope.camera_uid, "camera"),
                     (telescope.focuser_uid, "focuser"),
-                    (telescope.filter_wheel_uid, "filter_wheel"),
                 )
+            ),
+            NewDevice(
+                telescope.filter_wheel_uid,
+                "filter_wheel",
+                f"{telescope.name} filter wheel",
+                positions=tuple(
+                    NewPosition(uid, position, filter_uid(each.filter_id), each.name)
+                    for position, (uid, each) in enumerate(zip(telescope.position_uids, FILTERS, strict=True))
+                ),
             ),
             *((_roof(site),) if site.telescope_runs_roof else ()),
         ),

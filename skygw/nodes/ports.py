@@ -202,6 +202,14 @@ class SessionMetrics(Protocol):
     def report_nacked(self, kind: str) -> None: ...
 
 
+class GraphRevisions(Protocol):
+    """Who knows which revision of the hardware graph is current. Never waits."""
+
+    def revision_of(self, observatory_uid: UUID) -> int | None:
+        """Nothing if it is not known."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SessionPorts:
     """The rooms a session talks to."""
@@ -211,6 +219,7 @@ class SessionPorts:
     snapshots: SnapshotSink
     streams: StreamSource
     results: ResultSink
+    graph: GraphRevisions
     metrics: SessionMetrics
 
 

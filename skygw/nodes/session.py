@@ -279,6 +279,7 @@ class NodeSession:
                 reports_per_frame=REPORTS_PER_FRAME,
                 bytes_per_s=self._rules.bytes_per_s,
             ),
+            graph_revision=self._ports.graph.revision_of(self.binding.observatory_uid),
             server_time=datetime.now(UTC),
             acked_seq=self._committer.acked_seq,
             link_loss_policy=self._rules.link_loss_policy,

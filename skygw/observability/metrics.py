@@ -115,6 +115,11 @@ class Metrics:
         for reason in snapshot_refusals:
             self._snapshots_refused.labels(reason)
 
+        self._graph_feed_losses = Counter(
+            "skygw_graph_feed_losses_total",
+            "Times the connection that tells of changed hardware was lost, or not to be had",
+            registry=registry,
+        )
         self._database_up = Gauge("skygw_database_up", "Whether the database answered last time", registry=registry)
 
     def connection_opened(self, listener: str) -> None:
@@ -202,6 +207,9 @@ class Metrics:
             self._stale.labels(stream).set(stale.get(stream, 0))
         self._log_behind.set(log_behind)
         self._log_lag.set(log_lag_s)
+
+    def graph_feed_lost(self) -> None:
+        self._graph_feed_losses.inc()
 
     def database_up(self, up: bool) -> None:
         self._database_up.set(1 if up else 0)

@@ -69,6 +69,11 @@ class _Direction(Generic[FrameT]):
     def models(self) -> dict[str, type[FrameT]]:
         return self._models
 
+    @property
+    def careful(self) -> frozenset[str]:
+        """The kinds that are read by functions of their own, and never quickly."""
+        return frozenset(self._careful)
+
     def decode(self, message: str) -> list[Read[FrameT] | BadFrame]:
         """Reads a text message: one frame or an array. Raises `ProtocolViolation` on broken framing."""
         if len(message) > MAX_TEXT_BYTES or len(raw := message.encode()) > MAX_TEXT_BYTES:

@@ -160,6 +160,27 @@ class EventTaskChanged(Frame):
     t_ms: Milliseconds
 
 
+class EventTasksAvailable(Frame):
+    """There are tasks to claim at this telescope, at `t_ms`. `task_uids` are some of those the node was not told of in
+    this session.
+    """
+
+    kind: Literal["event_tasks_available"] = "event_tasks_available"
+    telescope_uid: TelescopeUid
+    task_uids: Annotated[tuple[TaskUid, ...], Field(max_length=100)]
+    t_ms: Milliseconds
+
+
+class EventGraphChanged(Frame):
+    """The hardware graph of the node's observatory has a newer revision: `GET /v1/nodes/me/hardware` has it. It may be
+    told of one that the node has already, and once of several.
+    """
+
+    kind: Literal["event_graph_changed"] = "event_graph_changed"
+    revision: Counter
+    observatory_uid: UUID
+
+
 class CancelCommand(Frame):
     """Stops a command, wherever it is in its life. Safing: never late, never stale."""
 
@@ -289,6 +310,8 @@ GatewayFrame = (
     | EventCommand
     | EventManualControlLease
     | EventTaskChanged
+    | EventTasksAvailable
+    | EventGraphChanged
     | CancelCommand
     | QueryCommand
     | DirectRequest

@@ -33,9 +33,16 @@ class Router(Protocol):
     def add_to(self, app: QuartTrio) -> None: ...
 
 
-def node_app(routers: Sequence[Router], *, count: HttpCounter, surprised: Surprise) -> Any:
-    """What installations see."""
-    return _bounded(_quart("node", routers, count, surprised))
+def node_app(
+    routers: Sequence[Router], bare: Sequence[BareRouter] = (), *, count: HttpCounter, surprised: Surprise
+) -> Any:
+    """What installations see. What is `bare` is answered beside Quart, and bounds its bodies itself."""
+
+    def takes_large_body(_method: str, path: str) -> bool:
+        return any(router.matches({"type": "http", "path": path}) for router in bare)
+
+    app = _beside(_quart("node", routers, count, surprised), bare, count)
+    return BodyLimit(app, max_bytes=MAX_BODY_BYTES, takes_large_body=takes_large_body)
 
 
 def internal_app(
@@ -49,7 +56,7 @@ def internal_app(
     """What services see. The network is looked at before the path, so that a stranger does not even learn what exists
     here. What is `bare` is answered beside Quart.
     """
-    app = _quart("internal", routers, count, surprised)
+    answer = _beside(_quart("internal", routers, count, surprised), bare, count)
 
     async def dispatch(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -58,17 +65,22 @@ def internal_app(
             except Forbidden as error:
                 await refuse(_counted(send, "unrouted", count), error, None)
                 return
+        await answer(scope, receive, send)
+
+    return BodyLimit(dispatch, max_bytes=MAX_BODY_BYTES, takes_large_body=_nothing_takes_large_bodies)
+
+
+def _beside(app: Any, bare: Sequence[BareRouter], count: HttpCounter) -> Any:
+    """What is `bare`, and the app for everything else."""
+
+    async def dispatch(scope: Any, receive: Any, send: Any) -> None:
         for router in bare:
             if router.matches(scope):
                 await router(scope, receive, _counted(send, router.route, count))
                 return
         await app(scope, receive, send)
 
-    return _bounded(dispatch)
-
-
-def _bounded(app: Any) -> BodyLimit:
-    return BodyLimit(app, max_bytes=MAX_BODY_BYTES, takes_large_body=_nothing_takes_large_bodies)
+    return dispatch
 
 
 def _nothing_takes_large_bodies(method: str, path: str) -> bool:  # noqa: ARG001 - the limit's signature

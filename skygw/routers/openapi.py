@@ -8,17 +8,24 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from skygw.routers.route_table import Access, Answer, Route
+from skygw.routers.problems import JSON_TYPE
+from skygw.routers.route import Access, Answer, Route
 from skygw.routers.schemas import ProblemView
+from skygw.routers.upload_dialects import UPLOADS_PATH
+from skygw.routers.upload_problems import PROBLEM_TYPE
 
 _VARIABLE = re.compile(r"<(\w+)>")
 
 PROBLEMS = {
+    400: "What the headers say cannot be, or does not agree",
     401: "The token does not hold",
     403: "The network, the scope or the binding is not allowed",
     404: "Nothing of that name exists for this caller",
     409: "It conflicts with what is, or the node refused",
+    410: "It has failed and takes nothing more",
+    412: "This version is not spoken here, or the bytes are others than those named in `If-Match`",
     413: "The body is too large",
+    415: "The body is of another type than can be taken",
     422: "Something is wrong with the request; `detail` lists what",
     426: "A WebSocket of the right subprotocol is wanted",
     429: "The node has enough to do",
@@ -26,6 +33,7 @@ PROBLEMS = {
     502: "The node failed, its answer does not hold together, or its link was lost",
     503: "The node, the database or the issuer is away, or the gateway is draining",
     504: "The time ran out",
+    507: "There is no room for it now",
 }
 
 SCHEMES = {
@@ -75,8 +83,8 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.says,
         "responses": {
             **{str(answer.status): _response(answer) for answer in route.answers},
-            **{str(status): _problem(PROBLEMS[status]) for status in _refusals(route)},
-            "default": _problem("Every other error"),
+            **{str(status): _problem(PROBLEMS[status], route) for status in _refusals(route)},
+            "default": _problem("Every other error", route),
         },
     }
     parameters = [
@@ -108,12 +116,15 @@ def _response(answer: Answer) -> dict[str, Any]:
     return {"description": answer.says, "content": content}
 
 
-def _problem(says: str) -> dict[str, Any]:
-    return {"description": says, "content": _json(ProblemView)}
+def _problem(says: str, route: Route) -> dict[str, Any]:
+    if route.method == "HEAD":
+        return {"description": says}
+    media_type = PROBLEM_TYPE if route.path.startswith(UPLOADS_PATH) else JSON_TYPE
+    return {"description": says, "content": _json(ProblemView, media_type)}
 
 
-def _json(model: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+def _json(model: type[BaseModel], media_type: str = JSON_TYPE) -> dict[str, Any]:
+    return {media_type: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
 
 
 def _schemas(routes: Sequence[Route]) -> dict[str, Any]:

@@ -3,27 +3,29 @@
 A test holds it against the routing tables, so that neither has what the other lacks.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
-
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
 from skygw.auth.principals import Scope
 from skygw.control.ledger import CommandState
+from skygw.observing.tasks import OrderBy, TaskStatus, TaskType
+from skygw.protocol.frame import MAX_SEQ
 from skygw.protocol.schemas import COMMAND_SOCKET_PATH, STREAM_SOCKET_PATH
 from skygw.protocol.streams import MAX_RATE_HZ
+from skygw.routers.asset_routes import ASSET_ROUTES, INTERNAL_ASSET_ROUTES
 from skygw.routers.command_bodies import CancelBody, CommandBody, ResolveBody
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.event_streams import EVENT_STREAM_ROUTE
 from skygw.routers.lease_bodies import AcquireBody, BreakBody, LeasePage, LeaseView, ProofBody, RenewBody
+from skygw.routers.route import PAGE, Access, Answer, Query, Route
 from skygw.routers.schemas import (
-    MAX_PAGE_SIZE,
     CallView,
     CommandOrValidation,
     CommandPage,
     CommandView,
     DirectBody,
     DrainView,
+    GraphOrChanges,
     HealthView,
     InstallationView,
     NodePage,
@@ -32,56 +34,19 @@ from skygw.routers.schemas import (
     Receipt,
     TransferBody,
 )
-
-
-class Access(StrEnum):
-    """What a request must show beside coming from an allowed network."""
-
-    NOTHING = "nothing"
-    NODE = "node"
-    SERVICE = "service"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`body` is the model of a JSON body, the media type of another one, or None for an empty one."""
-
-    status: int
-    says: str
-    body: type[BaseModel] | str | None = None
-
-
-@dataclass(frozen=True)
-class Query:
-    """A query parameter; `schema` is its JSON Schema."""
-
-    name: str
-    says: str
-    schema: dict[str, object]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One method on one path, the path as the routing table spells it."""
-
-    method: str
-    path: str
-    name: str
-    says: str
-    answers: tuple[Answer, ...]
-    access: Access = Access.NOTHING
-    scope: Scope | None = None
-    body: type[BaseModel] | None = None
-    body_required: bool = True
-    query: tuple[Query, ...] = ()
-    refusals: tuple[int, ...] = ()
-    """Statuses of problems beyond those every route with the same access has."""
-
-
-PAGE = (
-    Query("page", "Counts from 1", {"type": "integer", "minimum": 1, "maximum": 1_000_000, "default": 1}),
-    Query("size", "Items per page", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 50}),
+from skygw.routers.task_bodies import (
+    RANGES,
+    ClaimBody,
+    ClaimedView,
+    CompleteBody,
+    ProgressAnswer,
+    ProgressBody,
+    ReportAnswer,
+    ResultsBody,
+    TaskPage,
+    TaskView,
 )
+from skygw.routers.upload_dialects import UPLOADS_PATH
 
 HEALTH = Route("GET", "/healthz", "health", "The process answers", (Answer(200, "It does", HealthView),))
 
@@ -115,9 +80,96 @@ SOCKET = Route(
     refusals=(426,),
 )
 
+_MOMENT: dict[str, object] = {"type": "string", "format": "date-time"}
+
+TASK_QUERY = (
+    Query(
+        "status",
+        "Only those in one of these states",
+        {"type": "array", "items": {"type": "string", "enum": [str(status) for status in TaskStatus]}},
+    ),
+    Query(
+        "taskType",
+        "Only those of one of these types",
+        {"type": "array", "items": {"type": "string", "enum": [str(kind) for kind in TaskType]}},
+    ),
+    *(
+        Query(f"{name}{word}", f"Only those whose `{to_camel(order.value)}` is {says}", _MOMENT)
+        for name, order in RANGES.items()
+        for word, says in (("After", "this or later"), ("Before", "earlier than this"))
+    ),
+    Query(
+        "orderBy",
+        "Where it is null comes last",
+        {"type": "string", "enum": [to_camel(order.value) for order in OrderBy], "default": "id"},
+    ),
+    Query("order", "Which end comes first", {"type": "string", "enum": ["asc", "desc"], "default": "asc"}),
+)
+"""Lists are comma lists, and may stand several times."""
+
+
+def _task(verb: str, name: str, says: str, answer: Answer, *, body: type[BaseModel] | None = None) -> Route:
+    return Route(
+        "POST",
+        f"/v1/nodes/me/tasks/<task_id>/{verb}",
+        name,
+        says,
+        (answer,),
+        access=Access.NODE,
+        body=body,
+        refusals=(404, 409, *((413, 422) if body is not None else ())),
+    )
+
+
+_UPLOAD = f"{UPLOADS_PATH}/<uid>"
+_TOLD_IN_HEADERS = "what they say stands in headers, in either dialect (docs/uploads.md)"
+
 NODE_ROUTES = (
     HEALTH,
     SOCKET,
+    Route(
+        "POST",
+        UPLOADS_PATH,
+        "createUpload",
+        f"Make an upload, with its first bytes or all of them; {_TOLD_IN_HEADERS}",
+        (Answer(201, "It is at `Location`"),),
+        access=Access.NODE,
+        refusals=(400, 412, 413, 415, 507),
+    ),
+    Route(
+        "OPTIONS",
+        UPLOADS_PATH,
+        "getUploadOptions",
+        "What both dialects offer",
+        (Answer(204, "In its headers"),),
+    ),
+    Route(
+        "HEAD",
+        _UPLOAD,
+        "getUploadOffset",
+        f"How far an upload has come; {_TOLD_IN_HEADERS}",
+        (Answer(200, "tus"), Answer(204, "IETF")),
+        access=Access.NODE,
+        refusals=(400, 404, 410, 412),
+    ),
+    Route(
+        "PATCH",
+        _UPLOAD,
+        "appendToUpload",
+        f"More of an upload; {_TOLD_IN_HEADERS}",
+        (Answer(204, "It is on the disk"),),
+        access=Access.NODE,
+        refusals=(400, 404, 409, 410, 412, 413, 415, 507),
+    ),
+    Route(
+        "DELETE",
+        _UPLOAD,
+        "endUpload",
+        "Give an upload up",
+        (Answer(204, "It is gone"),),
+        access=Access.NODE,
+        refusals=(400, 404, 412),
+    ),
     Route(
         "GET",
         "/v1/nodes/me",
@@ -125,6 +177,68 @@ NODE_ROUTES = (
         "The installation, its binding, what it may do",
         (Answer(200, "The installation", InstallationView),),
         access=Access.NODE,
+    ),
+    Route(
+        "GET",
+        "/v1/nodes/me/tasks",
+        "listTasks",
+        "The tasks of its telescopes",
+        (Answer(200, "A page of them", TaskPage),),
+        access=Access.NODE,
+        query=(*PAGE, *TASK_QUERY),
+        refusals=(422,),
+    ),
+    Route(
+        "POST",
+        "/v1/nodes/me/tasks/claim",
+        "claimTasks",
+        "Take pending tasks of its telescope; the same `claimUid` again is the same claim",
+        (Answer(200, "Those it has now; none if there are none", ClaimedView),),
+        access=Access.NODE,
+        body=ClaimBody,
+        refusals=(404, 409, 413, 422),
+    ),
+    Route(
+        "GET",
+        "/v1/nodes/me/tasks/<task_id>",
+        "getTask",
+        "One task, by uid or key",
+        (Answer(200, "The task", TaskView),),
+        access=Access.NODE,
+        refusals=(404,),
+    ),
+    _task("release", "releaseTask", "Give a claimed task back", Answer(200, "The task as it is now", TaskView)),
+    _task(
+        "progress",
+        "reportProgress",
+        "How far it has come; the first report begins it, and none moves it back",
+        Answer(200, "Taken, and what the hub wants of the task", ProgressAnswer),
+        body=ProgressBody,
+    ),
+    _task(
+        "results",
+        "reportResults",
+        "Which assets belong to which result",
+        Answer(200, "Taken", ReportAnswer),
+        body=ResultsBody,
+    ),
+    _task("complete", "completeTask", "How it ended", Answer(200, "Taken", ReportAnswer), body=CompleteBody),
+    *ASSET_ROUTES,
+    Route(
+        "GET",
+        "/v1/nodes/me/hardware",
+        "getHardware",
+        "The hardware it sees, or what of it has changed; an `If-None-Match` that still matches is answered by 304",
+        (Answer(200, "The graph, or with `since` the changes", GraphOrChanges), Answer(304, "It is as it was")),
+        access=Access.NODE,
+        query=(
+            Query(
+                "since",
+                "A revision the installation has: only what has changed since",
+                {"type": "integer", "minimum": 0, "maximum": MAX_SEQ},
+            ),
+        ),
+        refusals=(404, 422),
     ),
 )
 
@@ -408,4 +522,5 @@ INTERNAL_ROUTES = (
         Answer(202, "It begins", DrainView),
         scope=Scope.NODES_ADMIN,
     ),
+    *INTERNAL_ASSET_ROUTES,
 )

@@ -64,6 +64,30 @@ class DirectBody(Body):
     actor: ActorBody | None = None
 
 
+class GraphView(View):
+    """The hardware an installation sees, by uid. Of each resource `resourceType` says of which kind it is, and
+    `deviceType`, `instrumentType` or `constraintType` more; what it refers to is named by uid.
+    """
+
+    root: UUID
+    revision: int
+    resources: dict[UUID, dict[str, Any]]
+
+
+class GraphChangesView(View):
+    """What has changed since a revision. When it is `complete`, `upserted` is everything and replaces what was."""
+
+    root: UUID
+    revision: int
+    complete: bool
+    upserted: dict[UUID, dict[str, Any]]
+    removed: list[UUID]
+
+
+class GraphOrChanges(RootModel[GraphView | GraphChangesView]):
+    """The graph, or with `since` what has changed."""
+
+
 class TransferBody(Body):
     """The machine that may take the installation over."""
 

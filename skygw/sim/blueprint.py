@@ -42,6 +42,8 @@ class TelescopeBlueprint:
     camera_uid: DeviceUid
     focuser_uid: DeviceUid
     filter_wheel_uid: DeviceUid
+    position_uids: tuple[UUID, ...]
+    """Of the wheel's positions, which have `FILTERS` in their order."""
     instrument_uid: UUID
     """Of the tube with all it carries, one imager."""
     sun_altitude_uid: UUID
@@ -63,6 +65,8 @@ class SiteBlueprint:
     observatory_uid: UUID
     site_uid: UUID
     place: Place
+    ip_camera_uid: UUID
+    """Of the camera that shows the hall."""
     enclosure_uid: DeviceUid
     weather_sensor_uid: DeviceUid
     weather_constraint_uid: UUID
@@ -78,6 +82,11 @@ class SiteBlueprint:
     def chance(self, device: str) -> Random:
         """The random stream of one device of this site."""
         return chance_of(self.seed, self.number, device)
+
+
+def filter_uid(filter_id: int) -> UUID:
+    """A filter is of no site: all wheels of all fleets have the same."""
+    return uid_of("filter", filter_id)
 
 
 def draw_site(seed: str, number: int, *, telescopes: int = 1, layout: Layout = Layout.WIRED) -> SiteBlueprint:
@@ -102,6 +111,7 @@ def draw_site(seed: str, number: int, *, telescopes: int = 1, layout: Layout = L
             latitude_deg=round(chance.uniform(20.0, 50.0), 4),
             local_sidereal_deg=round((M13.ra_deg + chance.uniform(-30.0, 30.0)) % 360.0, 4),
         ),
+        ip_camera_uid=uid("ip_camera"),
         enclosure_uid=DeviceUid(uid("enclosure")),
         weather_sensor_uid=DeviceUid(uid("weather_sensor")),
         weather_constraint_uid=uid("constraint", "weather_sensor"),
@@ -116,6 +126,7 @@ def draw_site(seed: str, number: int, *, telescopes: int = 1, layout: Layout = L
                 camera_uid=DeviceUid(uid("camera", index)),
                 focuser_uid=DeviceUid(uid("focuser", index)),
                 filter_wheel_uid=DeviceUid(uid("filter_wheel", index)),
+                position_uids=tuple(uid("position", index, each.filter_id) for each in FILTERS),
                 instrument_uid=uid("instrument", index),
                 sun_altitude_uid=uid("constraint", "sun_altitude", index),
             )

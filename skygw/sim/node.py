@@ -16,6 +16,7 @@ from skygw.client.node import (
     Command,
     CommandOutcome,
     Following,
+    HardwareCopy,
     LeaseOver,
     LinkLossPolicy,
     NodeClient,
@@ -128,6 +129,7 @@ class SimulatedNode:
         self.client.full_state(self._publish_everything)
         self.client.on_link_lost(self._follow_link_loss)
         self.client.on_lease_over(self._follow_lease_over)
+        self.client.hardware.on_change(self._take_hardware)
 
     async def run(self) -> None:
         """Connect and stay connected until cancelled; publish snapshots all the while."""
@@ -153,6 +155,10 @@ class SimulatedNode:
 
     async def _publish_everything(self) -> None:
         self.telemetry.publish()
+
+    async def _take_hardware(self, hardware: HardwareCopy) -> None:
+        await trio.lowlevel.checkpoint()
+        self._note(f"the hardware graph is at revision {hardware.revision}: {len(hardware.graph)} resources")
 
     def _note(self, line: str) -> None:
         self.operations.log_lines.append(f"{self._site.clock.now().isoformat(timespec='milliseconds')} {line}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 from rich.console import Console
 
-from tests.benchmarks import command_figures, echo_figures, gateway_figures, telemetry_figures
+from tests.benchmarks import command_figures, echo_figures, gateway_figures, telemetry_figures, upload_figures
 from tests.benchmarks.plan import FULL, PARTS, QUICK, TELEMETRY, Plan
 from tests.benchmarks.processes import cores
 from tests.benchmarks.report import Report
@@ -24,12 +24,14 @@ async def run(plan: Plan, parts: set[str], data_dir: Path) -> Report:
     for _ in range(plan.repetitions):
         if parts & OF_THE_STACK:
             await echo_figures.repeat(plan, parts, cores(), report)
-        if parts - {"echo", "get", "commands"} - TELEMETRY:
+        if parts - {"echo", "get", "commands", "uploads"} - TELEMETRY:
             await gateway_figures.repeat(plan, parts, cores(), data_dir, report)
         if "commands" in parts:
             await command_figures.repeat(plan, cores(), data_dir, report)
         if parts & TELEMETRY:
             await telemetry_figures.repeat(plan, parts, cores(), data_dir, report)
+        if "uploads" in parts:
+            await upload_figures.repeat(plan, data_dir, report)
     return report
 
 
@@ -44,7 +46,7 @@ def main() -> None:
         "--only",
         choices=[*PARTS, "telemetry"],
         action="append",
-        help="this part (may be given again); `telemetry` is the last six of them",
+        help="this part (may be given again); `telemetry` is six of them",
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skygw-benchmarks-") as folder:

@@ -16,6 +16,7 @@ PARTS = (
     "latency",
     "durable",
     "resume",
+    "uploads",
 )
 TELEMETRY = frozenset({"subscriptions", "snapshots", "deliveries", "latency", "durable", "resume"})
 
@@ -46,6 +47,8 @@ class Plan:
     stops: int
     """Of one site on each line, without anything else on the line and with so many bytes coming up."""
     upload_bytes: int
+    sent_bytes: int
+    """In the uploads over HTTP, all of them together."""
 
 
 FULL = Plan(
@@ -61,6 +64,7 @@ FULL = Plan(
     missed_events=10_000,
     stops=50,
     upload_bytes=64 * MIB,
+    sent_bytes=512 * MIB,
 )
 QUICK = Plan(
     repetitions=2,
@@ -75,6 +79,7 @@ QUICK = Plan(
     missed_events=10_000,
     stops=15,
     upload_bytes=64 * MIB,
+    sent_bytes=256 * MIB,
 )
 TINY = Plan(
     repetitions=1,
@@ -89,5 +94,6 @@ TINY = Plan(
     missed_events=20,
     stops=2,
     upload_bytes=MIB // 4,
+    sent_bytes=2 * MIB,
 )
 """For the smoke test: its numbers mean nothing."""

@@ -42,6 +42,7 @@ async def test_a_run_yields_every_figure_for_our_servers_and_the_others(tmp_path
         "stop behind dsl proven to its caller while 0.25 MiB come up",
         "stop over loopback at the node while 0.25 MiB come up",
         "stop over loopback proven to its caller while 0.25 MiB come up",
+        "uploads with SHA-256 and fsync",
     }
     for figure, subjects in report.values.items():
         assert all(len(values) == TINY.repetitions for values in subjects.values())

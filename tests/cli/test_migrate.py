@@ -32,7 +32,7 @@ def test_what_is_waiting_is_listed_then_applied_once(
     assert run(["migrate", "--check"]) == ExitCode.FAILED
     assert capsys.readouterr().out.split() == known_migrations()
     assert run(["migrate", "--json"]) == ExitCode.OK
-    assert json.loads(capsys.readouterr().out) == {"applied": known_migrations()}
+    assert json.loads(capsys.readouterr().out) == {"applied": known_migrations(), "unwatched": []}
     assert run(["migrate"]) == ExitCode.OK
     assert capsys.readouterr().out == ""
     assert run(["migrate", "--check"]) == ExitCode.OK

@@ -120,9 +120,9 @@ async def talking(
 
 @asynccontextmanager
 async def gateway_and_node(**settings: Any) -> AsyncIterator[tuple[Gateway, Site, PlayedLink]]:
-    """Rooms that run, and a node that has been welcomed."""
+    """Rooms that run, and a node that has been welcomed. Leases are asked for where the test says so."""
     async with trio.open_nursery() as nursery:
-        gateway, site = Gateway(nursery, **settings), Site()
+        gateway, site = Gateway(nursery, **{"leased": False, "asks_for_leases": False, **settings}), Site()
         await nursery.start(gateway.commands.run)
         await nursery.start(gateway.hub.feed.run)
         link = await gateway.connect(site)

@@ -97,7 +97,7 @@ async def test_what_the_ledger_alone_knows_of_an_unknown_command_is_told_too(aut
 
 async def test_commands_for_one_target_go_in_the_order_they_were_said(autojump_clock: Clock) -> None:
     async with gateway_and_node() as (gateway, site, link), talking(gateway) as talk:
-        said = [publish(site, "mount.park" if one % 2 else "mount.unpark") for one in range(40)]
+        said = [publish(site, "mount.nod" if one % 2 else "mount.shake") for one in range(40)]
         talk.say([*said[:20]], *said[20:])
         node = PlayedNode(link)
         assert [str((await node.takes()).command_id) for _ in said] == [one["command_id"] for one in said]
@@ -119,7 +119,7 @@ async def test_a_stop_takes_back_what_was_said_before_it_and_waits(autojump_cloc
 
 
 async def test_a_stop_goes_out_whatever_accompanies_it(autojump_clock: Clock) -> None:
-    async with gateway_and_node(leases_required=True) as (gateway, site, link), talking(gateway) as talk:
+    async with gateway_and_node(asks_for_leases=True) as (gateway, site, link), talking(gateway) as talk:
         node = PlayedNode(link)
         for wrong in (
             {"lease_uid": 7},
@@ -233,7 +233,7 @@ async def test_a_cancel_of_what_nobody_has_sent_is_not_found(autojump_clock: Clo
 
 async def test_commands_go_on_without_their_socket_but_for_those_that_are_not_to(autojump_clock: Clock) -> None:
     async with gateway_and_node() as (gateway, site, link):
-        stays, goes = publish(site), publish(site, on_caller_gone="cancel")
+        stays, goes = publish(site), publish(site, "focuser.move", command={"position": 7}, on_caller_gone="cancel")
         async with talking(gateway) as talk:
             talk.say(stays, goes)
             taken = [await PlayedNode(link).takes() for _ in range(2)]
@@ -247,7 +247,7 @@ async def test_commands_go_on_without_their_socket_but_for_those_that_are_not_to
 
 async def test_what_waited_for_its_turn_when_the_socket_ended_is_sent_all_the_same(autojump_clock: Clock) -> None:
     async with gateway_and_node() as (gateway, site, link):
-        said = [publish(site) for _ in range(20)]
+        said = [publish(site, "mount.nod") for _ in range(20)]
         async with talking(gateway) as talk:
             talk.say(said)
             talk.link.hang_up()
@@ -360,7 +360,7 @@ async def test_whoever_is_believed_for_safing_alone_may_stop_and_nothing_else(au
 
 async def test_a_dry_run_says_all_that_would_refuse_and_sends_nothing(autojump_clock: Clock) -> None:
     async with (
-        gateway_and_node(leases_required=True) as (gateway, site, link),
+        gateway_and_node(asks_for_leases=True) as (gateway, site, link),
         talking(gateway) as talk,
         talking(gateway, extensions=False) as plain,
     ):

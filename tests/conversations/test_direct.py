@@ -25,7 +25,7 @@ Clock = trio.testing.MockClock
 @asynccontextmanager
 async def talking_to_a_node(*, extensions: bool = True) -> AsyncIterator[tuple[Gateway, Site, PlayedLink, Talk]]:
     async with (
-        gateway_and_node(rules=SessionRules(max_calls=MAX_DIRECT + 8)) as (gateway, site, link),
+        gateway_and_node(rules=SessionRules(max_calls=2 * MAX_DIRECT)) as (gateway, site, link),
         talking(gateway, extensions=extensions) as talk,
     ):
         yield gateway, site, link, talk

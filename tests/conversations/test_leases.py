@@ -23,7 +23,7 @@ async def leased(talk: Talk, site: Site, verb: str, command: dict[str, Any], **m
 
 
 async def test_a_lease_is_acquired_used_renewed_and_released(autojump_clock: Clock) -> None:
-    async with gateway_and_node(leases_required=True) as (gateway, site, link), talking(gateway) as talk:
+    async with gateway_and_node(asks_for_leases=True) as (gateway, site, link), talking(gateway) as talk:
         got = await leased(talk, site, "acquire", {"duration_s": 100, "onExpiry": "stop"}, actor=ANNA)
         assert (got["kind"], got["status"], got["outcome"]) == ("event_command_result", "completed", "succeeded")
         lease = got["result"]
@@ -50,7 +50,7 @@ async def test_a_lease_is_acquired_used_renewed_and_released(autojump_clock: Clo
 async def test_a_secret_of_ones_own_makes_a_repeat_the_same_lease_and_may_be_used_at_once(
     autojump_clock: Clock,
 ) -> None:
-    async with gateway_and_node(leases_required=True) as (gateway, site, link), talking(gateway) as talk:
+    async with gateway_and_node(asks_for_leases=True) as (gateway, site, link), talking(gateway) as talk:
         secret = str(uuid4())
         acquire = publish(site, "lease.acquire", command={"lease_uid": secret})
         talk.say([acquire, publish(site, lease_uid=secret), {**acquire, "command_id": str(uuid4())}])

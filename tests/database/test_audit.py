@@ -312,7 +312,7 @@ def test_steps_of_before_the_audit_are_sealed_once(postgres: PostgresServer) -> 
     trio.run(migrate, owner_url)
     with psycopg.connect(owner_url) as connection:
         connection.execute("DELETE FROM skygw._yoyo_migration WHERE migration_id >= '0007'")
-    assert trio.run(migrate, owner_url) == [name for name in known_migrations() if name >= "0007"]
+    assert trio.run(migrate, owner_url).applied == [name for name in known_migrations() if name >= "0007"]
 
     with open_audit(gateway_url) as audit:
         checker = AuditChecker(audit.registry_uid, lambda *_: None)

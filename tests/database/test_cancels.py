@@ -125,7 +125,7 @@ def test_what_was_sealed_before_there_were_cancels_stays_whole_and_the_chain_goe
     trio.run(migrate, owner_url)
     with psycopg.connect(owner_url) as connection:
         connection.execute("DELETE FROM skygw._yoyo_migration WHERE migration_id >= '0007'")
-    assert trio.run(migrate, owner_url) == [name for name in known_migrations() if name >= "0007"]
+    assert trio.run(migrate, owner_url).applied == [name for name in known_migrations() if name >= "0007"]
 
     async def go_on() -> CommandRecord | None:
         async with open_loop_and_database(gateway_url) as database:

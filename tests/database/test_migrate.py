@@ -4,7 +4,7 @@ import psycopg
 import pytest
 import trio
 
-from skygw.database.migrate import known_migrations, migrate, pending, prepare_development
+from skygw.database.migrate import Migrated, known_migrations, migrate, pending, prepare_development
 from skygw.database.platform import PLATFORM_COLUMNS, check_platform, create_platform
 from skygw.database.pool import open_loop_and_database
 from skygw.errors import StartupError
@@ -13,8 +13,8 @@ from tests.fakes.postgres import PostgresServer
 
 async def test_migrating_twice_applies_everything_once(postgres: PostgresServer) -> None:
     owner, _ = postgres.new_database(empty=True)
-    assert await prepare_development(owner) == known_migrations()
-    assert await prepare_development(owner) == []
+    assert await prepare_development(owner) == Migrated(known_migrations(), [])
+    assert await prepare_development(owner) == Migrated([], [])
 
 
 async def test_what_waits_is_said_before_and_after(postgres: PostgresServer) -> None:
@@ -30,7 +30,7 @@ async def test_runners_at_the_same_time_apply_each_migration_once(postgres: Post
     applied: list[str] = []
 
     async def run() -> None:
-        applied.extend(await migrate(owner))
+        applied.extend((await migrate(owner)).applied)
 
     async with trio.open_nursery() as nursery:
         for _ in range(3):
@@ -43,7 +43,7 @@ async def test_a_migration_that_was_done_and_not_marked_may_be_done_again(postgr
     with psycopg.connect(owner) as connection:
         uid = connection.execute("SELECT registry_uid FROM skygw.registry").fetchone()
         connection.execute("DELETE FROM skygw._yoyo_migration")
-    assert await migrate(owner) == known_migrations()
+    assert (await migrate(owner)).applied == known_migrations()
     with psycopg.connect(owner) as connection:
         assert connection.execute("SELECT registry_uid FROM skygw.registry").fetchall() == [uid]
 

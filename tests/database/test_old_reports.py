@@ -111,7 +111,7 @@ async def test_what_was_reported_is_in_the_log_in_order(old: Old) -> None:
     old.report(6, "publish_gap", "", age=hour, nacked="data is missing")
     old.report(1, "publish_log", line, age=3 * hour, install_id=stranger)
 
-    assert await migrate(old.owner_url) == known_migrations()[2:]
+    assert (await migrate(old.owner_url)).applied == known_migrations()[2:]
 
     async with open_loop_and_database(old.gateway_url) as database:
         log = PgEventLog(database)
@@ -168,6 +168,6 @@ async def test_a_migration_that_was_done_and_not_marked_repeats_nothing(old: Old
     await migrate(old.owner_url)
     with psycopg.connect(old.owner_url) as connection:
         connection.execute("DELETE FROM skygw._yoyo_migration")
-    assert await migrate(old.owner_url) == known_migrations()
+    assert (await migrate(old.owner_url)).applied == known_migrations()
     assert old.asked("SELECT position, seq FROM skygw.log") == [(1, 1)]
     assert old.asked("SELECT position FROM skygw.log_head") == [(1,)]

@@ -10,8 +10,9 @@ import trio
 
 from skygw.control.allow_list import AllowList
 from skygw.control.commands import CommandService
-from skygw.control.configuration_guard import AnnouncedRevisions, ConfigurationGuard
+from skygw.control.configuration_guard import ConfigurationGuard
 from skygw.control.direct_rpc import DirectOrder, DirectRpc
+from skygw.control.graph_news import GraphNews
 from skygw.control.guards import Guards
 from skygw.control.lease import Holder, LeaseWish, Place, Terms
 from skygw.control.lease_guard import LeaseGuard
@@ -176,6 +177,8 @@ class Gateway:
             aborts=self.aborts,
             allowed=self.allowed,
         )
+        self.graph_news = GraphNews(self.registry)
+        self.graph_news.began()
         sites = SiteWord(self.snapshots, self.registry)
         self.commands = CommandService(
             registry=self.registry,
@@ -188,7 +191,7 @@ class Gateway:
                     LocalControlGuard(sites),
                     InterlockGuard(sites),
                     TaskGuard(self.tasks),
-                    ConfigurationGuard(AnnouncedRevisions(self.registry)),
+                    ConfigurationGuard(self.graph_news),
                 ]
             ),
             finished=self.command_outcomes.append,
@@ -206,6 +209,7 @@ class Gateway:
                 snapshots=self.snapshots,
                 streams=NodeStreams(self.hub),
                 results=self.commands,
+                graph=self.graph_news,
                 metrics=self.metrics,
             ),
             witnesses=[self.commands, self.leases, self.aborts],

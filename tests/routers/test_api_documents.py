@@ -8,17 +8,23 @@ import pytest
 from quart_trio import QuartTrio
 
 from skygw.routers.apps import Router
+from skygw.routers.asset_routes import CONTENT_ROUTE
+from skygw.routers.assets import InternalAssetRouter, NodeAssetRouter
 from skygw.routers.command_socket import CommandSocketRouter
 from skygw.routers.direct import DIRECT_ROUTE
 from skygw.routers.docs import DocsRouter, library
 from skygw.routers.event_streams import EVENT_STREAM_ROUTE
+from skygw.routers.hardware import HardwareRouter
 from skygw.routers.internal import InternalRouter
 from skygw.routers.leases import LeaseRouter
 from skygw.routers.node import NodeRouter
 from skygw.routers.openapi import openapi
-from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES, Access, Route
+from skygw.routers.route import Access, Route
+from skygw.routers.route_table import INTERNAL_ROUTES, NODE_ROUTES
 from skygw.routers.streams import StreamRouter
 from skygw.routers.system import HealthRouter, SystemRouter
+from skygw.routers.tasks import TaskRouter
+from skygw.routers.upload_dialects import UPLOADS_PATH
 from skygw.routers.ws import SocketRouter
 from tests.wire.samples import DIRECTIONS
 
@@ -29,6 +35,9 @@ LIBRARY = library("1.2.3", None, None)
 NODE_ROUTERS: list[Router] = [
     HealthRouter(),
     NodeRouter(gate=NOTHING),
+    TaskRouter(gate=NOTHING, tasks=NOTHING),
+    HardwareRouter(gate=NOTHING, hardware=NOTHING),
+    NodeAssetRouter(gate=NOTHING, assets=NOTHING),
     SocketRouter(gate=NOTHING, door=NOTHING, registry=NOTHING, metrics=NOTHING),
 ]
 INTERNAL_ROUTERS: list[Router] = [
@@ -49,6 +58,7 @@ INTERNAL_ROUTERS: list[Router] = [
         direct_budget=NOTHING,
     ),
     LeaseRouter(gate=NOTHING, leases=NOTHING),
+    InternalAssetRouter(gate=NOTHING, assets=NOTHING, calls=NOTHING),
     InternalRouter(
         gate=NOTHING,
         registry=NOTHING,
@@ -80,11 +90,14 @@ def told(routes: Sequence[Route]) -> set[tuple[str, str]]:
 
 
 def test_the_node_document_has_every_route_and_no_other() -> None:
-    assert told(NODE_ROUTES) == routed(NODE_ROUTERS)
+    upload = f"{UPLOADS_PATH}/<uid>"
+    uploads = {("POST", UPLOADS_PATH), ("OPTIONS", UPLOADS_PATH), *((it, upload) for it in ("HEAD", "PATCH", "DELETE"))}
+    assert told(NODE_ROUTES) == routed(NODE_ROUTERS) | uploads
 
 
 def test_the_internal_document_has_every_route_and_no_other() -> None:
-    assert told(INTERNAL_ROUTES) == routed(INTERNAL_ROUTERS) | {("POST", DIRECT_ROUTE), ("GET", EVENT_STREAM_ROUTE)}
+    bare = {("POST", DIRECT_ROUTE), ("GET", EVENT_STREAM_ROUTE), ("GET", CONTENT_ROUTE)}
+    assert told(INTERNAL_ROUTES) == routed(INTERNAL_ROUTERS) | bare
 
 
 def test_every_route_under_internal_wants_a_token_and_names_its_scope() -> None:

@@ -82,7 +82,7 @@ async def command_door() -> AsyncIterator[CommandDoor]:
         raise AssertionError("an error nobody expected")
 
     async with trio.open_nursery() as nursery:
-        gateway = Gateway(nursery)
+        gateway = Gateway(nursery, leased=False, asks_for_leases=False)
         router = CommandSocketRouter(
             gate=gate,
             hub=gateway.hub,

@@ -114,6 +114,7 @@ async def main() -> None:
             snapshots=rooms.snapshots,
             streams=NodeStreams(rooms.hub),
             results=rooms.commands,
+            graph=rooms.graph_news,
             metrics=metrics,
         )
         door = NodeDoor(

@@ -1,0 +1,1 @@
+"""What an installation reports over HTTP: hardware, tasks, assets, uploads."""
