@@ -230,7 +230,7 @@ class WorkQueue:
         )
 
     def declare_again(self, uid: UUID) -> None:
-        """The hub has nothing of it any more, or wants what it did not want before. Told the same, it says where bytes go."""
+        """The hub has lost it, or wants what it did not want before. Told the same again, it says where bytes go."""
         with self._transaction():
             row = self._connection.execute(
                 "SELECT declaration, task_uid FROM assets WHERE uid = ?", (uid.bytes,)
