@@ -224,7 +224,9 @@ class Settings(BaseSettings):
     direct_credit_bytes: Bytes = _is("What one response may have under way to a caller who has not read it", MIB // 2)
     max_in_flight_bytes_per_node: Bytes = _is("Response bytes all callers of one node may leave unread", 32 * MIB)
     node_frames_per_s: Count = _is(
-        "Frames one installation may send, answers to direct requests aside; ten times as many at once", 500
+        "Frames one installation may send, answers to direct requests aside, five durable reports counting as one; ten "
+        "times as many at once",
+        500,
     )
     node_bytes_per_s: Bytes = _is("Bytes of these frames; ten times as many at once", MIB)
     direct_timeout_s: Seconds = _is("Time a direct request has, unless its caller says", 30.0)

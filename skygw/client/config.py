@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from skygw.ids import InstallId, InstanceUid
-from skygw.protocol.limits import MIB
+from skygw.protocol.limits import KIB, MIB
 from skygw.protocol.node_frames import NodeType
 
 
@@ -33,6 +33,13 @@ class NodeConfig:
     `url` is the whole address, `wss://…/v1/ws/node`. `state_dir` belongs to this program alone.
     `ssl_context` is for `wss` with a private authority; the system's authorities are trusted otherwise. Without an
     `instance_uid` one is made at the first start and kept in `state_dir`.
+
+    Below `keep_free_bytes` on the disk of `state_dir` lines of the log and progress are left out, so that results find
+    room; 0 lets everything in. Uploads go as fast as adds at most `upload_delay_s` to the round trip of the socket, and
+    never faster than `upload_bytes_per_s`.
+
+    `post_every_s` is for a site that cannot hold a socket: what is published is posted over HTTP so often, and no
+    socket is asked for. Neither commands nor stops reach such a node.
     """
 
     url: str
@@ -47,6 +54,10 @@ class NodeConfig:
     link_loss_after_s: float = 300.0
     ssl_context: ssl.SSLContext | None = None
     outbox_bytes: int = 64 * MIB
+    keep_free_bytes: int = 32 * MIB
+    upload_delay_s: float = 0.1
+    upload_bytes_per_s: float | None = None
+    post_every_s: float | None = None
     connect_timeout_s: float = 20.0
     disconnect_timeout_s: float = 0.5
 
@@ -58,3 +69,11 @@ class NodeConfig:
             raise ValueError("link_loss_after_s must not be negative.")
         if self.outbox_bytes < MIB:
             raise ValueError("outbox_bytes must be at least 1 MiB.")
+        if self.keep_free_bytes < 0:
+            raise ValueError("keep_free_bytes must not be negative.")
+        if self.post_every_s is not None and not self.post_every_s > 0:
+            raise ValueError("post_every_s must be more than nothing.")
+        if not self.upload_delay_s > 0:
+            raise ValueError("upload_delay_s must be more than nothing.")
+        if self.upload_bytes_per_s is not None and not self.upload_bytes_per_s >= 8 * KIB:
+            raise ValueError("upload_bytes_per_s must be at least 8 KiB.")

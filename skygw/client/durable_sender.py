@@ -39,7 +39,10 @@ class DurableSender:
         self._outbox = outbox
         self._lanes = lanes
         self._limits = limits
-        self._pace = Pace(frames_per_s=limits.frames_per_s * SHARE, bytes_per_s=limits.bytes_per_s * SHARE)
+        self._pace = Pace(
+            frames_per_s=limits.frames_per_s * limits.reports_per_frame * SHARE,
+            bytes_per_s=limits.bytes_per_s * SHARE,
+        )
         self._in_flight: deque[Row] = deque()
         self._in_flight_bytes = 0
         self._nacked: set[int] = set()

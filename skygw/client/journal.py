@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
+from skygw.client.spare_disk import SpareDisk
 from skygw.errors import Invalid
 from skygw.ids import CommandId, OutboxUid
 from skygw.protocol.codec import BadFrame, encode, from_node
@@ -50,8 +51,9 @@ class Row(NamedTuple):
 class Journal:
     """Raises `sqlite3.Error` when the disk fails or is full; then nothing of that call was kept."""
 
-    def __init__(self, directory: Path, *, max_bytes: int) -> None:
+    def __init__(self, directory: Path, *, max_bytes: int, spare: SpareDisk | None = None) -> None:
         self._path = directory / FILE_NAME
+        self._spare = spare
         self._max_bytes = max_bytes
         try:
             self._connection = self._connect()
@@ -137,8 +139,9 @@ class Journal:
         """Everything up to `seq` is the hub's now. Never moves back."""
         with self._transaction():
             if seq > self.acked:
+                gone = self._connection.execute("SELECT coalesce(sum(size), 0) FROM frames WHERE seq <= ?", (seq,))
+                self._size -= int(gone.fetchone()[0])  # not measured anew: of a night's backlog that takes long
                 self._connection.execute("DELETE FROM frames WHERE seq <= ?", (seq,))
-                self._size = self._measure()
                 self._set("acked", seq)
                 self._declare_dropped()
 
@@ -218,9 +221,10 @@ class Journal:
     # Inside a transaction.
 
     def _append(self, frame: Durable, *, may_drop: bool, counted: bool = True) -> int | None:
-        if may_drop and self._size > self._max_bytes:
+        full = self._full() if may_drop else None
+        if full is not None:
             if counted:
-                self._drop(frame)
+                self._drop(frame, reason=full)
             return None
         self._declare_dropped()
         seq = int(self._meta("next_seq"))
@@ -235,10 +239,16 @@ class Journal:
         self._set("next_seq", seq + 1)
         return seq
 
-    def _drop(self, frame: Durable) -> None:
+    def _full(self) -> str | None:
+        """Why nothing is taken that may be left out, as a gap's reason."""
+        if self._size > self._max_bytes:
+            return "outbox_full"
+        return "disk_full" if self._spare is not None and self._spare.is_low() else None
+
+    def _drop(self, frame: Durable, *, reason: str) -> None:
         """Counts what is lost, by kind, and from when to when it was."""
         at = None if frame.observed_at is None else frame.observed_at.isoformat()
-        lost: dict[str, Any] = json.loads(str(self._meta("lost"))) or {"from": at, "kinds": {}}
+        lost: dict[str, Any] = json.loads(str(self._meta("lost"))) or {"reason": reason, "from": at, "kinds": {}}
         lost["to"] = at
         lost["kinds"][frame.kind] = lost["kinds"].get(frame.kind, 0) + 1
         self._set("lost", json.dumps(lost))
@@ -246,11 +256,11 @@ class Journal:
 
     def _declare_dropped(self) -> None:
         dropped = int(self._meta("dropped"))
-        if dropped and self._size <= self._max_bytes:
+        if dropped and self._full() is None:
             lost = json.loads(str(self._meta("lost")))
             self._set("dropped", 0)
             self._set("lost", NOTHING_LOST)
-            self._append(_gap(reason="outbox_full", count=dropped, **lost), may_drop=False)
+            self._append(_gap(**{"reason": "outbox_full", **lost}, count=dropped), may_drop=False)
 
     def _keep(self, report: PublishCommandResult) -> None:
         self._append(report, may_drop=False)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import trio
 
@@ -25,10 +26,17 @@ from skygw.client.lanes import Snapshots
 from skygw.client.leases import HeldLease, LeaseHandler, LeaseOver, NodeLeases, WhyOver
 from skygw.client.link import Link, LinkEnded, open_link
 from skygw.client.local_control import LocalControl
+from skygw.client.node_assets import NodeAssets
+from skygw.client.node_tasks import NodeTasks
 from skygw.client.on_site import LinkStatus, advice
 from skygw.client.outbox import Outbox
+from skygw.client.owed_work import Dialled, OwedWork
 from skygw.client.session import Session, SessionNeeds, as_token, greet
-from skygw.client.tasks import OfferHandler, TaskChanged, TaskHandler, TaskNews
+from skygw.client.spare_disk import SpareDisk
+from skygw.client.tasks import OfferHandler, TaskChanged, TaskHandler, TaskNews, tell_directive
+from skygw.client.telemetry_posts import TelemetryPosts
+from skygw.client.work_items import Asset, AssetState, FailedItem
+from skygw.client.work_queue import Owed, WorkQueue
 from skygw.ids import BootId, CommandId, InstallId
 from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import encode
@@ -41,9 +49,12 @@ from skygw.protocol.streams import StreamFilter, StreamName
 from skygw.websocket import LinkClosed
 
 __all__ = [
+    "Asset",
+    "AssetState",
     "Command",
     "CommandOutcome",
     "DirectCall",
+    "FailedItem",
     "Followed",
     "Following",
     "Hardware",
@@ -54,8 +65,10 @@ __all__ = [
     "LinkEnded",
     "LinkLossPolicy",
     "LinkStatus",
+    "NodeAssets",
     "NodeClient",
     "NodeConfig",
+    "NodeTasks",
     "NodeType",
     "OnExpiry",
     "OperationRefused",
@@ -92,12 +105,17 @@ class NodeClient:
         config: NodeConfig,
         *,
         connect: Connector | None = None,
+        dialled: Dialled | None = None,
         now_ms: MonotonicMs = monotonic_ms,
         chance: Callable[[], float] = random.random,
         disk_work: Callable[[], DiskWork] = in_a_thread,
     ) -> None:
-        """`disk_work` is made three times: for the journal, for the state and for the hardware graph beside it."""
+        """`dialled` says, when `run` begins, where HTTP is dialled instead of the gateway's own host and port.
+        `disk_work` is made four times: for the journal, the work that is owed, the state and the hardware graph.
+        """
         self._config = config
+        self._dialled = dialled
+        self._chance = chance
         self._disk_work = disk_work
         self._connect = connect or self._open_link
         self._now_ms = now_ms
@@ -119,6 +137,7 @@ class NodeClient:
         self._live_seq = 0
         self._boot_id = BootId(uuid4())
         self._outbox: Outbox | None = None
+        self._owed: OwedWork | None = None
         self._state: KeptState | None = None
         self._leases: NodeLeases | None = None
         self._session: Session | None = None
@@ -246,6 +265,36 @@ class NodeClient:
         frame = PublishEvent(seq=1, data=Opaque.of(data), observed_at=observed_at or datetime.now(UTC))
         return await self._running_outbox().append(frame)
 
+    # What is owed to the hub over HTTP.
+
+    @property
+    def tasks(self) -> NodeTasks:
+        """Observation tasks: claim, report, complete. While `run` runs."""
+        return self._running_work().tasks
+
+    @property
+    def assets(self) -> NodeAssets:
+        """Files for the hub. While `run` runs."""
+        return self._running_work().assets
+
+    @property
+    def failed_items(self) -> tuple[FailedItem, ...]:
+        """What the hub refuses for ever, with the reasons, the newest first; to be shown on site. While `run` runs."""
+        return self._running_work().work.failed
+
+    async def try_again(self, uid: UUID) -> bool:
+        """Sends what was set aside again, behind what waits by now. Whether there was such a thing."""
+        return await self._running_work().work.keep(partial(WorkQueue.try_again, uid=uid))
+
+    async def drop_failed(self, uid: UUID) -> bool:
+        """Forgets what was set aside. Whether there was such a thing."""
+        return await self._running_work().work.keep(partial(WorkQueue.drop_failed, uid=uid))
+
+    def _running_work(self) -> OwedWork:
+        if self._owed is None:
+            raise RuntimeError("Tasks and assets need a running client: start run() first.")
+        return self._owed
+
     def _running_outbox(self) -> Outbox:
         if self._outbox is None:
             raise RuntimeError("Durable reports need a running client: start run() first.")
@@ -277,10 +326,14 @@ class NodeClient:
     @property
     def status(self) -> LinkStatus:
         """To be shown on site: whether there is a link, why not, and what to do when waiting alone will not help."""
+        owed = Owed(0, 0, 0) if self._owed is None else self._owed.work.owed
+        waiting = owed.items + owed.files
         if self.connected:
-            return LinkStatus(True, "Connected to the gateway.")
+            return LinkStatus(True, "Connected to the gateway.", owed=waiting, set_aside=owed.failed)
+        if self._config.post_every_s is not None:
+            return LinkStatus(False, "Posts over HTTP and holds no socket.", owed=waiting, set_aside=owed.failed)
         said = "Not connected yet." if self.last_end is None else str(self.last_end)
-        return LinkStatus(False, said, self._advice, self.coming_back_in_s)
+        return LinkStatus(False, said, self._advice, self.coming_back_in_s, owed=waiting, set_aside=owed.failed)
 
     @property
     def leases(self) -> tuple[HeldLease, ...]:
@@ -299,43 +352,74 @@ class NodeClient:
         cancels what runs, and keeps what it reports.
         """
         config = self._config
-        self._outbox = await Outbox.open(config.state_dir, max_bytes=config.outbox_bytes, disk=self._disk_work())
+        spare = SpareDisk(config.state_dir, keep_free_bytes=config.keep_free_bytes)
+        self._outbox = await Outbox.open(
+            config.state_dir, max_bytes=config.outbox_bytes, spare=spare, disk=self._disk_work()
+        )
         try:
             self._state = await KeptState.load(
                 config.state_dir, instance_uid=config.instance_uid, disk=self._disk_work()
             )
             await self.hardware.load(self._disk_work())
-            commands = Commands(self._outbox, self._command_handler, undone=self._command_undone)
-            self._leases = leases = NodeLeases(self._state.accept_fence, self._lease_over)
             tasks = TaskNews(self._task_changed, self._tasks_offered)
-            needs = SessionNeeds(
-                outbox=self._outbox,
-                commands=commands,
-                operations=self._operations,
-                snapshots=self._snapshots,
-                followings=self._followings,
-                token_provider=config.token,
-                full_state=self._publish_full_state,
-                leases=leases,
-                tasks=tasks,
-                is_locked_out=lambda: self.local_control,
-                hardware=self.hardware,
-                graph_revision=self._graph_revision,
-                now_ms=self._now_ms,
-            )
-            async with trio.open_nursery() as nursery:
-                await nursery.start(commands.run)
-                nursery.start_soon(self._state.run)
-                nursery.start_soon(leases.run)
-                nursery.start_soon(tasks.run)
-                nursery.start_soon(self._tell_local_control)
-                nursery.start_soon(self._watch_link)
-                nursery.start_soon(self.hardware.run)
-                task_status.started()
-                await self._keep_connected(needs)
+            async with OwedWork.opened(
+                config,
+                self._operations,
+                spare=spare,
+                disk=self._disk_work(),
+                directed=partial(tell_directive, tasks),
+                chance=self._chance,
+                dialled=self._dialled,
+            ) as self._owed:
+                await self._run(self._outbox, self._state, tasks, self._owed, task_status)
         finally:
+            self._owed = None
             await self._outbox.close()
             self._outbox = None
+
+    async def _run(
+        self,
+        outbox: Outbox,
+        state: KeptState,
+        tasks: TaskNews,
+        owed: OwedWork,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        config = self._config
+        commands = Commands(outbox, self._command_handler, undone=self._command_undone)
+        self._leases = leases = NodeLeases(state.accept_fence, self._lease_over)
+        needs = SessionNeeds(
+            outbox=outbox,
+            commands=commands,
+            operations=self._operations,
+            snapshots=self._snapshots,
+            followings=self._followings,
+            token_provider=config.token,
+            full_state=self._publish_full_state,
+            leases=leases,
+            tasks=tasks,
+            round_trip=owed.round_trip,
+            pace=owed.pace,
+            is_locked_out=lambda: self.local_control,
+            hardware=self.hardware,
+            graph_revision=self._graph_revision,
+            now_ms=self._now_ms,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(commands.run)
+            nursery.start_soon(state.run)
+            nursery.start_soon(leases.run)
+            nursery.start_soon(tasks.run)
+            nursery.start_soon(owed.run)
+            nursery.start_soon(self._tell_local_control)
+            nursery.start_soon(self._watch_link)
+            nursery.start_soon(self.hardware.run)
+            task_status.started()
+            if config.post_every_s is None:
+                await self._keep_connected(needs)
+            else:
+                every_s = config.post_every_s
+                await TelemetryPosts(outbox, self._snapshots, owed.hub, every_s=every_s, chance=self._chance).run()
 
     def _open_link(self, token: str) -> AbstractAsyncContextManager[Link]:
         return open_link(
@@ -405,6 +489,7 @@ class NodeClient:
         self._session = session
         self._down = trio.Event()
         self._up.set()
+        self._running_work().linked()
         self.hardware.told(welcome.graph_revision)
         log.info("linked", extra={"epoch": welcome.epoch, "session_uid": str(welcome.session_uid)})
         try:

@@ -28,7 +28,7 @@ _BY_STATUS: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
-    """How the link stands, in words to be shown at the installation."""
+    """How the link and what is owed to the hub stand, in words to be shown at the installation."""
 
     connected: bool
     sentence: str
@@ -37,6 +37,10 @@ class LinkStatus:
     """What a person can do; given when waiting alone will not help."""
     coming_back_in_s: float | None = None
     """The wait that is going on, from its beginning."""
+    owed: int = 0
+    """Reports and files that the hub does not have yet."""
+    set_aside: int = 0
+    """What the hub refuses for ever; `NodeClient.failed_items` has the reasons."""
 
 
 def advice(end: LinkEnded) -> str:

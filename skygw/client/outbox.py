@@ -6,14 +6,15 @@ from typing import TypeVar
 
 import trio
 
+from skygw.client.disk_thread import DiskThread
 from skygw.client.disk_work import DiskWork, in_a_thread
 from skygw.client.journal import Journal, Row
+from skygw.client.spare_disk import SpareDisk
 from skygw.ids import CommandId, OutboxUid
 from skygw.protocol.node_frames import Durable, PublishCommandResult
 
 T = TypeVar("T")
 
-CLOSE_S = 5.0
 READ_FRAMES = 64
 READ_BYTES = 256 * 1024
 """One read ahead of the writer; this much of the outbox is in memory at a time."""
@@ -27,19 +28,22 @@ class Outbox:
 
     def __init__(self, journal: Journal, disk: DiskWork) -> None:
         self._journal = journal
-        self._disk = disk
-        self._one_at_a_time = trio.Lock()
+        self._thread = DiskThread(disk)
         self._changed = trio.Event()
         self._note()
 
     @classmethod
-    async def open(cls, directory: Path, *, max_bytes: int, disk: DiskWork | None = None) -> "Outbox":
-        """Makes the directory and the file if need be. Raises `StateInUse`, `OSError`."""
+    async def open(
+        cls, directory: Path, *, max_bytes: int, spare: SpareDisk | None = None, disk: DiskWork | None = None
+    ) -> "Outbox":
+        """Makes the directory and the file if need be. Raises `StateInUse`, `OSError`. Where `spare` says that the disk
+        is nearly full, lines and events become a gap as they do when the outbox is full.
+        """
         disk = disk or in_a_thread()
 
         def open_journal() -> Journal:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return Journal(directory, max_bytes=max_bytes)
+            return Journal(directory, max_bytes=max_bytes, spare=spare)
 
         return cls(await disk(open_journal), disk)
 
@@ -49,15 +53,14 @@ class Outbox:
         self.acked = self._journal.acked
 
     async def _run(self, work: Callable[[], T]) -> T:
-        async with self._one_at_a_time:
-            try:
-                return await self._disk(work)
-            finally:
-                before = self.last_seq
-                self._note()
-                if self.last_seq != before:
-                    self._changed.set()
-                    self._changed = trio.Event()
+        def note() -> None:
+            before = self.last_seq
+            self._note()
+            if self.last_seq != before:
+                self._changed.set()
+                self._changed = trio.Event()
+
+        return await self._thread.run(work, then=note)
 
     async def wait_beyond(self, seq: int) -> None:
         """Returns when there is a frame beyond `seq`."""
@@ -99,7 +102,5 @@ class Outbox:
         return await self._run(self._journal.unfinished)
 
     async def close(self) -> None:
-        """Waits for the call that is going on, cancelled or not: at most `CLOSE_S`."""
-        with trio.move_on_after(CLOSE_S, shield=True):
-            async with self._one_at_a_time:
-                await self._disk(self._journal.close)
+        """Waits for the call that is going on, cancelled or not: a few seconds at most."""
+        await self._thread.close(self._journal.close)

@@ -63,7 +63,8 @@ _BARE = {
 def rebuilt(status: int, headers: dict[str, str], content: bytes) -> GatewayError:
     """The error an answer of 400 or more stands for. `headers` have lower-case names.
 
-    `details` holds what the type has no place for: `requestId`, `httpStatus`, the gateway's `retry`, the node's words.
+    `details` holds what the type has no place for: `requestId`, `httpStatus`, the gateway's `retry`, the node's words;
+    and `bare` where no reason was given, as by something that stands before the gateway.
     """
     retry_after = headers.get("retry-after", "")
     body = _body(content)
@@ -72,6 +73,8 @@ def rebuilt(status: int, headers: dict[str, str], content: bytes) -> GatewayErro
         status=status,
         retry_after_s=float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None,
     )
+    if _text(body.get("code")) is None:
+        error.details["bare"] = True
     if status >= 500 and not body:
         # A proxy's answer: nobody has said what became of the request.
         error.outcome = Outcome.UNKNOWN

@@ -20,7 +20,9 @@ from skygw.client.lanes import ControlLaneFull, Lanes, Snapshots
 from skygw.client.leases import NodeLeases
 from skygw.client.link import Link, LinkEnded
 from skygw.client.outbox import Outbox
+from skygw.client.round_trip import RoundTrip
 from skygw.client.tasks import TaskNews
+from skygw.client.upload_pace import UploadPace
 from skygw.ids import CommandId
 from skygw.protocol.codec import BadFrame, ProtocolViolation, encode, from_gateway
 from skygw.protocol.gateway_frames import (
@@ -98,6 +100,8 @@ class SessionNeeds:
     full_state: Callable[[], Awaitable[None]]
     leases: NodeLeases
     tasks: TaskNews
+    round_trip: RoundTrip
+    pace: UploadPace
     is_locked_out: Callable[[], bool]
     hardware: Hardware
     graph_revision: Callable[[], int | None]
@@ -141,6 +145,7 @@ class Session:
                 nursery.start_soon(self._durable.run)
                 nursery.start_soon(self._calls.run)
                 nursery.start_soon(self._needs.followings.keep, self._lanes.control)
+                nursery.start_soon(self._needs.pace.keep, self._lanes.control)
                 self._needs.snapshots.all_due()
                 self._lanes.wake()
                 nursery.start_soon(self._needs.full_state)
@@ -259,8 +264,10 @@ class Session:
                 log.info("the gateway says of the token: %s", frame.state.value)
             case Error():
                 self._told_of_error(frame)
-            case Welcome() | Pong():
-                pass  # a pong was life already; a second welcome means nothing
+            case Pong():
+                self._needs.round_trip.answered(frame.id)
+            case Welcome():
+                pass  # a second one means nothing
 
     def _command(self, frame: EventCommand) -> None:
         commands = self._needs.commands

@@ -1,8 +1,9 @@
 """What the hub wants of the tasks that run here: its word reaches whoever runs them, and never waits in the reader."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -44,11 +45,14 @@ class TaskNews:
         self._more = trio.Event()
 
     def take(self, frame: EventTaskChanged) -> None:
+        self.tell(TaskChanged(frame.task_uid, frame.telescope_uid, frame.directive, frame.reason))
+
+    def tell(self, said: TaskChanged) -> None:
+        """Also from elsewhere than the socket: the answer to a progress report says the same."""
         if len(self._waiting) >= MAX_WAITING:
-            log.warning("too much is said of tasks; passed over: %s of %s", frame.directive, frame.task_uid)
+            log.warning("too much is said of tasks; passed over: %s of %s", said.directive, said.task_uid)
             return
-        said = TaskChanged(frame.task_uid, frame.telescope_uid, frame.directive, frame.reason)
-        self._waiting[frame.task_uid] = said
+        self._waiting[said.task_uid] = said
         self._more.set()
 
     def take_offer(self, frame: EventTasksAvailable) -> None:
@@ -87,3 +91,15 @@ class TaskNews:
         finally:
             self._at_work.discard(said.task_uid)
             self._more.set()
+
+
+def tell_directive(news: TaskNews, task_uid: TaskUid, answer: Mapping[str, Any]) -> None:
+    """What the hub's answer to a progress report wants of the task; that it goes on is no news."""
+    said = answer.get("directive")
+    if said == TaskDirective.CONTINUE:
+        return
+    if said not in set(TaskDirective):
+        log.warning("the hub directs something unknown: %r", said, extra={"task_uid": str(task_uid)})
+        return
+    reason = answer.get("reason")
+    news.tell(TaskChanged(task_uid, None, TaskDirective(said), reason if isinstance(reason, str) else None))

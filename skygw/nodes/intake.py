@@ -18,7 +18,7 @@ from skygw.protocol.close_codes import CloseCode
 from skygw.protocol.codec import BadFrame, ProtocolViolation, Read, from_node
 from skygw.protocol.frame import Frame
 from skygw.protocol.json_text import Opaque
-from skygw.protocol.limits import MAX_BINARY_BYTES
+from skygw.protocol.limits import MAX_BINARY_BYTES, REPORTS_PER_FRAME
 from skygw.protocol.node_frames import (
     AuthRefresh,
     DirectError,
@@ -79,7 +79,7 @@ class Intake:
         self._say = say
         self._end = end
         self._is_over = is_over
-        self._unweighed_frames = self._unweighed_bytes = 0
+        self._unweighed_frames = self._unweighed_bytes = self._part_reports = 0
         self._refusals = SnapshotRefusals(say=say, count=ports.metrics.snapshot_refused)
 
     def take(self, messages: Sequence[str | bytes]) -> None:
@@ -95,7 +95,7 @@ class Intake:
                 self._end(CloseCode.PROTOCOL_VIOLATION, str(violation))
             except TooManyUnacked as flood:
                 self._end(CloseCode.RATE_LIMITED, str(flood))
-        if self._unweighed_frames:
+        if self._unweighed_bytes:
             self._weigh()
 
     def _take_chunk(self, message: bytes) -> None:
@@ -123,6 +123,10 @@ class Intake:
                     size -= len(item.text)
         if unit:
             self._committer.take(unit)
+            whole, self._part_reports = divmod(self._part_reports + len(unit), REPORTS_PER_FRAME)
+            frames += whole - len(unit)
+        elif frames == 0:
+            return  # nothing but what it was asked for
         self._unweighed_frames += frames
         self._unweighed_bytes += size
 

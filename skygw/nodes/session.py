@@ -25,7 +25,7 @@ from skygw.protocol.close_codes import CloseCode, fitted_reason
 from skygw.protocol.codec import encode
 from skygw.protocol.frame import Frame
 from skygw.protocol.gateway_frames import Goaway, LinkLossPolicy, Welcome
-from skygw.protocol.limits import BYTES_PER_S, DIRECT_CREDIT_BYTES, FRAMES_PER_S, Limits
+from skygw.protocol.limits import BYTES_PER_S, DIRECT_CREDIT_BYTES, FRAMES_PER_S, REPORTS_PER_FRAME, Limits
 from skygw.protocol.node_frames import Hello
 from skygw.websocket import Fault, LinkClosed
 
@@ -274,7 +274,11 @@ class NodeSession:
             epoch=self.epoch,
             registry_uid=self._claim.registry_uid,
             heartbeat_s=self._rules.heartbeat_s,
-            limits=Limits(frames_per_s=self._rules.frames_per_s, bytes_per_s=self._rules.bytes_per_s),
+            limits=Limits(
+                frames_per_s=self._rules.frames_per_s,
+                reports_per_frame=REPORTS_PER_FRAME,
+                bytes_per_s=self._rules.bytes_per_s,
+            ),
             graph_revision=self._ports.graph.revision_of(self.binding.observatory_uid),
             server_time=datetime.now(UTC),
             acked_seq=self._committer.acked_seq,

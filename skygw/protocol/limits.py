@@ -42,6 +42,10 @@ FRAMES_PER_S: Final = 500
 BYTES_PER_S: Final = 1 * MIB
 """…and their text."""
 
+REPORTS_PER_FRAME: Final = 5
+"""So many durable reports count as one frame. The window of what is unacknowledged holds them back, and they are
+committed many at a time: at one a frame a night of 100,000 would take four minutes, so it takes less than one."""
+
 BURST_S: Final = 10.0
 """So many seconds' worth of both may come at once."""
 
@@ -67,4 +71,6 @@ class Limits(BaseModel):
     unacked_frames: int = MAX_UNACKED_FRAMES
     unacked_bytes: int = MAX_UNACKED_BYTES
     frames_per_s: int = FRAMES_PER_S
+    reports_per_frame: int = 1
+    """Of a gateway that does not say each counts."""
     bytes_per_s: int = BYTES_PER_S

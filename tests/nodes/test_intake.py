@@ -315,7 +315,7 @@ async def test_a_node_that_sends_too_many_bytes_is_closed_as_well(autojump_clock
 async def test_coming_back_does_not_refill_the_account_and_what_was_taken_before_stays_taken(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
-    gateway, site = Gateway(nursery, FEW), Site()
+    gateway, site = Gateway(nursery, SessionRules(frames_per_s=4)), Site()  # 200 reports at once
     link = await gateway.connect(site)
     link.say(array(*(line(seq) for seq in range(1, 151))))
     while (await link.hear_next(Ack)).seq < 150:
@@ -329,6 +329,23 @@ async def test_coming_back_does_not_refill_the_account_and_what_was_taken_before
     again.say(array(*(line(seq) for seq in range(acked_seq + 1, acked_seq + 41))))
     await again.served.wait()
     assert gateway.metrics.ended_with == [CloseCode.RATE_LIMITED] * 2
+
+
+async def test_reports_count_a_fifth_of_a_frame_also_where_they_come_one_by_one(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    gateway, site = Gateway(nursery, SessionRules(frames_per_s=4)), Site()
+    link = await gateway.connect(site)
+    for seq in range(1, 203):
+        link.say(line(seq))
+    while (await link.hear_next(Ack)).seq < 202:
+        pass
+    ending = gateway.session(site).ending
+    for seq in range(203, 206):
+        link.say(line(seq))
+    await link.served.wait()
+    assert ending is None
+    assert gateway.metrics.ended_with == [CloseCode.RATE_LIMITED]
 
 
 async def test_after_one_burst_a_node_that_behaves_is_as_welcome_as_before(
