@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from uuid import UUID
 
@@ -15,6 +16,9 @@ from skygw.protocol.gateway_frames import Welcome
 
 log = logging.getLogger("skygw.client")
 
+RETRY_S = 5.0
+"""Until a disk that failed is tried again: a fence that it lacks would be forgotten with the program."""
+
 
 class KeptState:
     """Made by `load`. A disk that fails is logged and no more: memory holds for this run of the program."""
@@ -23,6 +27,8 @@ class KeptState:
         self._directory = directory
         self._disk = disk
         self._changed = trio.Event()
+        self._behind = False
+        """Whether the disk lacks something of what is so now."""
         self.now = state
 
     @classmethod
@@ -34,6 +40,8 @@ class KeptState:
         """On disk before anything is acted upon in this session."""
         self.now = replace(self.now.with_epoch(welcome.epoch), link_loss_policy=welcome.link_loss_policy)
         await self._save()
+        if self._behind:
+            self._changed.set()  # `run` tries again
 
     def accept_fence(self, uid: UUID, fence: int) -> bool:
         """Whether it is the highest of this telescope or device; a higher one is remembered."""
@@ -44,9 +52,10 @@ class KeptState:
         return fence >= known
 
     async def run(self) -> None:
-        """Writes what changes. Never returns."""
+        """Writes what changes, and what a disk that failed did not take. Never returns."""
         while True:
-            await self._changed.wait()
+            with trio.move_on_after(RETRY_S if self._behind else inf):
+                await self._changed.wait()
             self._changed = trio.Event()
             await self._save()
 
@@ -55,4 +64,8 @@ class KeptState:
             await self._disk(partial(save_state, self._directory, self.now))
         except OSError as error:
             # A full disk must not keep a telescope off the network.
-            log.error("the node's state cannot be written: %s", error)  # noqa: TRY400
+            if not self._behind:
+                log.error("the node's state cannot be written: %s", error)  # noqa: TRY400
+            self._behind = True
+        else:
+            self._behind = False
