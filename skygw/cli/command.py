@@ -19,7 +19,7 @@ from skygw.cli.command_pursuit import LOOK_S, Pursuit, tell
 from skygw.cli.command_target import Kind, Target, as_said, find_target
 from skygw.cli.command_words import failure
 from skygw.cli.running_gateway import Reach, entrance, reach
-from skygw.cli.terminal import AsJson, ExitCode, Terminal
+from skygw.cli.terminal import AsJson, CommandFailed, ExitCode, Terminal
 from skygw.client.caller import Caller, Validation
 from skygw.errors import GatewayError, StartupError
 from skygw.ids import CommandId, LeaseUid
@@ -167,9 +167,12 @@ async def _run(
 ) -> int:
     way_in = entrance(by)
     if isinstance(target, str):
-        async with reach(by) as gateway:
-            with terminal.progress("looking it up…"):
-                target = await find_target(target, gateway)
+        try:
+            async with reach(by) as gateway:
+                with terminal.progress("looking it up…"):
+                    target = await find_target(target, gateway)
+        except CommandFailed as failed:
+            raise CommandFailed(str(failed), failed.problem, exit_code=ExitCode.NOT_SENT) from None
     async with Caller(way_in.url, way_in.token()) as caller:
         if order.dry_run:
             return _tell_validation(await _validate(order, target, caller), terminal)

@@ -1,12 +1,13 @@
 """The commands a simulated site understands, checked before anything moves.
 
 A target is `{"position_type": "equatorial", "ra_deg", "dec_deg"}` or
-`{"position_type": "horizontal", "alt_deg", "az_deg"}`, all in degrees. Unknown keys are ignored.
+`{"position_type": "horizontal", "alt_deg", "az_deg"}`, all in degrees; `position_type` may be left out. Unknown keys
+are ignored.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from skygw.sim.coordinates import Equatorial, Horizontal
 from skygw.sim.devices.device import Refused
@@ -19,7 +20,7 @@ class _Part(BaseModel):
 
 
 class EquatorialTarget(_Part):
-    position_type: Literal["equatorial"]
+    position_type: Literal["equatorial"] = "equatorial"
     ra_deg: float = Field(ge=0, lt=360)
     dec_deg: float = Field(ge=-90, le=90)
 
@@ -28,7 +29,7 @@ class EquatorialTarget(_Part):
 
 
 class HorizontalTarget(_Part):
-    position_type: Literal["horizontal"]
+    position_type: Literal["horizontal"] = "horizontal"
     alt_deg: float = Field(ge=-90, le=90)
     az_deg: float = Field(ge=0, lt=360)
 
@@ -36,7 +37,23 @@ class HorizontalTarget(_Part):
         return Horizontal(self.alt_deg, self.az_deg)
 
 
-Target = Annotated[EquatorialTarget | HorizontalTarget, Field(discriminator="position_type")]
+def _position_type(target: Any) -> str | None:
+    """What was said, or else what the coordinates say."""
+    if not isinstance(target, dict):
+        return None
+    guess = "equatorial" if "ra_deg" in target else "horizontal" if "alt_deg" in target else None
+    said = target.get("position_type", guess)
+    return said if isinstance(said, str) else None
+
+
+Target = Annotated[
+    Annotated[EquatorialTarget, Tag("equatorial")] | Annotated[HorizontalTarget, Tag("horizontal")],
+    Discriminator(
+        _position_type,
+        custom_error_type="position_type",
+        custom_error_message="a target here is equatorial (ra_deg, dec_deg) or horizontal (alt_deg, az_deg)",
+    ),
+]
 
 
 class MountPoint(_Part):
