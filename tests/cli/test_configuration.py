@@ -56,6 +56,7 @@ def test_lists_are_comma_separated_in_the_environment_and_arrays_in_the_file(
 def test_variables_of_the_client_commands_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKYGW_URL", "http://127.0.0.1:5003")
     monkeypatch.setenv("SKYGW_TOKEN", "x")
+    monkeypatch.setenv("SKYGW_LEASE_UID", "7e0c7f6e-2f0f-4f25-8e0c-9a4f3a0d6b11")
     assert load_settings().node_port == 5002
 
 
