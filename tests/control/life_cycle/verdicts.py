@@ -165,6 +165,17 @@ def _is_stop(command_id: CommandId, story: Story) -> bool:
     return any(one.command_id == command_id and is_safing(one.kind) for one in story.submissions)
 
 
+def _another_went_out(command_id: CommandId, story: Story) -> bool:
+    """A stop is on its way before anybody looks whose id it has."""
+    return any(
+        one.command_id == command_id
+        and one.is_another
+        and isinstance(one.answer, Refusal)
+        and one.answer.outcome is Outcome.UNKNOWN
+        for one in story.submissions
+    )
+
+
 def _meant(asked: Submission) -> tuple[UUID, ...]:
     if asked.kind.startswith("telescope."):
         return MOUNT, CAMERA
@@ -336,6 +347,8 @@ def the_ledger_has_what_the_node_did(story: Story) -> Iterator[str]:
             yield f"{row.command_id} is {row.state} when all is quiet."
         elif known == S.CANCELED and row.state in NEVER_WRITTEN:
             continue  # a cancel found it nowhere, and the node remembers not to run it
+        elif row.state in NEVER_WRITTEN and _another_went_out(row.command_id, story):
+            continue  # what the node did under this id was the other's, whose caller was told that it is not known
         elif known is not None and row.state is not S.UNKNOWN and known != row.state.value:
             yield f"{row.command_id} is {row.state}, and its node says that it is {known}."
     for command_id in motions:
